@@ -1,0 +1,273 @@
+//! Algorithms behind a [`Provider`] of static tables. Nothing here knows a message.
+//!
+//! An algorithm is named by a closed enum ([`Encryption`], [`Integrity`], [`PrfAlgorithm`], [`Group`]); what a provider
+//! has of it is found by lookup and may be nothing, which is an ordinary answer and never a panic.
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+/// Key octets: zeroized when dropped, no `Debug` of the contents, constant-time equality.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the octets over.
+    #[must_use]
+    pub fn new(octets: Vec<u8>) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+
+    /// The octets. Never hand them to a log.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Clone for Secret {
+    fn clone(&self) -> Self {
+        Self::new(self.0.to_vec())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({} octets)", self.0.len())
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.expose(), other.expose()).into()
+    }
+}
+impl Eq for Secret {}
+
+/// Encryption algorithms (transform type 1) with their key length.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Encryption {
+    /// AES-GCM with a 16-octet ICV, 128-bit key (RFC 4106, 5282).
+    AesGcm16_128,
+    /// AES-GCM with a 16-octet ICV, 256-bit key.
+    AesGcm16_256,
+    /// ChaCha20-Poly1305 (RFC 7634).
+    ChaCha20Poly1305,
+    /// AES-CBC, 128-bit key (RFC 3602).
+    AesCbc128,
+    /// AES-CBC, 256-bit key.
+    AesCbc256,
+    /// NULL (RFC 2410): ESP only, with integrity, and only where the configuration names it.
+    Null,
+}
+
+impl Encryption {
+    /// Whether it brings its own integrity (RFC 5282).
+    #[must_use]
+    pub const fn is_aead(self) -> bool {
+        matches!(self, Self::AesGcm16_128 | Self::AesGcm16_256 | Self::ChaCha20Poly1305)
+    }
+}
+
+/// Integrity algorithms (transform type 3; RFC 4868).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Integrity {
+    /// HMAC-SHA2-256-128.
+    HmacSha256_128,
+    /// HMAC-SHA2-384-192.
+    HmacSha384_192,
+    /// HMAC-SHA2-512-256.
+    HmacSha512_256,
+}
+
+/// Pseudo-random functions (transform type 2; RFC 4868).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PrfAlgorithm {
+    /// PRF-HMAC-SHA2-256.
+    HmacSha256,
+    /// PRF-HMAC-SHA2-384.
+    HmacSha384,
+    /// PRF-HMAC-SHA2-512.
+    HmacSha512,
+}
+
+/// Key exchange methods (transform type 4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Group {
+    /// Curve25519 (31; RFC 8031).
+    Curve25519,
+    /// 256-bit random ECP group (19; RFC 5903).
+    Ecp256,
+    /// 384-bit random ECP group (20).
+    Ecp384,
+    /// 2048-bit MODP group (14; RFC 3526).
+    Modp2048,
+    /// 3072-bit MODP group (15).
+    Modp3072,
+    /// 4096-bit MODP group (16).
+    Modp4096,
+}
+
+/// A cipher that protects packets: an AEAD, or a cipher with a separate integrity algorithm.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CipherSuite {
+    /// Encryption.
+    pub encryption: Encryption,
+    /// Integrity; `None` if and only if the encryption is an AEAD.
+    pub integrity: Option<Integrity>,
+}
+
+/// Lengths in octets that a cipher suite implies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CipherSizes {
+    /// Encryption key, without salt.
+    pub key: usize,
+    /// Salt that follows the key in the keying material (RFC 4106 §8.1, 7634 §2); 0 if none.
+    pub salt: usize,
+    /// Integrity key; 0 for an AEAD.
+    pub integrity_key: usize,
+    /// IV on the wire.
+    pub iv: usize,
+    /// Integrity check value.
+    pub icv: usize,
+    /// The plaintext's length must be a multiple of this: 1 for an AEAD, the block for CBC.
+    pub block: usize,
+}
+
+impl CipherSizes {
+    /// Keying material of one direction: encryption key, salt, integrity key, in this order (RFC 7296 §2.17).
+    #[must_use]
+    pub const fn key_material(&self) -> usize {
+        self.key + self.salt + self.integrity_key
+    }
+}
+
+/// The ICV does not verify. It says no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("integrity check failed")]
+pub struct IntegrityError;
+
+/// A keyed cipher of one direction, for IKE messages and ESP packets alike.
+///
+/// `header` are the octets in the clear that come first and are authenticated: the IKE message up to the SK payload's
+/// generic header, or ESP's SPI and sequence number (8 octets). `esn_high` is the upper half of a 64-bit ESP sequence
+/// number: authenticated, not sent (RFC 4303 §2.2.1; for an AEAD the AAD is SPI, high, low: RFC 4106 §5; otherwise it
+/// follows the ciphertext under the ICV: RFC 4303 §3.3.2.1).
+pub trait PacketCipher: Send + Sync {
+    /// The lengths.
+    fn sizes(&self) -> CipherSizes;
+
+    /// Encrypts `text` in place and writes the ICV. `iv` has `sizes().iv` octets, `icv` has `sizes().icv`, `text` is a
+    /// multiple of `sizes().block`. No (key, iv) pair may come twice with an AEAD.
+    fn seal(&self, header: &[u8], esn_high: Option<u32>, iv: &[u8], text: &mut [u8], icv: &mut [u8]);
+
+    /// Checks the ICV in constant time and decrypts `text` in place.
+    ///
+    /// # Errors
+    /// [`IntegrityError`]: `text` is then unspecified and must not be used.
+    fn open(
+        &self,
+        header: &[u8],
+        esn_high: Option<u32>,
+        iv: &[u8],
+        text: &mut [u8],
+        icv: &[u8],
+    ) -> Result<(), IntegrityError>;
+}
+
+/// A pseudo-random function (RFC 7296 §2.13).
+pub trait Prf: Send + Sync {
+    /// Which one.
+    fn algorithm(&self) -> PrfAlgorithm;
+    /// Preferred key length and output length in octets (equal for HMAC).
+    fn len(&self) -> usize;
+    /// prf(key, data[0] | data[1] | ...).
+    fn prf(&self, key: &[u8], data: &[&[u8]]) -> Secret;
+    /// prf+(key, seed[0] | seed[1] | ...), `len` octets; `None` beyond 255 blocks (RFC 7296 §2.13).
+    fn prf_plus(&self, key: &[u8], seed: &[&[u8]], len: usize) -> Option<Secret>;
+}
+
+/// Why a key exchange failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KeyExchangeError {
+    /// Public value of the wrong length (RFC 7296 §3.4).
+    #[error("public value of {have} octets, {want} are needed")]
+    Length {
+        /// Needed.
+        want: usize,
+        /// Received.
+        have: usize,
+    },
+    /// Out of range, not on the curve, or the shared secret is all zero (RFC 6989 §2, 8031 §5).
+    #[error("public value fails the group's checks")]
+    InvalidPublic,
+}
+
+/// A key exchange method, shaped as a KEM so that Diffie-Hellman and ML-KEM look alike.
+pub trait KeyExchange: Send + Sync {
+    /// Which group.
+    fn group(&self) -> Group;
+    /// Octets of the initiator's public value.
+    fn public_len(&self) -> usize;
+    /// A fresh key pair for the side that sends KEi.
+    fn initiate(&self, rng: &mut dyn CryptoRng) -> Box<dyn KeyExchangeInitiator>;
+    /// The responder's whole part: checks KEi, returns KEr's data and the shared secret.
+    ///
+    /// # Errors
+    /// [`KeyExchangeError`].
+    fn respond(&self, peer_public: &[u8], rng: &mut dyn CryptoRng) -> Result<(Vec<u8>, Secret), KeyExchangeError>;
+}
+
+/// The initiator's private state between KEi and KEr.
+pub trait KeyExchangeInitiator: Send {
+    /// KEi's data.
+    fn public(&self) -> &[u8];
+    /// Checks KEr and computes the shared secret: fixed length, leading zeros kept (RFC 7296 §2.14; ECP: x only, RFC 5903 §9).
+    ///
+    /// # Errors
+    /// [`KeyExchangeError`].
+    fn finish(&self, peer_public: &[u8]) -> Result<Secret, KeyExchangeError>;
+}
+
+/// An Ed25519 private key (RFC 8420). Signing is deterministic.
+pub struct SigningKey(pub(crate) ed25519_dalek::SigningKey);
+
+/// A public key that verifies AUTH (RFC 7427 §3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyingKey(pub(crate) ed25519_dalek::VerifyingKey);
+
+/// The signature does not verify.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("signature does not verify")]
+pub struct SignatureError;
+
+/// Static tables of what is implemented, and by which module: `landbridge version --crypto` prints them.
+pub struct Provider {
+    /// Name of the provider, e.g. `RustCrypto`.
+    pub name: &'static str,
+    /// The cipher for a suite keyed with `key` (encryption key | salt | integrity key); `None` if the suite is not
+    /// supported or the key has the wrong length.
+    pub cipher: fn(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>>,
+    /// Lengths of a suite, if supported.
+    pub sizes: fn(suite: CipherSuite) -> Option<CipherSizes>,
+    /// The PRF, if supported.
+    pub prf: fn(PrfAlgorithm) -> Option<&'static dyn Prf>,
+    /// The key exchange, if supported.
+    pub key_exchange: fn(Group) -> Option<&'static dyn KeyExchange>,
+}
+
+/// RustCrypto and dalek: all algorithms, used for IKE.
+pub static IKE_PROVIDER: Provider = Provider {
+    name: "RustCrypto",
+    cipher: |_, _| None,
+    sizes: |_| None,
+    prf: |_| None,
+    key_exchange: |_| None,
+};
+
+/// `ring` for the AEADs, RustCrypto for the rest: used for ESP.
+pub static ESP_PROVIDER: Provider = Provider {
+    name: "ring",
+    cipher: |_, _| None,
+    sizes: |_| None,
+    prf: |_| None,
+    key_exchange: |_| None,
+};

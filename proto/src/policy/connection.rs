@@ -1,0 +1,182 @@
+//! A connection: what the operator configures, as the key exchange needs it. The daemon's `config` module builds these.
+
+use super::sad::{ChildName, ConnectionName, Mode, TrafficLimits};
+use crate::crypto::{Secret, SigningKey, VerifyingKey};
+use crate::wire::{Identification, TrafficSelector};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All connections, by name, and what holds for the whole gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The connections. A reload is a diff of these by name.
+    pub connections: std::collections::BTreeMap<ConnectionName, Arc<Connection>>,
+    /// Gateway-wide settings.
+    pub gateway: Gateway,
+}
+
+/// Gateway-wide settings of the key exchange.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// Half-open responder SAs from which on cookies are demanded (RFC 7296 §2.6).
+    pub cookie_threshold: usize,
+    /// Half-open responder SAs beyond which requests are dropped.
+    pub half_open_limit: usize,
+    /// Half-open responder SAs from one address beyond which requests from it are dropped.
+    pub half_open_limit_per_address: usize,
+    /// A half-open responder SA is forgotten after this.
+    pub half_open_timeout: Duration,
+    /// First retransmission.
+    pub retransmit_timeout: Duration,
+    /// Factor between retransmissions, in percent (180 = 1.8).
+    pub retransmit_base_percent: u32,
+    /// Retransmissions before the peer is given up.
+    pub retransmit_tries: u32,
+    /// NAT keepalives (RFC 3948 §4), when idle.
+    pub nat_keepalive: Duration,
+    /// Ports to move to when NAT is found, ours and the peer's (4500).
+    pub nat_port: u16,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            cookie_threshold: 32,
+            half_open_limit: 1024,
+            half_open_limit_per_address: 64,
+            half_open_timeout: Duration::from_secs(30),
+            retransmit_timeout: Duration::from_secs(2),
+            retransmit_base_percent: 180,
+            retransmit_tries: 5,
+            nat_keepalive: Duration::from_secs(20),
+            nat_port: 4500,
+        }
+    }
+}
+
+/// One connection: a peer, how it authenticates, and its children.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Name, unique.
+    pub name: ConnectionName,
+    /// Our outer addresses; empty means any.
+    pub local_addrs: Vec<IpAddr>,
+    /// The peer's outer addresses as far as they are literal or resolved; empty means any (responder only).
+    pub remote_addrs: Vec<IpAddr>,
+    /// The peer's port (500).
+    pub remote_port: u16,
+    /// IKE proposals in order of preference; never empty.
+    pub ike_proposals: Vec<super::proposal::IkeProposal>,
+    /// How we authenticate, and as whom.
+    pub local: LocalAuth,
+    /// How the peer must authenticate, and as whom.
+    pub remote: RemoteAuth,
+    /// IKE SA lifetime before rekey; `None` is never.
+    pub ike_rekey_time: Option<Duration>,
+    /// Liveness check after this much silence; `None` is off (RFC 7296 §2.4).
+    pub dpd_delay: Option<Duration>,
+    /// IKE fragmentation (RFC 7383).
+    pub fragmentation: bool,
+    /// Largest IP datagram an IKE message may make before it is fragmented.
+    pub fragment_size: usize,
+    /// UDP encapsulation even without a NAT.
+    pub force_udp_encapsulation: bool,
+    /// Retry for ever after a failure.
+    pub keep_trying: bool,
+    /// Children by name.
+    pub children: std::collections::BTreeMap<ChildName, Arc<Child>>,
+}
+
+/// One child: what a Child SA is negotiated from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Child {
+    /// Name, unique in the connection.
+    pub name: ChildName,
+    /// Our side's selectors.
+    pub local_ts: Vec<TrafficSelector>,
+    /// The peer's side's selectors.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// ESP proposals in order of preference; never empty.
+    pub esp_proposals: Vec<super::proposal::EspProposal>,
+    /// Lifetime before rekey; `None` is never.
+    pub rekey_time: Option<Duration>,
+    /// Lifetime at which the SA is closed if no rekey succeeded.
+    pub life_time: Option<Duration>,
+    /// Subtracted at random from `rekey_time`, at most this (RFC 7296 §2.8.1).
+    pub rand_time: Duration,
+    /// Limits by traffic.
+    pub limits: TrafficLimits,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Replay window in packets.
+    pub replay_window: u32,
+    /// What to do when the connection is loaded.
+    pub start_action: StartAction,
+}
+
+/// What to do with a child when its connection is loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StartAction {
+    /// Bring it up, and again whenever it falls.
+    Start,
+    /// Bring it up when a packet wants to use it.
+    Trap,
+    /// Wait for the peer or the operator.
+    #[default]
+    None,
+}
+
+/// How we prove who we are.
+#[derive(Clone, Debug)]
+pub struct LocalAuth {
+    /// Our identity (IDi or IDr).
+    pub id: Identification,
+    /// The credential.
+    pub credential: LocalCredential,
+}
+
+/// Our credential.
+#[derive(Clone)]
+pub enum LocalCredential {
+    /// Shared secret (RFC 7296 §2.15).
+    Psk(Secret),
+    /// Ed25519 key, sent as a raw public key (RFC 7670, 8420).
+    RawKey(Arc<SigningKey>),
+}
+
+impl std::fmt::Debug for LocalCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Psk(_) => "Psk",
+            Self::RawKey(_) => "RawKey",
+        })
+    }
+}
+
+/// How the peer proves who it is: an entry of RFC 4301's peer authorization database (§4.4.3).
+#[derive(Clone, Debug)]
+pub struct RemoteAuth {
+    /// The identity it must show; `None` accepts whatever identity the credential proves.
+    pub id: Option<Identification>,
+    /// The credential.
+    pub credential: RemoteCredential,
+}
+
+/// The peer's credential.
+#[derive(Clone, Debug)]
+pub enum RemoteCredential {
+    /// Shared secrets, any of which is taken (two during a rotation).
+    Psk(Vec<Secret>),
+    /// Public keys, any of which is taken.
+    RawKeys(Vec<VerifyingKey>),
+}
+
+/// Where a connection attempt goes: filled in by the daemon at each attempt, after resolving names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Our address.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+}

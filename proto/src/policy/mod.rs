@@ -1,0 +1,8 @@
+//! RFC 4301's databases as values: which traffic ([`selector`], [`spd`]), which peer ([`pad`]), which algorithms
+//! ([`proposal`]), which SAs ([`sad`], [`spi`]), and the connection that ties them together ([`connection`]).
+
+pub mod connection;
+pub mod proposal;
+pub mod sad;
+pub mod selector;
+pub mod spi;
