@@ -1,1 +1,4 @@
-//! To be built.
+//! The kernel: devices, sockets and their options, capabilities. The only place with `unsafe`.
+
+pub mod datagram;
+pub mod netdev;

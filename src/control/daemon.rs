@@ -1,0 +1,414 @@
+//! The loop: datagrams, reports, commands, timers and signals go into the endpoint; orders, transmits and news come out.
+
+use super::attempts::{Attempts, Resolved};
+use super::clock::Clock;
+use super::journal::{Journal, Level};
+use super::links::Links;
+use super::server::{Answer, ControlServer, Order};
+use super::sockets::IkeSockets;
+use super::{RunError, describe, status};
+use crate::config::{self, Configuration, Tunnel};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions};
+use landbridge_proto::ike::{Command, Endpoint, Event};
+use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
+use landbridge_proto::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Reports from the workers that may wait for control.
+const REPORT_QUEUE: usize = 1024;
+/// How long a clean stop waits for the peers' answers to Delete.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Everything the control thread owns.
+pub struct Daemon {
+    pub(super) configuration: Configuration,
+    pub(super) endpoint: Endpoint,
+    pub(super) data: DataPlane,
+    pub(super) clock: Clock,
+    pub(super) journal: Journal,
+    pub(super) known: BTreeMap<ConnectionName, Known>,
+    pub(super) attempts: Attempts,
+    sockets: Option<IkeSockets>,
+    links: Links,
+    transmit: Vec<u8>,
+    stopping: bool,
+    stopped: bool,
+}
+
+/// What is remembered of a connection beyond its SAs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The last failure, until the connection is up again.
+    pub failure: Option<landbridge_proto::ike::Failure>,
+    /// The MTU its interface has.
+    pub mtu: u16,
+}
+
+impl Daemon {
+    /// Binds, creates the interfaces, loads the connections. Nothing is left behind on an error.
+    ///
+    /// # Errors
+    /// [`RunError`], with what could not be had.
+    pub async fn start(configuration: Configuration) -> Result<(Self, mpsc::Receiver<SadReport>), RunError> {
+        let clock = Clock::start();
+        let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
+        let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
+        let options = DataOptions { workers, nat_port: configuration.gateway.nat_port };
+        // A full queue loses a report, and the next one tells the same again.
+        let report = Box::new(move |report| drop(report_sender.try_send(report)));
+        let (data, group) = DataPlane::start(&options, report).map_err(RunError::start("the data path"))?;
+        let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
+            .map_err(RunError::start("the IKE sockets"));
+        let (sockets, links) = match (sockets, Links::open().map_err(RunError::start("netlink"))) {
+            (Ok(sockets), Ok(links)) => (sockets, links),
+            (Err(error), _) | (_, Err(error)) => {
+                data.stop();
+                return Err(error);
+            }
+        };
+        let mut seed = [0; 32];
+        if let Err(error) = getrandom::fill(&mut seed) {
+            data.stop();
+            return Err(RunError::Start { what: "the system's random numbers", cause: std::io::Error::other(error) });
+        }
+        let endpoint = Endpoint::new(clock.now(), seed, Arc::clone(&configuration.ike));
+        zeroize::Zeroize::zeroize(&mut seed);
+        let mut daemon = Self {
+            configuration,
+            endpoint,
+            data,
+            clock,
+            journal: Journal::default(),
+            known: BTreeMap::new(),
+            attempts: Attempts::default(),
+            sockets: Some(sockets),
+            links,
+            transmit: Vec::with_capacity(2048),
+            stopping: false,
+            stopped: false,
+        };
+        for warning in daemon.configuration.warnings.clone() {
+            daemon.log(Level::Warn, None, &warning);
+        }
+        for (name, tunnel) in daemon.configuration.tunnels.clone() {
+            if let Err(error) = daemon.add_tunnel(&name, &tunnel).await {
+                daemon.tear_down().await;
+                return Err(error);
+            }
+        }
+        for (name, granted) in daemon.data.offloads() {
+            tracing::info!(offload = name, granted, "data path");
+        }
+        Ok((daemon, reports))
+    }
+
+    /// Runs until a signal or `landbridge stop` ends it, then deletes all SAs, routes and interfaces.
+    ///
+    /// # Errors
+    /// [`RunError`] if a signal handler or the control socket can't be had.
+    pub async fn run(mut self, mut reports: mpsc::Receiver<SadReport>, mut server: ControlServer) -> Result<(), RunError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(RunError::start("signals"))?;
+        let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 2);
+        let mut watchdog = tokio::time::interval(watchdog);
+        let (resolved_sender, mut resolved) = mpsc::channel::<Resolved>(64);
+        self.attempts.set_sender(resolved_sender);
+        for (name, tunnel) in self.configuration.tunnels.clone() {
+            if tunnel.start {
+                self.attempts.connect(&name, &tunnel, &self.configuration, Duration::ZERO);
+            }
+        }
+        self.notify(&[sd_notify::NotifyState::Ready]);
+        self.log(Level::Info, None, &format!("serving {} connections", self.configuration.tunnels.len()));
+        let mut stop_at = None;
+        while !self.stopped {
+            self.drain().await;
+            if self.stopped {
+                break;
+            }
+            let wake = self.endpoint.poll_timeout().map_or(Instant::FAR_FUTURE, |(at, _)| at);
+            let wake = self.clock.to_tokio(wake);
+            // Taken out for the time of the select: the handler needs the endpoint and the sockets at once.
+            let Some(mut sockets) = self.sockets.take() else { break };
+            let (endpoint, clock) = (&mut self.endpoint, self.clock);
+            let mut came = None;
+            tokio::select! {
+                () = sockets.receive(|path: Path, datagram: &[u8]| endpoint.handle_datagram(clock.now(), path, datagram)) => {}
+                () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),
+                Some(report) = reports.recv() => {
+                    endpoint.handle_report(clock.now(), report);
+                    while let Ok(report) = reports.try_recv() {
+                        endpoint.handle_report(clock.now(), report);
+                    }
+                }
+                order = server.next() => came = Some(Came::Order(order)),
+                Some(target) = resolved.recv() => came = Some(Came::Target(target)),
+                _ = terminate.recv() => came = Some(Came::Stop),
+                _ = interrupt.recv() => came = Some(Came::Stop),
+                _ = hangup.recv() => came = Some(Came::Reload),
+                _ = watchdog.tick() => came = Some(Came::Watchdog),
+                () = sleep_until_some(stop_at) => came = Some(Came::Patience),
+            }
+            self.sockets = Some(sockets);
+            match came {
+                None => {}
+                Some(Came::Order((order, answer))) => self.obey(order, answer).await,
+                Some(Came::Target(target)) => self.connect(target),
+                Some(Came::Reload) => {
+                    if let Err(text) = self.reload().await {
+                        self.log(Level::Warn, None, &text);
+                    }
+                }
+                Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
+                Some(Came::Stop) => self.begin_stop(),
+                Some(Came::Patience) => self.stopped = true,
+            }
+            if self.stopping && stop_at.is_none() {
+                stop_at = Some(tokio::time::Instant::now() + STOP_PATIENCE);
+            }
+        }
+        self.drain().await;
+        self.tear_down().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Orders to the data path first, then the messages that tell the peer (design: make before break).
+    async fn drain(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
+            self.handle_event(event).await;
+        }
+        while let Some(transmit) = self.endpoint.poll_transmit(&mut self.transmit) {
+            let Some(sockets) = self.sockets.as_mut() else { return };
+            if let Err(error) = sockets.send(&transmit.path, &self.transmit[..transmit.len], transmit.keepalive) {
+                tracing::debug!(remote = %transmit.path.remote, %error, "sending IKE");
+            }
+        }
+    }
+
+    async fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Sad(update) => self.data.apply(&update),
+            Event::IkeUp(up) => {
+                self.attempts.succeeded(&up.connection);
+                self.known.entry(Arc::clone(&up.connection)).or_default().failure = None;
+                self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
+                self.adapt_mtu(&up.connection, &up.path).await;
+            }
+            Event::IkeDown { connection, spi_i, spi_r, reason } => {
+                self.log(Level::Info, Some(&connection), &format!("IKE SA {spi_i}-{spi_r} is down: {reason}"));
+            }
+            Event::ChildUp(up) => self.log(Level::Info, Some(&up.connection), &describe::child_up(&up)),
+            Event::ChildDown { connection, child, reason, .. } => {
+                self.log(Level::Info, Some(&connection), &format!("Child SA {child} is down: {reason}"));
+            }
+            Event::Failed(failure) => {
+                self.log(Level::Warn, failure.connection.as_deref(), &describe::failure(&failure));
+                if let Some(connection) = failure.connection.clone() {
+                    self.known.entry(connection).or_default().failure = Some(failure);
+                }
+            }
+            Event::NeedTarget { connection, at } => {
+                if let (Some(tunnel), false) = (self.configuration.tunnels.get(&connection).cloned(), self.stopping) {
+                    let wait = at.saturating_since(self.clock.now().instant);
+                    self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
+                }
+            }
+            Event::Message { connection, received, path, line } => {
+                let arrow = if received { "<-" } else { "->" };
+                self.log(Level::Debug, connection.as_deref(), &format!("{arrow} {} {line}", path.remote));
+            }
+            Event::ShutdownComplete => self.stopped = true,
+        }
+    }
+
+    /// A name was resolved (or not): make the attempt, or try again later.
+    fn connect(&mut self, resolved: Resolved) {
+        let Resolved { connection, child, target } = resolved;
+        let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else { return };
+        match target {
+            Ok(target) => {
+                let command = Command::Up { connection: Arc::clone(&connection), child, target };
+                if let Err(error) = self.endpoint.handle_command(self.clock.now(), command) {
+                    self.log(Level::Warn, Some(&connection), &error.to_string());
+                }
+            }
+            Err(error) => {
+                let wait = self.attempts.back_off(&connection, tunnel.retry);
+                let again = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
+                self.log(Level::Warn, Some(&connection), &format!("{error}; next attempt in {again}"));
+                self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order, answer: Answer) {
+        let now = self.clock.now();
+        let done = match order {
+            Order::Status => return answer.status(status::snapshot(self)),
+            Order::Log => return answer.log(self.journal.recent(), self.journal.follow()),
+            Order::Reload => self.reload().await,
+            Order::Up { connection, child } => match self.configuration.tunnels.get(&connection).cloned() {
+                None => Err(format!("no connection named {connection:?}")),
+                Some(tunnel) if tunnel.remote_hosts.is_empty() => {
+                    Err(format!("connection {connection:?} has no remote_addrs to connect to: it waits for the peer"))
+                }
+                Some(tunnel) => {
+                    self.attempts.connect_child(&connection, child, &tunnel, &self.configuration, Duration::ZERO);
+                    Ok(format!("connecting {connection}"))
+                }
+            },
+            Order::Down { connection, child } => {
+                self.attempts.cancel(&connection);
+                let told = format!("taking down {connection}");
+                self.endpoint
+                    .handle_command(now, Command::Down { connection, child })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
+            Order::Rekey { connection, child } => {
+                let told = format!("rekeying {connection}");
+                self.endpoint
+                    .handle_command(now, Command::RekeyChild { connection, child })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
+            Order::Stop => {
+                self.begin_stop();
+                Ok("stopping".to_owned())
+            }
+        };
+        answer.done(done);
+    }
+
+    fn begin_stop(&mut self) {
+        if self.stopping {
+            self.stopped = true; // asked twice: at once
+            return;
+        }
+        self.stopping = true;
+        self.notify(&[sd_notify::NotifyState::Stopping]);
+        self.attempts.cancel_all();
+        self.log(Level::Info, None, "stopping: deleting all SAs");
+        if let Err(error) = self.endpoint.handle_command(self.clock.now(), Command::Shutdown) {
+            tracing::debug!(%error, "shutdown");
+            self.stopped = true;
+        }
+    }
+
+    /// Reads the configuration again. A broken file changes nothing; what did not change keeps its SAs.
+    async fn reload(&mut self) -> Result<String, String> {
+        self.notify(&[sd_notify::NotifyState::Reloading]);
+        let result = self.reload_from_file().await;
+        self.notify(&[sd_notify::NotifyState::Ready]);
+        if let Ok(text) = &result {
+            let text = text.clone();
+            self.log(Level::Info, None, &text);
+        }
+        result
+    }
+
+    async fn reload_from_file(&mut self) -> Result<String, String> {
+        let new = config::load(&self.configuration.path).map_err(|errors| {
+            let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            format!("the configuration is not reloaded, nothing changed:\n{}", list.join("\n"))
+        })?;
+        if new.gateway != self.configuration.gateway {
+            return Err("[gateway] changed: that takes a restart; nothing changed".to_owned());
+        }
+        let old = std::mem::replace(&mut self.configuration, new);
+        let mut plan = Vec::new();
+        for (name, tunnel) in &old.tunnels {
+            if self.configuration.tunnels.get(name) != Some(tunnel) {
+                self.attempts.cancel(name);
+                self.links.remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed).await;
+                plan.push(format!("{name}: removed or changed"));
+            }
+        }
+        self.endpoint.reconfigure(self.clock.now(), Arc::clone(&self.configuration.ike));
+        self.drain().await;
+        for (name, tunnel) in &old.tunnels {
+            if self.configuration.tunnels.get(name) != Some(tunnel) {
+                self.data.remove_interface(name);
+            }
+        }
+        for (name, tunnel) in self.configuration.tunnels.clone() {
+            if old.tunnels.get(&name) != Some(&tunnel) {
+                self.add_tunnel(&name, &tunnel).await.map_err(|e| e.to_string())?;
+                plan.push(format!("{name}: added"));
+            }
+            if tunnel.start {
+                self.attempts.connect(&name, &tunnel, &self.configuration, Duration::ZERO);
+            }
+        }
+        Ok(if plan.is_empty() { "reloaded: no tunnel changed".to_owned() } else { format!("reloaded: {}", plan.join("; ")) })
+    }
+
+    async fn add_tunnel(&mut self, name: &ConnectionName, tunnel: &Tunnel) -> Result<(), RunError> {
+        let mtu = tunnel.mtu.unwrap_or_else(|| status::inner_mtu(&self.configuration, name, None));
+        let options = InterfaceOptions { name: tunnel.interface.clone(), mtu, clamp_mss: tunnel.clamp_mss };
+        self.data.add_interface(name, &options).map_err(RunError::start("a TUN interface"))?;
+        self.known.entry(Arc::clone(name)).or_default().mtu = mtu;
+        self.links.configure(&tunnel.interface, mtu, &tunnel.addresses).await.map_err(RunError::start("an interface"))?;
+        self.links
+            .add_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
+            .await
+            .map_err(RunError::start("a route"))
+    }
+
+    /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
+    async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path) {
+        let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else { return };
+        let mtu = status::inner_mtu(&self.configuration, name, Some(path));
+        let known = self.known.entry(Arc::clone(name)).or_default();
+        if known.mtu != mtu {
+            known.mtu = mtu;
+            self.data.set_mtu(name, mtu);
+            if let Err(error) = self.links.set_mtu(&tunnel.interface, mtu).await {
+                tracing::warn!(%error, "MTU");
+            }
+        }
+    }
+
+    async fn tear_down(self) {
+        for tunnel in self.configuration.tunnels.values() {
+            self.links.remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed).await;
+        }
+        self.data.stop();
+    }
+
+    fn log(&mut self, level: Level, connection: Option<&str>, text: &str) {
+        self.journal.write(self.clock.now().unix, level, connection, text);
+    }
+
+    fn notify(&self, state: &[sd_notify::NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(state) {
+            tracing::debug!(%error, "sd_notify");
+        }
+    }
+}
+
+enum Came {
+    Order((Order, Answer)),
+    Target(Resolved),
+    Stop,
+    Reload,
+    Watchdog,
+    Patience,
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
+}
+
+async fn sleep_until_some(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

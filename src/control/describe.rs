@@ -1,0 +1,65 @@
+//! News in words: one line for the log, the verdict first.
+
+use landbridge_proto::ike::{ChildUp, Failure, IkeUp};
+use landbridge_proto::wire::TrafficSelector;
+
+/// `IKE SA 0123...-4567... is up with office.example.com (203.0.113.7:4500) in 12ms, ...`.
+#[must_use]
+pub fn ike_up(up: &IkeUp) -> String {
+    let how = match (up.rekeyed_from, up.initiator) {
+        (Some(old), _) => format!("replaces {old}"),
+        (None, true) => "we began it".to_owned(),
+        (None, false) => "the peer began it".to_owned(),
+    };
+    let nat = match up.nat {
+        (false, false) => "no NAT",
+        (true, false) => "we are behind a NAT",
+        (false, true) => "the peer is behind a NAT",
+        (true, true) => "both are behind a NAT",
+    };
+    format!(
+        "IKE SA {}-{} is up with {} ({}) in {} ms: {}, {nat}, {how}",
+        up.spi_i,
+        up.spi_r,
+        up.peer,
+        up.path.remote,
+        up.setup_time.as_millis(),
+        up.suite,
+    )
+}
+
+/// `Child SA net is up: 10.1.0.0/16 === 10.2.0.0/16, aes256gcm16, SPIs in 0x... out 0x...`.
+#[must_use]
+pub fn child_up(up: &ChildUp) -> String {
+    let how = if up.rekeyed_from.is_some() { "is rekeyed" } else { "is up" };
+    format!(
+        "Child SA {} {how}: {} === {}, {}, SPIs in {:#010x} out {:#010x}",
+        up.child,
+        selectors(&up.local_ts),
+        selectors(&up.remote_ts),
+        up.suite,
+        up.spis.0,
+        up.spis.1,
+    )
+}
+
+/// The verdict, then what was offered, what was wanted and what to do.
+#[must_use]
+pub fn failure(failure: &Failure) -> String {
+    let mut text = format!("{} ({})", failure.verdict, failure.path.remote);
+    for (label, list) in [("offered", &failure.offered), ("wanted", &failure.wanted)] {
+        if !list.is_empty() {
+            text.push_str(&format!("; {label}: {}", list.join(", ")));
+        }
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    text
+}
+
+/// A list of selectors for people.
+#[must_use]
+pub fn selectors(list: &[TrafficSelector]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

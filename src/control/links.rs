@@ -1,0 +1,184 @@
+//! The tunnel's interface as the system sees it: state, MTU, addresses, routes, by rtnetlink.
+//!
+//! Behind each route through a tunnel stands an unreachable one with a worse metric, in case the interface goes away
+//! (fail closed: RFC 4301 §5.1 discards what no policy lets through).
+
+use crate::config::Prefix;
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use std::io;
+use std::net::IpAddr;
+
+/// Metric of the unreachable routes: worse than any a tunnel has.
+const FAIL_CLOSED_METRIC: u32 = 0x7fff_fff0;
+
+/// `RTPROT_STATIC`'s neighbour of our own choosing (see `/etc/iproute2/rt_protos`): routes we made can be told apart.
+const ROUTE_PROTOCOL: u8 = 186;
+
+/// Makes changes to links, addresses and routes in the network namespace the daemon runs in.
+#[derive(Clone)]
+pub struct Links {
+    handle: Handle,
+}
+
+impl Links {
+    /// Opens a netlink socket; its task lives on the current runtime.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        drop(tokio::spawn(connection));
+        Ok(Self { handle })
+    }
+
+    /// Brings an interface up with its MTU and addresses. No IPv6 link-local address is made: nothing of the
+    /// machine's own may enter the tunnel unasked.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub async fn configure(&self, interface: &str, mtu: u16, addresses: &[Prefix]) -> io::Result<()> {
+        let index = index_of(interface)?;
+        let quiet = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+            ])]))
+            .build();
+        if let Err(error) = self.handle.link().change(quiet).execute().await {
+            tracing::debug!(interface, %error, "IPv6 address generation stays on");
+        }
+        let up = LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).up().build();
+        self.handle
+            .link()
+            .change(up)
+            .execute()
+            .await
+            .map_err(|e| said(&format!("interface {interface}"), e))?;
+        for address in addresses {
+            self.handle
+                .address()
+                .add(index, address.address, address.length)
+                .replace()
+                .execute()
+                .await
+                .map_err(|e| {
+                    said(
+                        &format!("address {}/{} on {interface}", address.address, address.length),
+                        e,
+                    )
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Changes the MTU.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub async fn set_mtu(&self, interface: &str, mtu: u16) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(index_of(interface)?)
+            .mtu(u32::from(mtu))
+            .build();
+        self.handle
+            .link()
+            .change(message)
+            .execute()
+            .await
+            .map_err(|e| said(&format!("MTU of {interface}"), e))
+    }
+
+    /// Routes prefixes through an interface, each with an unreachable route behind it if `fail_closed`.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub async fn add_routes(
+        &self,
+        interface: &str,
+        routes: &[Prefix],
+        metric: u32,
+        fail_closed: bool,
+    ) -> io::Result<()> {
+        let index = index_of(interface)?;
+        for route in routes {
+            if fail_closed {
+                self.replace_route(unreachable_route(*route)?, *route).await?;
+            }
+            self.replace_route(tunnel_route(*route, index, metric)?, *route).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what [`Self::add_routes`] made. What is gone already is no error.
+    pub async fn remove_routes(&self, interface: &str, routes: &[Prefix], metric: u32, fail_closed: bool) {
+        let index = index_of(interface).ok();
+        for route in routes {
+            if let Some(message) = index.and_then(|index| tunnel_route(*route, index, metric).ok()) {
+                self.remove_route(message).await;
+            }
+            if fail_closed && let Ok(message) = unreachable_route(*route) {
+                self.remove_route(message).await;
+            }
+        }
+    }
+
+    async fn replace_route(&self, message: RouteMessage, route: Prefix) -> io::Result<()> {
+        let what = format!("route {}/{}", route.address, route.length);
+        self.handle
+            .route()
+            .add(message)
+            .replace()
+            .execute()
+            .await
+            .map_err(|e| said(&what, e))
+    }
+
+    async fn remove_route(&self, message: RouteMessage) {
+        if let Err(error) = self.handle.route().del(message).execute().await {
+            tracing::debug!(%error, "route was gone already");
+        }
+    }
+}
+
+fn tunnel_route(route: Prefix, index: u32, metric: u32) -> io::Result<RouteMessage> {
+    let scope = if route.address.is_ipv4() {
+        RouteScope::Link
+    } else {
+        RouteScope::Universe
+    };
+    Ok(route_builder(route)?
+        .output_interface(index)
+        .priority(metric)
+        .scope(scope)
+        .build())
+}
+
+fn unreachable_route(route: Prefix) -> io::Result<RouteMessage> {
+    Ok(route_builder(route)?
+        .kind(RouteType::Unreachable)
+        .priority(FAIL_CLOSED_METRIC)
+        .build())
+}
+
+fn route_builder(route: Prefix) -> io::Result<RouteMessageBuilder<IpAddr>> {
+    RouteMessageBuilder::<IpAddr>::new()
+        .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
+        .destination_prefix(route.address, route.length)
+        .map_err(io::Error::other)
+}
+
+fn index_of(interface: &str) -> io::Result<u32> {
+    crate::sys::netdev::index_of(interface)
+}
+
+/// Puts what was to be done in front of the system's words, and keeps the error number (so that "not permitted" can be
+/// told from the rest).
+fn said(what: &str, error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            let cause = message.to_io();
+            io::Error::new(cause.kind(), format!("{what}: {cause}"))
+        }
+        other => io::Error::other(format!("{what}: {other}")),
+    }
+}

@@ -1,0 +1,75 @@
+//! Where to connect to: names are resolved anew at each attempt, all addresses are tried in turn.
+
+use landbridge_proto::policy::connection::Target;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Resolves the peer's hosts and picks the target of attempt number `attempt` (from 0): the addresses in order, IPv4
+/// and IPv6 as the resolver sorts them.
+///
+/// # Errors
+/// No name resolves, or no address of ours reaches the peer.
+pub async fn target(
+    hosts: &[String],
+    local_addrs: &[IpAddr],
+    local_port: u16,
+    remote_port: u16,
+    attempt: usize,
+) -> io::Result<Target> {
+    let mut addresses = Vec::new();
+    let mut failure = None;
+    for host in hosts {
+        match tokio::net::lookup_host((host.as_str(), remote_port)).await {
+            Ok(found) => addresses.extend(found),
+            Err(error) => {
+                failure = Some(io::Error::new(
+                    error.kind(),
+                    format!("{host} does not resolve: {error}"),
+                ))
+            }
+        }
+    }
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(failure.unwrap_or_else(|| io::Error::other("no remote_addrs to connect to")));
+    }
+    let mut failure = None;
+    for turn in 0..addresses.len() {
+        let remote = addresses[(attempt + turn) % addresses.len()];
+        match local_address(remote, local_addrs) {
+            Ok(local) => {
+                return Ok(Target {
+                    local: SocketAddr::new(local, local_port),
+                    remote,
+                });
+            }
+            Err(error) => {
+                failure = Some(io::Error::new(
+                    error.kind(),
+                    format!("no way to {}: {error}", remote.ip()),
+                ))
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::other("no address reaches the peer")))
+}
+
+/// The configured local address of the peer's family, or the one the routing table would use.
+fn local_address(remote: SocketAddr, local_addrs: &[IpAddr]) -> io::Result<IpAddr> {
+    if !local_addrs.is_empty() {
+        return local_addrs
+            .iter()
+            .copied()
+            .find(|local| local.is_ipv4() == remote.is_ipv4())
+            .ok_or_else(|| io::Error::other("local_addrs has no address of the peer's family"));
+    }
+    let any: IpAddr = if remote.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    // Connecting a UDP socket asks the routing table and sends nothing.
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(remote)?;
+    Ok(probe.local_addr()?.ip())
+}
