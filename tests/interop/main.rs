@@ -1,0 +1,144 @@
+//! Landbridge against strongSwan (userspace ESP, kernel-libipsec), in both roles. Each scenario moves twenty megabytes
+//! by TCP each way and compares the hashes.
+//!
+//! ```text
+//! ha 10.1.0.2 --- ga (Landbridge) --- net --- gb (strongSwan) --- hb 10.2.0.2
+//! ```
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod algorithms;
+mod authentication;
+mod lifecycle;
+
+use support::World;
+use support::gateway::Gateway;
+use support::strongswan::{StrongSwan, available};
+
+/// What a scenario varies; the rest is as in [`Pair::start`].
+struct Scenario {
+    /// strongSwan's (and our) word for the IKE proposal.
+    ike: &'static str,
+    /// The ESP proposal of both.
+    esp: &'static str,
+    /// Landbridge begins.
+    initiate: bool,
+    /// A NAT in front of Landbridge. (Only together with `initiate`: nobody can call in.)
+    nat: bool,
+    /// MTU of the network between.
+    mtu: u32,
+    /// Further lines of our connection.
+    more: &'static str,
+    /// Further settings of strongSwan's.
+    peer_more: &'static [&'static str],
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            ike: "aes256-sha256-x25519",
+            esp: "aes256gcm16",
+            initiate: true,
+            nat: false,
+            mtu: 1500,
+            more: "",
+            peer_more: &[],
+        }
+    }
+}
+
+/// Landbridge at `ga`, strongSwan at `gb`, the tunnel up.
+struct Pair {
+    world: World,
+    ours: Gateway,
+    theirs: StrongSwan,
+}
+
+/// Our configuration for a scenario.
+fn configuration(scenario: &Scenario) -> String {
+    let local = if scenario.nat { "192.168.50.2" } else { "192.0.2.1" };
+    let action = if scenario.initiate { "start" } else { "none" };
+    format!(
+        r#"
+[gateway]
+id = "gw.example"
+log_level = "landbridge=debug,info"
+
+[connections.peer]
+local_addrs = ["{local}"]
+remote_addrs = ["198.51.100.2"]
+proposals = ["{ike}"]
+interface = "lb-peer"
+{more}
+[connections.peer.local]
+auth = "psk"
+id = "gw.example"
+psk_file = "peer.psk"
+[connections.peer.remote]
+auth = "psk"
+id = "peer.example"
+psk_file = "peer.psk"
+[connections.peer.children.net]
+local_ts = ["10.1.0.0/24"]
+remote_ts = ["10.2.0.0/24"]
+esp_proposals = ["{esp}"]
+start_action = "{action}"
+"#,
+        ike = scenario.ike,
+        esp = scenario.esp,
+        more = scenario.more,
+    )
+}
+
+impl Pair {
+    /// Starts both and brings the tunnel up; `None` (said) where it can't run.
+    fn start(test: &str, scenario: &Scenario) -> Option<Self> {
+        let pair = Self::prepare(test, scenario)?;
+        pair.bring_up(scenario);
+        Some(pair)
+    }
+
+    /// Starts both, strongSwan first; does not initiate on strongSwan's side.
+    fn prepare(test: &str, scenario: &Scenario) -> Option<Self> {
+        if !support::privileged(test) || !available(test) {
+            return None;
+        }
+        let mut world = World::two_sites(scenario.nat, scenario.mtu);
+        let theirs = StrongSwan::host(&mut world, "gb");
+        let (ike, esp) = (format!("IKE={}", scenario.ike), format!("ESP={}", scenario.esp));
+        let mut settings = vec![
+            "LOCAL=198.51.100.2",
+            if scenario.nat { "REMOTE=%any" } else { "REMOTE=192.0.2.1" },
+            "LOCAL_ID=peer.example",
+            "REMOTE_ID=gw.example",
+            "LOCAL_TS=10.2.0.0/24",
+            "REMOTE_TS=10.1.0.0/24",
+            "PSK=interop-test-only",
+            &ike,
+            &esp,
+        ];
+        settings.extend(scenario.peer_more);
+        theirs.start(&settings);
+        let ours = Gateway::start(&mut world, "ga", &configuration(scenario));
+        Some(Self { world, ours, theirs })
+    }
+
+    fn bring_up(&self, scenario: &Scenario) {
+        if !scenario.initiate {
+            self.theirs.peer(&["initiate"]);
+        }
+        self.ours.wait_up(&self.world, "peer");
+    }
+
+    fn move_data(&self) {
+        support::transfer::both_ways(&self.world);
+    }
+
+    /// Our SPIs of the child, as status shows them.
+    fn spis(&self) -> (String, String) {
+        let connection = self.ours.connection(&self.world, "peer");
+        let child = &connection["ike_sas"][0]["children"][0];
+        (child["spi_in"].to_string(), child["spi_out"].to_string())
+    }
+}
