@@ -21,7 +21,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// Code lines, without comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(|line| line.split("//").next().unwrap_or("")).filter(|line| !line.trim().is_empty())
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .filter(|line| !line.trim().is_empty())
 }
 
 fn forbid(folder: &str, words: &[&str]) {
@@ -33,14 +35,39 @@ fn forbid(folder: &str, words: &[&str]) {
             }
         }
     }
-    assert!(wrong.is_empty(), "{folder} must not name {words:?}:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{folder} must not name {words:?}:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn wire_crypto_and_ip_import_nothing_of_ours() {
-    forbid("proto/src/wire", &["crate::crypto", "crate::policy", "crate::esp", "crate::ip", "crate::ike"]);
-    forbid("proto/src/crypto", &["crate::wire", "crate::policy", "crate::esp", "crate::ip", "crate::ike"]);
-    forbid("proto/src/ip", &["crate::wire", "crate::crypto", "crate::policy", "crate::esp", "crate::ike"]);
+    forbid(
+        "proto/src/wire",
+        &[
+            "crate::crypto",
+            "crate::policy",
+            "crate::esp",
+            "crate::ip",
+            "crate::ike",
+        ],
+    );
+    forbid(
+        "proto/src/crypto",
+        &["crate::wire", "crate::policy", "crate::esp", "crate::ip", "crate::ike"],
+    );
+    forbid(
+        "proto/src/ip",
+        &[
+            "crate::wire",
+            "crate::crypto",
+            "crate::policy",
+            "crate::esp",
+            "crate::ike",
+        ],
+    );
 }
 
 #[test]
@@ -52,13 +79,44 @@ fn policy_esp_and_ike_stay_apart() {
 
 #[test]
 fn the_protocol_has_no_clock_no_thread_no_io() {
-    forbid("proto/src", &["std::thread", "Instant::now()", "SystemTime", "std::net::UdpSocket", "std::fs", "tokio", "libc::"]);
+    forbid(
+        "proto/src",
+        &[
+            "std::thread",
+            "Instant::now()",
+            "SystemTime",
+            "std::net::UdpSocket",
+            "std::fs",
+            "tokio",
+            "libc::",
+        ],
+    );
 }
 
 #[test]
 fn the_data_path_knows_no_control() {
-    forbid("src/data", &["tokio", "crate::control", "crate::config", "crate::cli", "landbridge_proto::ike", "proto::ike"]);
-    forbid("src/sys", &["tokio", "crate::control", "crate::config", "crate::cli", "crate::data", "landbridge_proto::ike"]);
+    forbid(
+        "src/data",
+        &[
+            "tokio",
+            "crate::control",
+            "crate::config",
+            "crate::cli",
+            "landbridge_proto::ike",
+            "proto::ike",
+        ],
+    );
+    forbid(
+        "src/sys",
+        &[
+            "tokio",
+            "crate::control",
+            "crate::config",
+            "crate::cli",
+            "crate::data",
+            "landbridge_proto::ike",
+        ],
+    );
 }
 
 #[test]

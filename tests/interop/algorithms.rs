@@ -3,7 +3,9 @@
 use super::{Pair, Scenario};
 
 fn try_it(test: &str, scenario: &Scenario) {
-    let Some(pair) = Pair::start(test, scenario) else { return };
+    let Some(pair) = Pair::start(test, scenario) else {
+        return;
+    };
     pair.move_data();
 }
 

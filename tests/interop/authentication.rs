@@ -9,11 +9,19 @@ use std::time::Duration;
 
 #[test]
 fn psk_behind_a_nat() {
-    let scenario = Scenario { nat: true, ..Scenario::default() };
-    let Some(pair) = Pair::start("psk behind a NAT", &scenario) else { return };
+    let scenario = Scenario {
+        nat: true,
+        ..Scenario::default()
+    };
+    let Some(pair) = Pair::start("psk behind a NAT", &scenario) else {
+        return;
+    };
     pair.move_data();
     let path = pair.ours.connection(&pair.world, "peer")["ike_sas"][0]["remote"].to_string();
-    assert!(path.contains(":4500"), "RFC 7296 §2.23 moves to port 4500; the path is {path}");
+    assert!(
+        path.contains(":4500"),
+        "RFC 7296 §2.23 moves to port 4500; the path is {path}"
+    );
 }
 
 #[test]
@@ -27,10 +35,15 @@ fn fragmented_ike_messages() {
             peer_more: &["FRAGMENT_SIZE=200"],
             ..Scenario::default()
         };
-        let Some(pair) = Pair::start("fragmented IKE", &scenario) else { return };
+        let Some(pair) = Pair::start("fragmented IKE", &scenario) else {
+            return;
+        };
         let log = pair.theirs.log();
         assert!(log.contains("EF(1/"), "strongSwan saw no fragment:\n{log}");
-        assert!(log.contains("splitting IKE message"), "strongSwan sent no fragment:\n{log}");
+        assert!(
+            log.contains("splitting IKE message"),
+            "strongSwan sent no fragment:\n{log}"
+        );
         pair.move_data();
     }
 }
@@ -54,7 +67,11 @@ fn ed25519(test: &str, initiate: bool) {
     let theirs = StrongSwan::host(&mut world, "gb");
     let key = |name: &str| {
         let path = world.dir().join(format!("{name}.key"));
-        support::run(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&path));
+        support::run(
+            Command::new("openssl")
+                .args(["genpkey", "-algorithm", "ed25519", "-out"])
+                .arg(&path),
+        );
         let private = std::fs::read_to_string(&path).unwrap();
         let public = support::run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&path)).stdout;
         (private, String::from_utf8(public).unwrap())
@@ -126,8 +143,14 @@ start_action = "{}"
 #[test]
 fn wrong_psk_is_told_in_our_log_and_to_nobody_else() {
     for initiate in [true, false] {
-        let scenario = Scenario { initiate, peer_more: &["PSK=not-the-same-at-all"], ..Scenario::default() };
-        let Some(pair) = Pair::prepare("wrong PSK", &scenario) else { return };
+        let scenario = Scenario {
+            initiate,
+            peer_more: &["PSK=not-the-same-at-all"],
+            ..Scenario::default()
+        };
+        let Some(pair) = Pair::prepare("wrong PSK", &scenario) else {
+            return;
+        };
         if !initiate {
             // It fails, as it must.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.theirs.peer(&["initiate"])));
@@ -136,16 +159,27 @@ fn wrong_psk_is_told_in_our_log_and_to_nobody_else() {
             !pair.ours.connection(&pair.world, "peer")["last_failure"].is_null()
         });
         let told = pair.ours.connection(&pair.world, "peer")["last_failure"].to_string();
-        assert!(told.to_lowercase().contains("key") || told.contains("AUTHENTICATION_FAILED"), "{told}");
+        assert!(
+            told.to_lowercase().contains("key") || told.contains("AUTHENTICATION_FAILED"),
+            "{told}"
+        );
         assert!(!pair.ours.is_up(&pair.world, "peer"));
-        assert!(!pair.ours.log(&pair.world).contains(gateway::PSK), "the key stands in the log");
+        assert!(
+            !pair.ours.log(&pair.world).contains(gateway::PSK),
+            "the key stands in the log"
+        );
     }
 }
 
 #[test]
 fn no_common_proposal_names_both_sides() {
-    let scenario = Scenario { peer_more: &["IKE=aes128-sha512-modp4096"], ..Scenario::default() };
-    let Some(pair) = Pair::prepare("no common proposal", &scenario) else { return };
+    let scenario = Scenario {
+        peer_more: &["IKE=aes128-sha512-modp4096"],
+        ..Scenario::default()
+    };
+    let Some(pair) = Pair::prepare("no common proposal", &scenario) else {
+        return;
+    };
     // Our own request is refused with NO_PROPOSAL_CHOSEN (unauthenticated: we go on waiting); theirs we refuse.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.theirs.peer(&["initiate"])));
     support::wait_until("the failure is explained", Duration::from_secs(20), || {
@@ -156,8 +190,13 @@ fn no_common_proposal_names_both_sides() {
 
 #[test]
 fn no_common_selectors_leave_the_ike_sa_up() {
-    let scenario = Scenario { peer_more: &["LOCAL_TS=10.77.0.0/24"], ..Scenario::default() };
-    let Some(pair) = Pair::prepare("no common selectors", &scenario) else { return };
+    let scenario = Scenario {
+        peer_more: &["LOCAL_TS=10.77.0.0/24"],
+        ..Scenario::default()
+    };
+    let Some(pair) = Pair::prepare("no common selectors", &scenario) else {
+        return;
+    };
     support::wait_until("the failure is explained", Duration::from_secs(20), || {
         pair.ours.log(&pair.world).contains("TS_UNACCEPTABLE")
     });

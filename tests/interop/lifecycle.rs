@@ -1,6 +1,6 @@
 //! Rekeys, deletes, and a peer that dies and comes back.
 
-use super::support::transfer::{one_way, ping, TWENTY_MB};
+use super::support::transfer::{TWENTY_MB, one_way, ping};
 use super::support::wait_until;
 use super::{Pair, Scenario};
 use std::time::Duration;
@@ -8,7 +8,15 @@ use std::time::Duration;
 #[test]
 fn strongswan_rekeys_the_child() {
     for esp in ["aes256gcm16", "aes256gcm16-x25519"] {
-        let Some(pair) = Pair::start("strongSwan rekeys", &Scenario { esp, ..Scenario::default() }) else { return };
+        let Some(pair) = Pair::start(
+            "strongSwan rekeys",
+            &Scenario {
+                esp,
+                ..Scenario::default()
+            },
+        ) else {
+            return;
+        };
         let before = pair.spis();
         pair.theirs.peer(&["rekey"]);
         wait_until("the SPIs changed", Duration::from_secs(10), || pair.spis() != before);
@@ -19,8 +27,21 @@ fn strongswan_rekeys_the_child() {
 
 #[test]
 fn we_rekey_the_child() {
-    for (esp, initiate) in [("aes256gcm16", true), ("chacha20poly1305-ecp256", true), ("aes256gcm16-x25519", false)] {
-        let Some(pair) = Pair::start("we rekey", &Scenario { esp, initiate, ..Scenario::default() }) else { return };
+    for (esp, initiate) in [
+        ("aes256gcm16", true),
+        ("chacha20poly1305-ecp256", true),
+        ("aes256gcm16-x25519", false),
+    ] {
+        let Some(pair) = Pair::start(
+            "we rekey",
+            &Scenario {
+                esp,
+                initiate,
+                ..Scenario::default()
+            },
+        ) else {
+            return;
+        };
         let before = pair.spis();
         pair.ours.client(&pair.world, &["rekey", "peer"]);
         wait_until("the SPIs changed", Duration::from_secs(10), || pair.spis() != before);
@@ -31,7 +52,15 @@ fn we_rekey_the_child() {
 
 #[test]
 fn a_rekey_while_data_move_loses_nothing() {
-    let Some(pair) = Pair::start("rekey under load", &Scenario { esp: "aes256gcm16-x25519", ..Scenario::default() }) else { return };
+    let Some(pair) = Pair::start(
+        "rekey under load",
+        &Scenario {
+            esp: "aes256gcm16-x25519",
+            ..Scenario::default()
+        },
+    ) else {
+        return;
+    };
     std::thread::scope(|scope| {
         let load = scope.spawn(|| one_way(&pair.world, "ha", "hb", "10.2.0.2", 3 * TWENTY_MB));
         for _ in 0..3 {
@@ -47,7 +76,15 @@ fn a_rekey_while_data_move_loses_nothing() {
 
 #[test]
 fn strongswan_deletes() {
-    let Some(pair) = Pair::start("strongSwan deletes", &Scenario { initiate: false, ..Scenario::default() }) else { return };
+    let Some(pair) = Pair::start(
+        "strongSwan deletes",
+        &Scenario {
+            initiate: false,
+            ..Scenario::default()
+        },
+    ) else {
+        return;
+    };
     pair.move_data();
     pair.theirs.peer(&["terminate"]);
     pair.ours.wait_down(&pair.world, "peer");
@@ -58,12 +95,19 @@ fn strongswan_deletes() {
 
 #[test]
 fn we_delete() {
-    let Some(pair) = Pair::start("we delete", &Scenario::default()) else { return };
+    let Some(pair) = Pair::start("we delete", &Scenario::default()) else {
+        return;
+    };
     pair.move_data();
     pair.ours.client(&pair.world, &["down", "peer"]);
     pair.ours.wait_down(&pair.world, "peer");
-    wait_until("strongSwan knows", Duration::from_secs(5), || !pair.theirs.status().contains("ESTABLISHED"));
-    assert!(!ping(&pair.world, "ha", "10.2.0.2"), "a packet got through without an SA");
+    wait_until("strongSwan knows", Duration::from_secs(5), || {
+        !pair.theirs.status().contains("ESTABLISHED")
+    });
+    assert!(
+        !ping(&pair.world, "ha", "10.2.0.2"),
+        "a packet got through without an SA"
+    );
     pair.ours.client(&pair.world, &["up", "peer"]);
     pair.ours.wait_up(&pair.world, "peer");
     pair.move_data();
@@ -71,12 +115,19 @@ fn we_delete() {
 
 #[test]
 fn strongswan_is_killed_and_comes_back() {
-    let scenario = Scenario { more: "dpd_delay = \"1s\"", ..Scenario::default() };
-    let Some(pair) = Pair::start("strongSwan dies", &scenario) else { return };
+    let scenario = Scenario {
+        more: "dpd_delay = \"1s\"",
+        ..Scenario::default()
+    };
+    let Some(pair) = Pair::start("strongSwan dies", &scenario) else {
+        return;
+    };
     pair.move_data();
     pair.theirs.kill();
     // Nobody tells us: the liveness check finds out, and we try for ever.
-    wait_until("we noticed", Duration::from_secs(60), || !pair.ours.is_up(&pair.world, "peer"));
+    wait_until("we noticed", Duration::from_secs(60), || {
+        !pair.ours.is_up(&pair.world, "peer")
+    });
     pair.theirs.start(&[
         "LOCAL=198.51.100.2",
         "REMOTE=192.0.2.1",
@@ -88,14 +139,21 @@ fn strongswan_is_killed_and_comes_back() {
         "IKE=aes256-sha256-x25519",
         "ESP=aes256gcm16",
     ]);
-    wait_until("the tunnel came back by itself", Duration::from_secs(60), || pair.ours.is_up(&pair.world, "peer"));
+    wait_until("the tunnel came back by itself", Duration::from_secs(60), || {
+        pair.ours.is_up(&pair.world, "peer")
+    });
     pair.move_data();
 }
 
 #[test]
 fn a_restarted_initiator_replaces_its_old_sas() {
-    let scenario = Scenario { initiate: false, ..Scenario::default() };
-    let Some(pair) = Pair::start("strongSwan restarts", &scenario) else { return };
+    let scenario = Scenario {
+        initiate: false,
+        ..Scenario::default()
+    };
+    let Some(pair) = Pair::start("strongSwan restarts", &scenario) else {
+        return;
+    };
     pair.theirs.kill();
     pair.theirs.start(&[
         "LOCAL=198.51.100.2",
@@ -111,7 +169,9 @@ fn a_restarted_initiator_replaces_its_old_sas() {
     pair.theirs.peer(&["initiate"]);
     // RFC 7296 §2.4: INITIAL_CONTACT tells that this is the only IKE SA; the old one goes at once.
     wait_until("one IKE SA is left", Duration::from_secs(10), || {
-        pair.ours.connection(&pair.world, "peer")["ike_sas"].as_array().is_some_and(|list| list.len() == 1)
+        pair.ours.connection(&pair.world, "peer")["ike_sas"]
+            .as_array()
+            .is_some_and(|list| list.len() == 1)
     });
     pair.move_data();
 }
@@ -119,5 +179,7 @@ fn a_restarted_initiator_replaces_its_old_sas() {
 fn children(pair: &Pair) -> usize {
     let connection = pair.ours.connection(&pair.world, "peer");
     let list = connection["ike_sas"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|ike| ike["children"].as_array().map_or(0, Vec::len)).sum()
+    list.iter()
+        .map(|ike| ike["children"].as_array().map_or(0, Vec::len))
+        .sum()
 }

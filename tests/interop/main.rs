@@ -109,7 +109,11 @@ impl Pair {
         let (ike, esp) = (format!("IKE={}", scenario.ike), format!("ESP={}", scenario.esp));
         let mut settings = vec![
             "LOCAL=198.51.100.2",
-            if scenario.nat { "REMOTE=%any" } else { "REMOTE=192.0.2.1" },
+            if scenario.nat {
+                "REMOTE=%any"
+            } else {
+                "REMOTE=192.0.2.1"
+            },
             "LOCAL_ID=peer.example",
             "REMOTE_ID=gw.example",
             "LOCAL_TS=10.2.0.0/24",

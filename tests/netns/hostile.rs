@@ -14,9 +14,15 @@ fn total(drops: &serde_json::Value, cause: &str) -> u64 {
 
 #[test]
 fn junk_is_counted_and_changes_nothing() {
-    let Some(pair) = Pair::up("junk", Options::default()) else { return };
+    let Some(pair) = Pair::up("junk", Options::default()) else {
+        return;
+    };
     let before = pair.b.connection(&pair.world, "site")["ike_sas"].clone();
-    let spi_in = before[0]["children"][0]["spi_in"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    let spi_in = before[0]["children"][0]["spi_in"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("0x")
+        .to_owned();
     let spi = u32::from_str_radix(&spi_in, 16).unwrap();
     let ike = |key: &str| u64::from_str_radix(before[0][key].as_str().unwrap(), 16).unwrap();
     let (spi_i, spi_r) = (ike("spi_i"), ike("spi_r"));
@@ -35,7 +41,9 @@ fn junk_is_counted_and_changes_nothing() {
             match round % 5 {
                 0 => {}
                 // ESP on a live SPI that does not verify.
-                1 => datagram.splice(..datagram.len().min(4), spi.to_be_bytes()).for_each(drop),
+                1 => datagram
+                    .splice(..datagram.len().min(4), spi.to_be_bytes())
+                    .for_each(drop),
                 // Behind a non-ESP marker: an IKE header of the live SA, junk inside.
                 2 | 3 => {
                     let mut message = vec![0; 4];
@@ -66,17 +74,41 @@ fn junk_is_counted_and_changes_nothing() {
     let after = pair.b.connection(&pair.world, "site");
     assert_eq!(after["ike_sas"].as_array().unwrap().len(), 1);
     assert_eq!(after["ike_sas"][0]["spi_i"], before[0]["spi_i"]);
-    assert_eq!(after["ike_sas"][0]["remote"], before[0]["remote"], "an unauthenticated datagram moved the peer");
+    assert_eq!(
+        after["ike_sas"][0]["remote"], before[0]["remote"],
+        "an unauthenticated datagram moved the peer"
+    );
     assert!(total(&after["drops"], "integrity") > 100, "{}", after["drops"]);
-    assert!(status["drops"].as_object().unwrap().values().any(|v| v.as_u64().unwrap() > 100), "{}", status["drops"]);
+    assert!(
+        status["drops"]
+            .as_object()
+            .unwrap()
+            .values()
+            .any(|v| v.as_u64().unwrap() > 100),
+        "{}",
+        status["drops"]
+    );
     both_ways(&pair.world);
 }
 
 #[test]
 fn captured_packets_sent_again_are_dropped() {
-    let Some(mut pair) = Pair::up("replay", Options::default()) else { return };
+    let Some(mut pair) = Pair::up("replay", Options::default()) else {
+        return;
+    };
     let file = pair.world.dir().join("replay.pcap");
-    let args = ["-i", "eth1", "-n", "-U", "-w", file.to_str().unwrap(), "udp", "dst", "port", "4500"];
+    let args = [
+        "-i",
+        "eth1",
+        "-n",
+        "-U",
+        "-w",
+        file.to_str().unwrap(),
+        "udp",
+        "dst",
+        "port",
+        "4500",
+    ];
     let dump = pair.world.spawn("net", "tcpdump.log", "tcpdump", &args);
     wait_until("tcpdump listens", Duration::from_secs(5), || {
         std::fs::read_to_string(pair.world.dir().join("tcpdump.log")).is_ok_and(|t| t.contains("listening"))
@@ -101,24 +133,36 @@ fn captured_packets_sent_again_are_dropped() {
     let before = pair.b.connection(&pair.world, "site")["ike_sas"][0]["remote"].clone();
     inside(&pair.world, "net", move || {
         let socket = UdpSocket::bind("198.51.100.1:0").unwrap();
-        payloads.iter().for_each(|p| drop(socket.send_to(p, "198.51.100.2:4500")));
+        payloads
+            .iter()
+            .for_each(|p| drop(socket.send_to(p, "198.51.100.2:4500")));
     })
     .join()
     .unwrap();
     wait_until("the replays are counted", Duration::from_secs(5), || {
         total(&pair.b.connection(&pair.world, "site")["drops"], "replayed") >= sent
     });
-    assert_eq!(pair.b.connection(&pair.world, "site")["ike_sas"][0]["remote"], before, "a replay moved the peer");
+    assert_eq!(
+        pair.b.connection(&pair.world, "site")["ike_sas"][0]["remote"],
+        before,
+        "a replay moved the peer"
+    );
     assert!(ping(&pair.world, "ha", "10.2.0.2"));
 }
 
 #[test]
 fn inner_packets_outside_the_selectors_are_dropped_and_counted() {
-    let Some(pair) = Pair::up("selectors", Options::default()) else { return };
+    let Some(pair) = Pair::up("selectors", Options::default()) else {
+        return;
+    };
     // A host with another source address: the route leads into the tunnel, the selectors don't.
     pair.world.ip("ha", &["addr", "add", "10.9.9.9/32", "dev", "lo"]);
     pair.world.ip("ga", &["route", "add", "10.9.9.9/32", "via", "10.1.0.2"]);
-    let _ = pair.world.command("ha", "ping").args(["-q", "-c", "3", "-i", "0.2", "-W", "1", "-I", "10.9.9.9", "10.2.0.2"]).output();
+    let _ = pair
+        .world
+        .command("ha", "ping")
+        .args(["-q", "-c", "3", "-i", "0.2", "-W", "1", "-I", "10.9.9.9", "10.2.0.2"])
+        .output();
     let drops = pair.a.connection(&pair.world, "site")["drops"].clone();
     assert!(total(&drops, "selector_out") >= 3, "{drops}");
     assert!(ping(&pair.world, "ha", "10.2.0.2"));
@@ -129,25 +173,48 @@ fn wrong_credentials_get_no_sa_and_others_are_served() {
     type Change = fn(String) -> String;
     let wrong: [(&str, Change, &str); 4] = [
         ("wrong PSK", |t| t, "key"),
-        ("unknown peer", |t| t.replace("id = \"a.example\"", "id = \"stranger.example\""), "stranger.example"),
-        ("no common proposal", |t| t.replace("aes256gcm16-prfsha384-x25519", "chacha20poly1305-prfsha512-ecp256"), "chacha20poly1305"),
-        ("no common selectors", |t| t.replace("remote_ts = [\"10.2.0.0/24\"]", "remote_ts = [\"10.66.0.0/24\"]"), "10.66.0.0/24"),
+        (
+            "unknown peer",
+            |t| t.replace("id = \"a.example\"", "id = \"stranger.example\""),
+            "stranger.example",
+        ),
+        (
+            "no common proposal",
+            |t| t.replace("aes256gcm16-prfsha384-x25519", "chacha20poly1305-prfsha512-ecp256"),
+            "chacha20poly1305",
+        ),
+        (
+            "no common selectors",
+            |t| t.replace("remote_ts = [\"10.2.0.0/24\"]", "remote_ts = [\"10.66.0.0/24\"]"),
+            "10.66.0.0/24",
+        ),
     ];
     for (name, change, told) in wrong {
-        let Some(mut pair) = Pair::up(name, Options::default()) else { return };
+        let Some(mut pair) = Pair::up(name, Options::default()) else {
+            return;
+        };
         // A third gateway, a stranger on the network between.
         let stranger = Gateway::prepare(&pair.world, "net");
         if name == "wrong PSK" {
             stranger.secret("peer.psk", "not-the-same-at-all");
         }
-        stranger.configure(&change(super::initiator(&Options::default()).replace("192.0.2.1", "198.51.100.1")));
+        stranger.configure(&change(
+            super::initiator(&Options::default()).replace("192.0.2.1", "198.51.100.1"),
+        ));
         let mut stranger = stranger;
         stranger.launch(&mut pair.world);
-        wait_until(&format!("{name}: the responder says {told}"), Duration::from_secs(20), || pair.b.log(&pair.world).contains(told));
+        wait_until(
+            &format!("{name}: the responder says {told}"),
+            Duration::from_secs(20),
+            || pair.b.log(&pair.world).contains(told),
+        );
         assert!(!stranger.is_up(&pair.world, "site"), "{name}: it got a tunnel");
         assert!(ping(&pair.world, "ha", "10.2.0.2"), "{name}: the others suffered");
         assert_eq!(pair.b.connection(&pair.world, "site")["state"], "up", "{name}");
-        assert!(!pair.b.log(&pair.world).contains(support::gateway::PSK), "{name}: a key stands in the log");
+        assert!(
+            !pair.b.log(&pair.world).contains(support::gateway::PSK),
+            "{name}: a key stands in the log"
+        );
     }
 }
 
@@ -159,13 +226,20 @@ fn the_control_socket_is_not_for_everybody() {
     }
     let mut world = World::two_sites(false, 1500);
     let gateway = Gateway::start(&mut world, "gb", &super::responder(&Options::default()));
-    let mode = std::fs::metadata(gateway.folder().join("control.sock")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(gateway.folder().join("control.sock"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o660, "{mode:o}");
     let socket = gateway.folder().join("control.sock");
     let refused = world
         .command("gb", "setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"])
-        .arg(format!("exec {} --socket {} status", support::gateway::LANDBRIDGE, socket.display()))
+        .arg(format!(
+            "exec {} --socket {} status",
+            support::gateway::LANDBRIDGE,
+            socket.display()
+        ))
         .output()
         .unwrap();
     assert!(!refused.status.success());

@@ -1,14 +1,16 @@
 //! Start, stop, restart, rekey, reload; and clear words where it can't run.
 
 use super::support::gateway::{Gateway, LANDBRIDGE};
-use super::support::transfer::{both_ways, one_way, ping, TWENTY_MB};
+use super::support::transfer::{TWENTY_MB, both_ways, one_way, ping};
 use super::support::{self, World, wait_until};
 use super::{Options, Pair};
 use std::time::Duration;
 
 #[test]
 fn a_clean_stop_tells_the_peer_and_leaves_nothing_behind() {
-    let Some(mut pair) = Pair::up("a clean stop", Options::default()) else { return };
+    let Some(mut pair) = Pair::up("a clean stop", Options::default()) else {
+        return;
+    };
     assert_eq!(pair.a.end(&mut pair.world, libc::SIGTERM), Some(0));
     pair.b.wait_down(&pair.world, "site");
     let links = pair.world.must("ga", &["ip", "link"]);
@@ -19,30 +21,51 @@ fn a_clean_stop_tells_the_peer_and_leaves_nothing_behind() {
 
 #[test]
 fn killed_and_started_again() {
-    let Some(mut pair) = Pair::up("kill -9", Options::default()) else { return };
+    let Some(mut pair) = Pair::up("kill -9", Options::default()) else {
+        return;
+    };
     pair.a.end(&mut pair.world, libc::SIGKILL);
     pair.a.launch(&mut pair.world);
     pair.a.wait_up(&pair.world, "site");
     wait_until("the old IKE SA is replaced", Duration::from_secs(10), || {
-        pair.b.connection(&pair.world, "site")["ike_sas"].as_array().is_some_and(|list| list.len() == 1)
+        pair.b.connection(&pair.world, "site")["ike_sas"]
+            .as_array()
+            .is_some_and(|list| list.len() == 1)
     });
     both_ways(&pair.world);
 }
 
 #[test]
 fn the_responder_dies_and_comes_back() {
-    let options = Options { connection: "dpd_delay = \"1s\"", ..Options::default() };
-    let Some(mut pair) = Pair::up("the responder dies", options) else { return };
+    let options = Options {
+        connection: "dpd_delay = \"1s\"",
+        ..Options::default()
+    };
+    let Some(mut pair) = Pair::up("the responder dies", options) else {
+        return;
+    };
     pair.b.end(&mut pair.world, libc::SIGKILL);
-    wait_until("we noticed", Duration::from_secs(60), || !pair.a.is_up(&pair.world, "site"));
+    wait_until("we noticed", Duration::from_secs(60), || {
+        !pair.a.is_up(&pair.world, "site")
+    });
     pair.b.launch(&mut pair.world);
-    wait_until("it came back by itself", Duration::from_secs(60), || pair.a.is_up(&pair.world, "site"));
+    wait_until("it came back by itself", Duration::from_secs(60), || {
+        pair.a.is_up(&pair.world, "site")
+    });
     both_ways(&pair.world);
 }
 
 #[test]
 fn rekeys_under_load_lose_nothing() {
-    let Some(pair) = Pair::up("rekeys under load", Options { esp: "aes256gcm16-x25519", ..Options::default() }) else { return };
+    let Some(pair) = Pair::up(
+        "rekeys under load",
+        Options {
+            esp: "aes256gcm16-x25519",
+            ..Options::default()
+        },
+    ) else {
+        return;
+    };
     std::thread::scope(|scope| {
         let load = scope.spawn(|| one_way(&pair.world, "ha", "hb", "10.2.0.2", 10 * TWENTY_MB));
         for _ in 0..4 {
@@ -55,19 +78,28 @@ fn rekeys_under_load_lose_nothing() {
     });
     for gateway in [&pair.a, &pair.b] {
         let drops = gateway.connection(&pair.world, "site")["drops"].clone();
-        let lost: u64 = drops.as_object().unwrap().iter().filter(|(k, _)| *k != "mtu").map(|(_, v)| v.as_u64().unwrap()).sum();
+        let lost: u64 = drops
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(k, _)| *k != "mtu")
+            .map(|(_, v)| v.as_u64().unwrap())
+            .sum();
         assert_eq!(lost, 0, "packets were dropped during the rekeys: {drops}");
     }
 }
 
 #[test]
 fn reload_keeps_what_did_not_change_and_a_broken_file_changes_nothing() {
-    let Some(pair) = Pair::up("reload", Options::default()) else { return };
+    let Some(pair) = Pair::up("reload", Options::default()) else {
+        return;
+    };
     let spi = |pair: &Pair| pair.a.connection(&pair.world, "site")["ike_sas"][0]["spi_i"].to_string();
     let before = spi(&pair);
     pair.a.client(&pair.world, &["reload"]);
     assert_eq!(spi(&pair), before);
-    pair.a.configure("[connections.site]\nremote_adrs = [\"198.51.100.2\"]\n");
+    pair.a
+        .configure("[connections.site]\nremote_adrs = [\"198.51.100.2\"]\n");
     let refused = pair.a.try_client(&pair.world, &["reload"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned() + &String::from_utf8_lossy(&refused.stdout);
     assert!(!refused.status.success() && text.contains("remote_addrs"), "{text}");
@@ -77,11 +109,19 @@ fn reload_keeps_what_did_not_change_and_a_broken_file_changes_nothing() {
 
 #[test]
 fn down_stays_down_and_fails_closed() {
-    let Some(pair) = Pair::up("down", Options::default()) else { return };
+    let Some(pair) = Pair::up("down", Options::default()) else {
+        return;
+    };
     pair.a.client(&pair.world, &["down", "site"]);
     pair.a.wait_down(&pair.world, "site");
     // RFC 4301 §5.1: what has no SA is discarded; it must not leave in the clear by the default route.
-    let counter = || pair.world.must("net", &["sh", "-c", "cat /sys/class/net/eth0/statistics/rx_packets"]).trim().parse::<u64>().unwrap();
+    let counter = || {
+        pair.world
+            .must("net", &["sh", "-c", "cat /sys/class/net/eth0/statistics/rx_packets"])
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
     let before = counter();
     for _ in 0..5 {
         assert!(!ping(&pair.world, "ha", "10.2.0.2"));
@@ -102,14 +142,22 @@ fn a_port_in_use_is_one_clear_sentence() {
     let first = Gateway::start(&mut world, "gb", &super::responder(&Options::default()));
     let second = world
         .command("gb", LANDBRIDGE)
-        .args(["run", "--config", first.folder().join("landbridge.toml").to_str().unwrap(), "--socket"])
+        .args([
+            "run",
+            "--config",
+            first.folder().join("landbridge.toml").to_str().unwrap(),
+            "--socket",
+        ])
         .arg(world.dir().join("second.sock"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{text}");
     assert!(text.contains("4500") || text.contains("500"), "{text}");
-    assert!(first.try_client(&world, &["status"]).status.success(), "the first one suffered");
+    assert!(
+        first.try_client(&world, &["status"]).status.success(),
+        "the first one suffered"
+    );
 }
 
 #[test]
@@ -122,7 +170,13 @@ fn without_cap_net_admin_it_says_so() {
     gateway.configure(&super::responder(&Options::default()));
     let refused = world
         .command("gb", "setpriv")
-        .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", LANDBRIDGE, "run", "--config"])
+        .args([
+            "--bounding-set=-net_admin",
+            "--inh-caps=-net_admin",
+            LANDBRIDGE,
+            "run",
+            "--config",
+        ])
         .arg(gateway.folder().join("landbridge.toml"))
         .arg("--socket")
         .arg(world.dir().join("none.sock"))

@@ -50,12 +50,28 @@ impl Default for Options {
 /// Gateway A's configuration.
 fn initiator(options: &Options) -> String {
     let local = if options.nat { "192.168.50.2" } else { "192.0.2.1" };
-    configuration(options, "a.example", "b.example", local, "198.51.100.2", ("10.1.0.0/24", "10.2.0.0/24"), "start")
+    configuration(
+        options,
+        "a.example",
+        "b.example",
+        local,
+        "198.51.100.2",
+        ("10.1.0.0/24", "10.2.0.0/24"),
+        "start",
+    )
 }
 
 /// Gateway B's.
 fn responder(options: &Options) -> String {
-    configuration(options, "b.example", "a.example", "198.51.100.2", "%any", ("10.2.0.0/24", "10.1.0.0/24"), "none")
+    configuration(
+        options,
+        "b.example",
+        "a.example",
+        "198.51.100.2",
+        "%any",
+        ("10.2.0.0/24", "10.1.0.0/24"),
+        "none",
+    )
 }
 
 fn configuration(
@@ -67,7 +83,13 @@ fn configuration(
     (local_ts, remote_ts): (&str, &str),
     action: &str,
 ) -> String {
-    let Options { ike, esp, gateway, connection, .. } = options;
+    let Options {
+        ike,
+        esp,
+        gateway,
+        connection,
+        ..
+    } = options;
     format!(
         r#"
 [gateway]

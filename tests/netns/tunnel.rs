@@ -7,51 +7,115 @@ use std::time::Duration;
 
 #[test]
 fn hosts_talk_through_two_gateways() {
-    let Some(pair) = Pair::up("two gateways", Options::default()) else { return };
+    let Some(pair) = Pair::up("two gateways", Options::default()) else {
+        return;
+    };
     assert!(ping(&pair.world, "ha", "10.2.0.2"));
     both_ways(&pair.world);
 }
 
 #[test]
 fn behind_a_nat() {
-    let Some(pair) = Pair::up("behind a NAT", Options { nat: true, ..Options::default() }) else { return };
+    let Some(pair) = Pair::up(
+        "behind a NAT",
+        Options {
+            nat: true,
+            ..Options::default()
+        },
+    ) else {
+        return;
+    };
     both_ways(&pair.world);
 }
 
 #[test]
 fn every_esp_suite_carries_data() {
-    for esp in ["aes128gcm16", "aes256gcm16-esn", "chacha20poly1305", "aes128-sha256", "aes256-sha384", "aes256-sha512-esn"] {
-        let Some(pair) = Pair::up(esp, Options { esp, ..Options::default() }) else { return };
+    for esp in [
+        "aes128gcm16",
+        "aes256gcm16-esn",
+        "chacha20poly1305",
+        "aes128-sha256",
+        "aes256-sha384",
+        "aes256-sha512-esn",
+    ] {
+        let Some(pair) = Pair::up(
+            esp,
+            Options {
+                esp,
+                ..Options::default()
+            },
+        ) else {
+            return;
+        };
         both_ways(&pair.world);
         let status = pair.a.connection(&pair.world, "site");
         let suite = status["ike_sas"][0]["children"][0]["suite"].to_string();
-        assert!(suite.contains(esp.trim_end_matches("-esn")), "asked for {esp}, got {suite}");
+        assert!(
+            suite.contains(esp.trim_end_matches("-esn")),
+            "asked for {esp}, got {suite}"
+        );
     }
 }
 
 #[test]
 fn several_workers() {
-    let Some(pair) = Pair::up("several workers", Options { gateway: "workers = 2", ..Options::default() }) else { return };
+    let Some(pair) = Pair::up(
+        "several workers",
+        Options {
+            gateway: "workers = 2",
+            ..Options::default()
+        },
+    ) else {
+        return;
+    };
     both_ways(&pair.world);
 }
 
 #[test]
 fn a_small_path_mtu_loses_nothing() {
-    let Some(pair) = Pair::up("small MTU", Options { mtu: 1280, ..Options::default() }) else { return };
+    let Some(pair) = Pair::up(
+        "small MTU",
+        Options {
+            mtu: 1280,
+            ..Options::default()
+        },
+    ) else {
+        return;
+    };
     both_ways(&pair.world);
     // Larger than the tunnel: fragmented inside, or answered with the MTU that fits; never lost without a word.
-    let big = pair.world.command("ha", "ping").args(["-q", "-c", "2", "-W", "2", "-s", "2000", "10.2.0.2"]).output().unwrap();
+    let big = pair
+        .world
+        .command("ha", "ping")
+        .args(["-q", "-c", "2", "-W", "2", "-s", "2000", "10.2.0.2"])
+        .output()
+        .unwrap();
     assert!(big.status.success(), "{}", String::from_utf8_lossy(&big.stdout));
-    let told = pair.world.command("ha", "ping").args(["-c", "1", "-W", "2", "-M", "do", "-s", "1400", "10.2.0.2"]).output().unwrap();
+    let told = pair
+        .world
+        .command("ha", "ping")
+        .args(["-c", "1", "-W", "2", "-M", "do", "-s", "1400", "10.2.0.2"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
-    assert!(text.contains("mtu") || text.contains("too long"), "no word about the MTU: {text}");
+    assert!(
+        text.contains("mtu") || text.contains("too long"),
+        "no word about the MTU: {text}"
+    );
 }
 
 #[test]
 fn nothing_but_ike_and_esp_is_on_the_wire() {
-    let Some(mut pair) = Pair::up("the wire", Options::default()) else { return };
+    let Some(mut pair) = Pair::up("the wire", Options::default()) else {
+        return;
+    };
     let file = pair.world.dir().join("wire.pcap");
-    let dump = pair.world.spawn("net", "tcpdump.log", "tcpdump", &["-i", "eth1", "-n", "-U", "-w", file.to_str().unwrap()]);
+    let dump = pair.world.spawn(
+        "net",
+        "tcpdump.log",
+        "tcpdump",
+        &["-i", "eth1", "-n", "-U", "-w", file.to_str().unwrap()],
+    );
     wait_until("tcpdump listens", Duration::from_secs(5), || {
         std::fs::read_to_string(pair.world.dir().join("tcpdump.log")).is_ok_and(|t| t.contains("listening"))
     });
@@ -68,14 +132,19 @@ fn nothing_but_ike_and_esp_is_on_the_wire() {
 
 #[test]
 fn status_shows_what_an_operator_asks_for() {
-    let Some(pair) = Pair::up("status", Options::default()) else { return };
+    let Some(pair) = Pair::up("status", Options::default()) else {
+        return;
+    };
     both_ways(&pair.world);
     let site = pair.a.connection(&pair.world, "site");
     let ike = &site["ike_sas"][0];
     let child = &ike["children"][0];
     assert_eq!(site["state"], "up");
     assert!(ike["peer"].to_string().contains("b.example"), "{ike}");
-    assert!(ike["suite"].to_string().contains("aes256gcm16-prfsha384-x25519"), "{ike}");
+    assert!(
+        ike["suite"].to_string().contains("aes256gcm16-prfsha384-x25519"),
+        "{ike}"
+    );
     assert!(child["suite"].to_string().contains("aes256gcm16"), "{child}");
     for key in ["spi_in", "spi_out", "age_seconds", "rekey_in_seconds"] {
         assert!(!child[key].is_null(), "{key} is missing in {child}");
@@ -83,7 +152,10 @@ fn status_shows_what_an_operator_asks_for() {
     for direction in ["in", "out"] {
         let bytes = child[format!("bytes_{direction}")].as_u64().unwrap();
         let packets = child[format!("packets_{direction}")].as_u64().unwrap();
-        assert!(bytes > 20_000_000 && packets > 10_000, "{direction}: {bytes} octets, {packets} packets");
+        assert!(
+            bytes > 20_000_000 && packets > 10_000,
+            "{direction}: {bytes} octets, {packets} packets"
+        );
     }
     assert!(site["drops"].is_object(), "{site}");
     let table = pair.a.client(&pair.world, &["status"]);

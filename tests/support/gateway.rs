@@ -25,7 +25,11 @@ impl Gateway {
     pub fn start(world: &mut World, ns: &str, configuration: &str) -> Self {
         let folder = world.dir().join(format!("landbridge-{ns}"));
         fs::create_dir_all(&folder).unwrap();
-        let mut gateway = Self { ns: ns.to_owned(), folder, process: None };
+        let mut gateway = Self {
+            ns: ns.to_owned(),
+            folder,
+            process: None,
+        };
         gateway.secret("peer.psk", PSK);
         gateway.configure(configuration);
         gateway.launch(world);
@@ -36,7 +40,11 @@ impl Gateway {
     pub fn prepare(world: &World, ns: &str) -> Self {
         let folder = world.dir().join(format!("landbridge-{ns}"));
         fs::create_dir_all(&folder).unwrap();
-        let gateway = Self { ns: ns.to_owned(), folder, process: None };
+        let gateway = Self {
+            ns: ns.to_owned(),
+            folder,
+            process: None,
+        };
         gateway.secret("peer.psk", PSK);
         gateway
     }
@@ -45,9 +53,18 @@ impl Gateway {
     pub fn launch(&mut self, world: &mut World) {
         let config = self.folder.join("landbridge.toml");
         let log = format!("landbridge-{}.log", self.ns);
-        let args = ["run", "--config", config.to_str().unwrap(), "--socket", &self.socket(), "-v"];
+        let args = [
+            "run",
+            "--config",
+            config.to_str().unwrap(),
+            "--socket",
+            &self.socket(),
+            "-v",
+        ];
         self.process = Some(world.spawn(&self.ns.clone(), &log, LANDBRIDGE, &args));
-        wait_until("the gateway serves", Duration::from_secs(10), || self.try_client(world, &["status", "--json"]).status.success());
+        wait_until("the gateway serves", Duration::from_secs(10), || {
+            self.try_client(world, &["status", "--json"]).status.success()
+        });
     }
 
     /// Replaces the configuration file.
@@ -73,12 +90,20 @@ impl Gateway {
 
     /// A client command, whatever comes of it.
     pub fn try_client(&self, world: &World, words: &[&str]) -> Output {
-        world.command(&self.ns, LANDBRIDGE).args(["--socket", &self.socket()]).args(words).output().unwrap()
+        world
+            .command(&self.ns, LANDBRIDGE)
+            .args(["--socket", &self.socket()])
+            .args(words)
+            .output()
+            .unwrap()
     }
 
     /// A client command that must succeed.
     pub fn client(&self, world: &World, words: &[&str]) -> String {
-        let output = run(world.command(&self.ns, LANDBRIDGE).args(["--socket", &self.socket()]).args(words));
+        let output = run(world
+            .command(&self.ns, LANDBRIDGE)
+            .args(["--socket", &self.socket()])
+            .args(words));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -91,7 +116,10 @@ impl Gateway {
     pub fn connection(&self, world: &World, name: &str) -> Value {
         let status = self.status(world);
         let list = status["connections"].as_array().unwrap();
-        list.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("no connection {name} in {status}")).clone()
+        list.iter()
+            .find(|c| c["name"] == name)
+            .unwrap_or_else(|| panic!("no connection {name} in {status}"))
+            .clone()
     }
 
     /// Whether a connection is up.
@@ -101,12 +129,16 @@ impl Gateway {
 
     /// Waits until it is.
     pub fn wait_up(&self, world: &World, name: &str) {
-        wait_until(&format!("{name} is up"), Duration::from_secs(20), || self.is_up(world, name));
+        wait_until(&format!("{name} is up"), Duration::from_secs(20), || {
+            self.is_up(world, name)
+        });
     }
 
     /// Waits until it is not.
     pub fn wait_down(&self, world: &World, name: &str) {
-        wait_until(&format!("{name} is down"), Duration::from_secs(20), || !self.is_up(world, name));
+        wait_until(&format!("{name} is down"), Duration::from_secs(20), || {
+            !self.is_up(world, name)
+        });
     }
 
     /// What it logged.

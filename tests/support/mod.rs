@@ -21,7 +21,10 @@ pub fn privileged(test: &str) -> bool {
     if root && Path::new("/dev/net/tun").exists() {
         return true;
     }
-    assert!(std::env::var_os("LANDBRIDGE_TEST_STRICT").is_none(), "{test}: needs root and /dev/net/tun");
+    assert!(
+        std::env::var_os("LANDBRIDGE_TEST_STRICT").is_none(),
+        "{test}: needs root and /dev/net/tun"
+    );
     eprintln!("skipped: {test}: needs root and /dev/net/tun");
     false
 }
@@ -42,7 +45,13 @@ impl World {
         let run = format!("lbt{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&run);
         fs::create_dir_all(&dir).unwrap();
-        Self { run, dir, namespaces: Vec::new(), children: Vec::new(), on_drop: Vec::new() }
+        Self {
+            run,
+            dir,
+            namespaces: Vec::new(),
+            children: Vec::new(),
+            on_drop: Vec::new(),
+        }
     }
 
     /// host A - gateway A - (router) - gateway B - host B, with a NAT in front of A if asked for. The names are `ha`,
@@ -103,7 +112,9 @@ impl World {
     /// A cable between two namespaces.
     pub fn join(&mut self, a: &str, device_a: &str, address_a: &str, b: &str, device_b: &str, address_b: &str) {
         let (ns_a, ns_b) = (self.ns(a), self.ns(b));
-        run(Command::new("ip").args(["link", "add", device_a, "netns", &ns_a, "type", "veth", "peer", "name", device_b, "netns", &ns_b]));
+        run(Command::new("ip").args([
+            "link", "add", device_a, "netns", &ns_a, "type", "veth", "peer", "name", device_b, "netns", &ns_b,
+        ]));
         for (ns, device, address) in [(a, device_a, address_a), (b, device_b, address_b)] {
             self.ip(ns, &["addr", "add", address, "dev", device]);
             self.ip(ns, &["link", "set", device, "up"]);
@@ -118,7 +129,10 @@ impl World {
     /// A command in a namespace, not yet started.
     pub fn command(&self, ns: &str, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.ns(ns)]).arg(program).stdin(Stdio::null());
+        command
+            .args(["netns", "exec", &self.ns(ns)])
+            .arg(program)
+            .stdin(Stdio::null());
         command
     }
 
@@ -131,7 +145,13 @@ impl World {
     /// Starts a program in a namespace, its output in a file of this world; it ends with the world. Returns its index.
     pub fn spawn(&mut self, ns: &str, log: &str, program: impl AsRef<OsStr>, args: &[&str]) -> usize {
         let file = File::create(self.dir.join(log)).unwrap();
-        let child = self.command(ns, program).args(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        let child = self
+            .command(ns, program)
+            .args(args)
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
         self.children.push(child);
         self.children.len() - 1
     }

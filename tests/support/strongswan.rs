@@ -11,7 +11,9 @@ pub struct StrongSwan {
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-scripts/peers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("netns-scripts/peers")
+        .join(name)
 }
 
 /// Whether its packages have been fetched (`netns-scripts/peers/fetch strongswan`).
@@ -20,7 +22,10 @@ pub fn available(test: &str) -> bool {
     if root.exists() {
         return true;
     }
-    assert!(std::env::var_os("LANDBRIDGE_TEST_STRICT").is_none(), "{test}: netns-scripts/peers/fetch strongswan has not run");
+    assert!(
+        std::env::var_os("LANDBRIDGE_TEST_STRICT").is_none(),
+        "{test}: netns-scripts/peers/fetch strongswan has not run"
+    );
     eprintln!("skipped: {test}: run netns-scripts/peers/fetch strongswan first");
     false
 }
@@ -30,7 +35,15 @@ impl StrongSwan {
     pub fn host(world: &mut World, ns: &str) -> Self {
         let state = world.dir().join(format!("strongswan-{ns}"));
         let state = state.to_str().unwrap().to_owned();
-        run(Command::new(script("ns-host")).args(["start", "--netns", &world.ns(ns), "--root", "strongswan", "--state", &state]));
+        run(Command::new(script("ns-host")).args([
+            "start",
+            "--netns",
+            &world.ns(ns),
+            "--root",
+            "strongswan",
+            "--state",
+            &state,
+        ]));
         world.at_end(&[script("ns-host").to_str().unwrap(), "stop", &state]);
         Self { state }
     }
@@ -51,7 +64,9 @@ impl StrongSwan {
 
     /// Runs a verb of the peer script; it must succeed.
     pub fn peer(&self, words: &[&str]) -> String {
-        let output = run(Command::new(script("ns-host")).args(["exec", &self.state, "/um-src/peers/strongswan"]).args(words));
+        let output = run(Command::new(script("ns-host"))
+            .args(["exec", &self.state, "/um-src/peers/strongswan"])
+            .args(words));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

@@ -13,12 +13,20 @@ use std::time::Duration;
 pub const TWENTY_MB: usize = 20_000_000;
 
 /// Runs a closure on a thread of its own in a namespace.
-pub fn inside<T: Send + 'static>(world: &World, ns: &str, what: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+pub fn inside<T: Send + 'static>(
+    world: &World,
+    ns: &str,
+    what: impl FnOnce() -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
     let path = format!("/run/netns/{}", world.ns(ns));
     thread::spawn(move || {
         let file = File::open(&path).unwrap();
         // SAFETY: the descriptor is an open namespace file; only this thread moves.
-        assert_eq!(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }, 0, "setns {path}");
+        assert_eq!(
+            unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) },
+            0,
+            "setns {path}"
+        );
         what()
     })
 }
@@ -46,7 +54,8 @@ pub fn one_way(world: &World, from: &str, to: &str, address: &str, len: usize) {
     let port = port.recv().expect("the receiver could not listen");
     let sender = inside(world, from, move || {
         let to = SocketAddr::new(address.parse().unwrap(), port);
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10)).expect("no TCP connection through the tunnel");
+        let mut stream =
+            TcpStream::connect_timeout(&to, Duration::from_secs(10)).expect("no TCP connection through the tunnel");
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         let (mut hash, mut left, mut state) = (Sha256::new(), len, 0x9e37_79b9_7f4a_7c15_u64);
         let mut block = vec![0; 1 << 18];
@@ -77,5 +86,9 @@ pub fn both_ways(world: &World) {
 
 /// Whether a ping gets through within a second.
 pub fn ping(world: &World, from: &str, to: &str) -> bool {
-    world.command(from, "ping").args(["-q", "-c", "1", "-W", "1", to]).output().is_ok_and(|o| o.status.success())
+    world
+        .command(from, "ping")
+        .args(["-q", "-c", "1", "-W", "1", to])
+        .output()
+        .is_ok_and(|o| o.status.success())
 }

@@ -8,6 +8,20 @@ pub mod header;
 pub mod message;
 pub mod number;
 pub mod payload;
+pub mod rules;
+
+mod chain;
+mod notify;
+mod reader;
+mod sa;
+mod sort;
+mod summary;
+mod ts;
+mod writer;
+
+pub use chain::{decode_outer, decode_payloads, encode_header, encode_payloads, encode_plain};
+pub use sort::{decode_request, decode_response, encode_request, encode_response};
+pub use summary::summarize;
 
 pub use header::{Flags, Header, IkeSpi, Outer, OuterBody};
 pub use number::*;
@@ -87,77 +101,4 @@ pub enum DecodeError {
     /// An exchange type not spoken here.
     #[error("exchange type {0}")]
     UnknownExchange(u8),
-}
-
-// --- Signatures agreed first; the bodies live in the modules named in the head comment. ---
-
-/// Splits a datagram (without non-ESP marker) at its outer structure: header, Length == datagram length, SK or SKF last.
-///
-/// # Errors
-/// [`DecodeError`] with the first thing found wrong.
-pub fn decode_outer(datagram: &[u8]) -> Result<Outer<'_>, DecodeError> {
-    let _ = datagram;
-    todo!()
-}
-
-/// Parses a payload chain, plain or decrypted. RESERVED bits are ignored; trailing octets are an error.
-///
-/// # Errors
-/// [`DecodeError`]; `UnsupportedCritical` for an unknown payload with C set.
-pub fn decode_payloads(first: PayloadType, octets: &[u8]) -> Result<Vec<Payload>, DecodeError> {
-    let _ = (first, octets);
-    todo!()
-}
-
-/// Writes a payload chain; returns the first payload's type (NONE for an empty chain) and the octets.
-#[must_use]
-pub fn encode_payloads(payloads: &[Payload]) -> (PayloadType, Vec<u8>) {
-    let _ = payloads;
-    todo!()
-}
-
-/// Frames an unprotected message: header with Length, then the chain.
-#[must_use]
-pub fn encode_plain(header: &Header, payloads: &[Payload]) -> Vec<u8> {
-    let _ = (header, payloads);
-    todo!()
-}
-
-/// Sorts a request's payloads into a typed message, under the rules of its exchange.
-///
-/// # Errors
-/// [`DecodeError::Rule`], [`DecodeError::UnknownExchange`].
-pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<message::Request, DecodeError> {
-    let _ = (exchange, payloads);
-    todo!()
-}
-
-/// Sorts a response's payloads into a typed message. An unknown error notify is a refusal (RFC 7296 §3.10.1).
-///
-/// # Errors
-/// [`DecodeError::Rule`], [`DecodeError::UnknownExchange`].
-pub fn decode_response(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<message::Response, DecodeError> {
-    let _ = (exchange, payloads);
-    todo!()
-}
-
-/// A typed request as payloads in the RFC's order.
-#[must_use]
-pub fn encode_request(request: &message::Request) -> Vec<Payload> {
-    let _ = request;
-    todo!()
-}
-
-/// A typed response as payloads in the RFC's order.
-#[must_use]
-pub fn encode_response(response: &message::Response) -> Vec<Payload> {
-    let _ = response;
-    todo!()
-}
-
-/// One line for the log, in the RFC's words: `CREATE_CHILD_SA request 3 [N(REKEY_SA) SA No KE TSi TSr]`.
-#[must_use]
-pub fn summarize(header: &Header, payloads: &[Payload]) -> String {
-    let _ = (header, payloads);
-    todo!()
 }

@@ -1,0 +1,550 @@
+//! Payloads <-> typed messages. The order of payloads never matters when reading (RFC 7296 §2.5, checklist A6); when
+//! writing it is the RFC's.
+
+use super::message::{
+    Capabilities, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply,
+    IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Informational, Request,
+    Response,
+};
+use super::payload::{
+    Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
+    Payload, SecurityAssociation, TrafficSelector,
+};
+use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules};
+
+/// Sorts a request's payloads into a typed message, under the rules of its exchange.
+///
+/// # Errors
+/// [`DecodeError::Rule`], [`DecodeError::UnknownExchange`].
+pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<Request, DecodeError> {
+    match exchange {
+        ExchangeType::IKE_SA_INIT => {
+            rules::check("IKE_SA_INIT request", rules::SA_INIT_REQUEST, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            parts.drop_errors();
+            let (nat_source, nat_destination) = parts.nat_detection();
+            Ok(Request::IkeSaInit(Box::new(IkeSaInitRequest {
+                cookie: parts.cookie()?,
+                sa: need(parts.sa.take(), "SA")?,
+                ke: need(parts.ke.take(), "KE")?,
+                nonce: need(parts.nonce.take(), "NONCE")?,
+                nat_source,
+                nat_destination,
+                capabilities: parts.capabilities()?,
+                vendor_ids: parts.vendor_ids,
+                other: parts.notifies,
+            })))
+        }
+        ExchangeType::IKE_AUTH => {
+            rules::check("IKE_AUTH request", rules::AUTH_REQUEST, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            parts.drop_errors();
+            let child = parts.child("IKE_AUTH request")?;
+            Ok(Request::IkeAuth(Box::new(IkeAuthRequest {
+                id_i: need(parts.id_i.take(), "IDI")?,
+                initial_contact: parts.flag(NotifyType::INITIAL_CONTACT),
+                mobike: parts.flag(NotifyType::MOBIKE_SUPPORTED),
+                certs: parts.certs,
+                certreqs: parts.certreqs,
+                id_r: parts.id_r,
+                auth: parts.auth,
+                child,
+                configuration: parts.configuration,
+                other: parts.notifies,
+            })))
+        }
+        ExchangeType::CREATE_CHILD_SA => {
+            rules::check("CREATE_CHILD_SA request", rules::CREATE_CHILD, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            parts.drop_errors();
+            let rekeyed = parts.rekey_sa()?;
+            let kind = match (parts.child("CREATE_CHILD_SA request")?, rekeyed) {
+                (Some(child), None) => CreateChildSaKind::NewChild(child),
+                (Some(child), Some(rekeyed)) => CreateChildSaKind::RekeyChild { rekeyed, child },
+                // RFC 7296 §1.3.2: without TS it rekeys the IKE SA; a KE payload is then not optional.
+                (None, _) if parts.ke.is_none() => return Err(missing("CREATE_CHILD_SA request", "KE")),
+                (None, _) => CreateChildSaKind::RekeyIke(need(parts.sa.take(), "SA")?),
+            };
+            Ok(Request::CreateChildSa(Box::new(CreateChildSaRequest {
+                kind,
+                nonce: need(parts.nonce.take(), "NONCE")?,
+                ke: parts.ke,
+                other: parts.notifies,
+            })))
+        }
+        ExchangeType::INFORMATIONAL => informational("INFORMATIONAL request", payloads).map(Request::Informational),
+        other => Err(DecodeError::UnknownExchange(other.0)),
+    }
+}
+
+/// Sorts a response's payloads into a typed message. An unknown error notify is a refusal (RFC 7296 §3.10.1).
+///
+/// # Errors
+/// [`DecodeError::Rule`], [`DecodeError::UnknownExchange`].
+pub fn decode_response(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<Response, DecodeError> {
+    match exchange {
+        ExchangeType::IKE_SA_INIT => sa_init_reply(payloads).map(Response::IkeSaInit),
+        ExchangeType::IKE_AUTH => auth_reply(payloads).map(Response::IkeAuth),
+        ExchangeType::CREATE_CHILD_SA => create_child_reply(payloads).map(Response::CreateChildSa),
+        ExchangeType::INFORMATIONAL => informational("INFORMATIONAL response", payloads).map(Response::Informational),
+        other => Err(DecodeError::UnknownExchange(other.0)),
+    }
+}
+
+fn sa_init_reply(payloads: Vec<Payload>) -> Result<IkeSaInitReply, DecodeError> {
+    let has_sa = payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
+    if !has_sa {
+        let mut parts = Parts::collect(payloads);
+        if let Some(cookie) = parts.cookie()? {
+            return Ok(IkeSaInitReply::Cookie(cookie));
+        }
+        let error = parts
+            .first_error()
+            .ok_or_else(|| missing("IKE_SA_INIT response", "SA"))?;
+        return match (error.notify_type, <[u8; 2]>::try_from(error.data.as_slice())) {
+            // RFC 7296 §1.3: the data is the accepted group number, two octets.
+            (NotifyType::INVALID_KE_PAYLOAD, Ok(group)) => {
+                Ok(IkeSaInitReply::InvalidKe(KeMethod(u16::from_be_bytes(group))))
+            }
+            (NotifyType::INVALID_KE_PAYLOAD, Err(_)) => Err(DecodeError::Invalid {
+                what: "INVALID_KE_PAYLOAD",
+                why: "the data is not a group number",
+            }),
+            _ => Ok(IkeSaInitReply::Refused(error)),
+        };
+    }
+    rules::check("IKE_SA_INIT response", rules::SA_INIT_RESPONSE, &payloads)?;
+    let mut parts = Parts::collect(payloads);
+    let (nat_source, nat_destination) = parts.nat_detection();
+    Ok(IkeSaInitReply::Accepted(Box::new(IkeSaInitResponse {
+        sa: need(parts.sa.take(), "SA")?,
+        ke: need(parts.ke.take(), "KE")?,
+        nonce: need(parts.nonce.take(), "NONCE")?,
+        nat_source,
+        nat_destination,
+        capabilities: parts.capabilities()?,
+        certreqs: parts.certreqs,
+        vendor_ids: parts.vendor_ids,
+        other: parts.notifies,
+    })))
+}
+
+fn auth_reply(payloads: Vec<Payload>) -> Result<IkeAuthReply, DecodeError> {
+    let authenticates = payloads.iter().any(|payload| matches!(payload, Payload::Auth(_)));
+    if !authenticates {
+        let error = Parts::collect(payloads)
+            .first_error()
+            .ok_or_else(|| missing("IKE_AUTH response", "AUTH"))?;
+        return Ok(IkeAuthReply::Refused(error));
+    }
+    rules::check("IKE_AUTH response", rules::AUTH_RESPONSE, &payloads)?;
+    let mut parts = Parts::collect(payloads);
+    // RFC 7296 §1.2: "If creating the Child SA during the IKE_AUTH exchange fails for some reason, the IKE SA is still
+    // created as usual": an error notify beside AUTH is about the Child SA.
+    let child = match parts.child("IKE_AUTH response")? {
+        Some(child) => Some(Ok(child)),
+        None => parts.first_error().map(Err),
+    };
+    Ok(IkeAuthReply::Accepted(Box::new(IkeAuthResponse {
+        id_r: need(parts.id_r.take(), "IDR")?,
+        auth: need(parts.auth.take(), "AUTH")?,
+        initial_contact: parts.flag(NotifyType::INITIAL_CONTACT),
+        mobike: parts.flag(NotifyType::MOBIKE_SUPPORTED),
+        certs: parts.certs,
+        child,
+        configuration: parts.configuration,
+        other: parts.notifies,
+    })))
+}
+
+fn create_child_reply(payloads: Vec<Payload>) -> Result<CreateChildSaReply, DecodeError> {
+    let has_sa = payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
+    if !has_sa {
+        let error = Parts::collect(payloads)
+            .first_error()
+            .ok_or_else(|| missing("CREATE_CHILD_SA response", "SA"))?;
+        return Ok(CreateChildSaReply::Refused(error));
+    }
+    rules::check("CREATE_CHILD_SA response", rules::CREATE_CHILD, &payloads)?;
+    let mut parts = Parts::collect(payloads);
+    let child = parts.child("CREATE_CHILD_SA response")?;
+    let nonce = need(parts.nonce.take(), "NONCE")?;
+    Ok(match child {
+        Some(child) => CreateChildSaReply::Child {
+            child,
+            nonce,
+            ke: parts.ke,
+            other: parts.notifies,
+        },
+        None => CreateChildSaReply::Ike {
+            sa: need(parts.sa.take(), "SA")?,
+            nonce,
+            ke: need(parts.ke.take(), "KE")?,
+            other: parts.notifies,
+        },
+    })
+}
+
+fn informational(exchange: &'static str, payloads: Vec<Payload>) -> Result<Informational, DecodeError> {
+    rules::check(exchange, rules::INFORMATIONAL, &payloads)?;
+    let parts = Parts::collect(payloads);
+    Ok(Informational {
+        deletes: parts.deletes,
+        notifies: parts.notifies,
+        configuration: parts.configuration,
+    })
+}
+
+/// A message's payloads by kind. The rules have counted them, so a later one of a kind never overwrites an earlier one
+/// where that matters.
+#[derive(Default)]
+struct Parts {
+    sa: Option<SecurityAssociation>,
+    ke: Option<KeyExchange>,
+    nonce: Option<Nonce>,
+    id_i: Option<Identification>,
+    id_r: Option<Identification>,
+    auth: Option<Authentication>,
+    ts_i: Option<Vec<TrafficSelector>>,
+    ts_r: Option<Vec<TrafficSelector>>,
+    configuration: Option<Configuration>,
+    certs: Vec<Certificate>,
+    certreqs: Vec<CertificateRequest>,
+    vendor_ids: Vec<Vec<u8>>,
+    deletes: Vec<Delete>,
+    notifies: Vec<Notify>,
+}
+
+impl Parts {
+    fn collect(payloads: Vec<Payload>) -> Self {
+        let mut parts = Self::default();
+        for payload in payloads {
+            match payload {
+                Payload::Sa(sa) => parts.sa = Some(sa),
+                Payload::Ke(ke) => parts.ke = Some(ke),
+                Payload::Nonce(nonce) => parts.nonce = Some(nonce),
+                Payload::IdI(id) => parts.id_i = Some(id),
+                Payload::IdR(id) => parts.id_r = Some(id),
+                Payload::Auth(auth) => parts.auth = Some(auth),
+                Payload::TsI(ts) => parts.ts_i = Some(ts),
+                Payload::TsR(ts) => parts.ts_r = Some(ts),
+                Payload::Cp(cp) => parts.configuration = Some(cp),
+                Payload::Cert(cert) => parts.certs.push(cert),
+                Payload::CertReq(request) => parts.certreqs.push(request),
+                Payload::VendorId(id) => parts.vendor_ids.push(id),
+                Payload::Delete(delete) => parts.deletes.push(delete),
+                Payload::Notify(notify) => parts.notifies.push(notify),
+                // RFC 7296 §2.5: not critical, so skipped.
+                Payload::Unknown { .. } => {}
+            }
+        }
+        parts
+    }
+
+    /// RFC 7296 §3.10.1: unrecognized error types "in a request ... MUST be ignored"; no known one means anything there.
+    fn drop_errors(&mut self) {
+        self.notifies.retain(|notify| !notify.notify_type.is_error());
+    }
+
+    fn first_error(&mut self) -> Option<Notify> {
+        let index = self.notifies.iter().position(|notify| notify.notify_type.is_error())?;
+        Some(self.notifies.remove(index))
+    }
+
+    /// Takes all notifies of a type out.
+    fn take(&mut self, wanted: NotifyType) -> Vec<Notify> {
+        self.notifies
+            .extract_if(.., |notify| notify.notify_type == wanted)
+            .collect()
+    }
+
+    fn flag(&mut self, wanted: NotifyType) -> bool {
+        !self.take(wanted).is_empty()
+    }
+
+    /// RFC 7296 §2.6: "Cookie ... MUST be between 1 and 64 octets in length (inclusive)".
+    fn cookie(&mut self) -> Result<Option<Vec<u8>>, DecodeError> {
+        match self.take(NotifyType::COOKIE).into_iter().next() {
+            Some(notify) if (1..=64).contains(&notify.data.len()) => Ok(Some(notify.data)),
+            Some(notify) => Err(DecodeError::BadLength {
+                what: "COOKIE",
+                length: notify.data.len(),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// RFC 7296 §2.23. A digest that is not 20 octets long matches no address; it stands as zeroes, which no hash is.
+    fn nat_detection(&mut self) -> (Vec<[u8; 20]>, Vec<[u8; 20]>) {
+        let digests = |list: Vec<Notify>| list.into_iter().map(|n| n.data.try_into().unwrap_or([0; 20])).collect();
+        (
+            digests(self.take(NotifyType::NAT_DETECTION_SOURCE_IP)),
+            digests(self.take(NotifyType::NAT_DETECTION_DESTINATION_IP)),
+        )
+    }
+
+    fn capabilities(&mut self) -> Result<Capabilities, DecodeError> {
+        let signature_hashes = match self.take(NotifyType::SIGNATURE_HASH_ALGORITHMS).into_iter().next() {
+            // RFC 7427 §4: "a list of 16-bit hash algorithm identifiers".
+            Some(notify) if notify.data.len() % 2 != 0 => {
+                return Err(DecodeError::BadLength {
+                    what: "SIGNATURE_HASH_ALGORITHMS",
+                    length: notify.data.len(),
+                });
+            }
+            Some(notify) => Some(
+                notify
+                    .data
+                    .chunks_exact(2)
+                    .map(|c| HashAlgorithm(u16::from_be_bytes([c[0], c[1]])))
+                    .collect(),
+            ),
+            None => None,
+        };
+        Ok(Capabilities {
+            fragmentation: self.flag(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
+            signature_hashes,
+            intermediate: self.flag(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
+            childless: self.flag(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
+        })
+    }
+
+    /// RFC 7296 §1.3.3: protocol and SPI of the SA to be rekeyed, as the sender of the request receives on it.
+    fn rekey_sa(&mut self) -> Result<Option<u32>, DecodeError> {
+        match self.take(NotifyType::REKEY_SA).into_iter().next() {
+            None => Ok(None),
+            Some(notify) => match (notify.protocol, <[u8; 4]>::try_from(notify.spi.as_slice())) {
+                (ProtocolId::ESP, Ok(spi)) => Ok(Some(u32::from_be_bytes(spi))),
+                _ => Err(DecodeError::Invalid {
+                    what: "REKEY_SA",
+                    why: "it names no ESP SA",
+                }),
+            },
+        }
+    }
+
+    /// SA, TSi and TSr come together or not at all; the SA stays where it is when there are no selectors (IKE rekey).
+    fn child(&mut self, exchange: &'static str) -> Result<Option<ChildPayloads>, DecodeError> {
+        let (ts_i, ts_r) = match (self.ts_i.take(), self.ts_r.take()) {
+            (Some(ts_i), Some(ts_r)) => (ts_i, ts_r),
+            (None, None) => return Ok(None),
+            (None, _) => return Err(missing(exchange, "TSI")),
+            (_, None) => return Err(missing(exchange, "TSR")),
+        };
+        Ok(Some(ChildPayloads {
+            sa: self.sa.take().ok_or_else(|| missing(exchange, "SA"))?,
+            ts_i,
+            ts_r,
+            transport_mode: self.flag(NotifyType::USE_TRANSPORT_MODE),
+            no_tfc_padding: self.flag(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED),
+            non_first_fragments: self.flag(NotifyType::NON_FIRST_FRAGMENTS_ALSO),
+            additional_ts_possible: self.flag(NotifyType::ADDITIONAL_TS_POSSIBLE),
+        }))
+    }
+}
+
+/// What the rules have already made sure of.
+fn need<T>(part: Option<T>, payload: &'static str) -> Result<T, DecodeError> {
+    part.ok_or_else(|| missing("message", payload))
+}
+
+const fn missing(exchange: &'static str, payload: &'static str) -> DecodeError {
+    DecodeError::Rule {
+        exchange,
+        payload,
+        problem: "is missing",
+    }
+}
+
+/// A typed request as payloads in the RFC's order.
+#[must_use]
+pub fn encode_request(request: &Request) -> Vec<Payload> {
+    let mut out = Vec::new();
+    match request {
+        Request::IkeSaInit(m) => {
+            // RFC 7296 §2.6: the cookie is "the first payload".
+            out.extend(m.cookie.iter().map(|cookie| notify(NotifyType::COOKIE, cookie)));
+            out.push(Payload::Sa(m.sa.clone()));
+            out.push(Payload::Ke(m.ke.clone()));
+            out.push(Payload::Nonce(m.nonce.clone()));
+            push_announcements(
+                &mut out,
+                &m.nat_source,
+                &m.nat_destination,
+                &m.capabilities,
+                &m.vendor_ids,
+                &m.other,
+            );
+        }
+        Request::IkeAuth(m) => {
+            out.push(Payload::IdI(m.id_i.clone()));
+            out.extend(m.certs.iter().cloned().map(Payload::Cert));
+            out.extend(m.initial_contact.then(|| notify(NotifyType::INITIAL_CONTACT, &[])));
+            out.extend(m.certreqs.iter().cloned().map(Payload::CertReq));
+            out.extend(m.id_r.clone().map(Payload::IdR));
+            out.extend(m.auth.clone().map(Payload::Auth));
+            out.extend(m.configuration.clone().map(Payload::Cp));
+            m.child.iter().for_each(|child| push_child(&mut out, child, None));
+            out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
+            out.extend(m.other.iter().cloned().map(Payload::Notify));
+        }
+        Request::CreateChildSa(m) => {
+            let middle = std::iter::once(Payload::Nonce(m.nonce.clone()))
+                .chain(m.ke.clone().map(Payload::Ke))
+                .collect();
+            match &m.kind {
+                CreateChildSaKind::NewChild(child) => push_child(&mut out, child, Some(middle)),
+                CreateChildSaKind::RekeyChild { rekeyed, child } => {
+                    out.push(Payload::Notify(Notify {
+                        protocol: ProtocolId::ESP,
+                        spi: rekeyed.to_be_bytes().to_vec(),
+                        notify_type: NotifyType::REKEY_SA,
+                        data: Vec::new(),
+                    }));
+                    push_child(&mut out, child, Some(middle));
+                }
+                CreateChildSaKind::RekeyIke(sa) => {
+                    out.push(Payload::Sa(sa.clone()));
+                    out.extend(middle);
+                }
+            }
+            out.extend(m.other.iter().cloned().map(Payload::Notify));
+        }
+        Request::Informational(m) => push_informational(&mut out, m),
+    }
+    out
+}
+
+/// A typed response as payloads in the RFC's order.
+#[must_use]
+pub fn encode_response(response: &Response) -> Vec<Payload> {
+    let mut out = Vec::new();
+    match response {
+        Response::IkeSaInit(IkeSaInitReply::Accepted(m)) => {
+            out.push(Payload::Sa(m.sa.clone()));
+            out.push(Payload::Ke(m.ke.clone()));
+            out.push(Payload::Nonce(m.nonce.clone()));
+            out.extend(m.certreqs.iter().cloned().map(Payload::CertReq));
+            push_announcements(
+                &mut out,
+                &m.nat_source,
+                &m.nat_destination,
+                &m.capabilities,
+                &m.vendor_ids,
+                &m.other,
+            );
+        }
+        Response::IkeSaInit(IkeSaInitReply::Cookie(cookie)) => out.push(notify(NotifyType::COOKIE, cookie)),
+        Response::IkeSaInit(IkeSaInitReply::InvalidKe(group)) => {
+            out.push(notify(NotifyType::INVALID_KE_PAYLOAD, &group.0.to_be_bytes()));
+        }
+        Response::IkeSaInit(IkeSaInitReply::Refused(error))
+        | Response::IkeAuth(IkeAuthReply::Refused(error))
+        | Response::CreateChildSa(CreateChildSaReply::Refused(error)) => out.push(Payload::Notify(error.clone())),
+        Response::IkeAuth(IkeAuthReply::Accepted(m)) => {
+            out.push(Payload::IdR(m.id_r.clone()));
+            out.extend(m.certs.iter().cloned().map(Payload::Cert));
+            out.push(Payload::Auth(m.auth.clone()));
+            out.extend(m.configuration.clone().map(Payload::Cp));
+            match &m.child {
+                Some(Ok(child)) => push_child(&mut out, child, None),
+                Some(Err(error)) => out.push(Payload::Notify(error.clone())),
+                None => {}
+            }
+            out.extend(m.initial_contact.then(|| notify(NotifyType::INITIAL_CONTACT, &[])));
+            out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
+            out.extend(m.other.iter().cloned().map(Payload::Notify));
+        }
+        Response::CreateChildSa(CreateChildSaReply::Child {
+            child,
+            nonce,
+            ke,
+            other,
+        }) => {
+            let middle = std::iter::once(Payload::Nonce(nonce.clone()))
+                .chain(ke.clone().map(Payload::Ke))
+                .collect();
+            push_child(&mut out, child, Some(middle));
+            out.extend(other.iter().cloned().map(Payload::Notify));
+        }
+        Response::CreateChildSa(CreateChildSaReply::Ike { sa, nonce, ke, other }) => {
+            out.push(Payload::Sa(sa.clone()));
+            out.push(Payload::Nonce(nonce.clone()));
+            out.push(Payload::Ke(ke.clone()));
+            out.extend(other.iter().cloned().map(Payload::Notify));
+        }
+        Response::Informational(m) => push_informational(&mut out, m),
+    }
+    out
+}
+
+fn notify(notify_type: NotifyType, data: &[u8]) -> Payload {
+    Payload::Notify(Notify::new(notify_type, data.to_vec()))
+}
+
+fn push_announcements(
+    out: &mut Vec<Payload>,
+    nat_source: &[[u8; 20]],
+    nat_destination: &[[u8; 20]],
+    capabilities: &Capabilities,
+    vendor_ids: &[Vec<u8>],
+    other: &[Notify],
+) {
+    out.extend(
+        nat_source
+            .iter()
+            .map(|digest| notify(NotifyType::NAT_DETECTION_SOURCE_IP, digest)),
+    );
+    out.extend(
+        nat_destination
+            .iter()
+            .map(|digest| notify(NotifyType::NAT_DETECTION_DESTINATION_IP, digest)),
+    );
+    out.extend(
+        capabilities
+            .fragmentation
+            .then(|| notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[])),
+    );
+    if let Some(hashes) = &capabilities.signature_hashes {
+        let data: Vec<u8> = hashes.iter().flat_map(|hash| hash.0.to_be_bytes()).collect();
+        out.push(notify(NotifyType::SIGNATURE_HASH_ALGORITHMS, &data));
+    }
+    out.extend(
+        capabilities
+            .intermediate
+            .then(|| notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[])),
+    );
+    out.extend(
+        capabilities
+            .childless
+            .then(|| notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[])),
+    );
+    out.extend(vendor_ids.iter().cloned().map(Payload::VendorId));
+    out.extend(other.iter().cloned().map(Payload::Notify));
+}
+
+/// SA, [nonce, KE,] TSi, TSr and the notifies that go with them.
+fn push_child(out: &mut Vec<Payload>, child: &ChildPayloads, middle: Option<Vec<Payload>>) {
+    for (set, notify_type) in [
+        (child.transport_mode, NotifyType::USE_TRANSPORT_MODE),
+        (child.no_tfc_padding, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED),
+        (child.non_first_fragments, NotifyType::NON_FIRST_FRAGMENTS_ALSO),
+    ] {
+        out.extend(set.then(|| notify(notify_type, &[])));
+    }
+    out.push(Payload::Sa(child.sa.clone()));
+    out.extend(middle.into_iter().flatten());
+    out.push(Payload::TsI(child.ts_i.clone()));
+    out.push(Payload::TsR(child.ts_r.clone()));
+    out.extend(
+        child
+            .additional_ts_possible
+            .then(|| notify(NotifyType::ADDITIONAL_TS_POSSIBLE, &[])),
+    );
+}
+
+fn push_informational(out: &mut Vec<Payload>, message: &Informational) {
+    out.extend(message.notifies.iter().cloned().map(Payload::Notify));
+    out.extend(message.deletes.iter().cloned().map(Payload::Delete));
+    out.extend(message.configuration.clone().map(Payload::Cp));
+}

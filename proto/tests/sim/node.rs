@@ -1,0 +1,256 @@
+//! One gateway: an endpoint and a model of its data path with real ESP SAs.
+
+use crate::invariants::NonceLedger;
+use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret};
+use landbridge_proto::esp::{InboundError, InboundSa, OutboundSa};
+use landbridge_proto::ike::{Command, Endpoint, Event};
+use landbridge_proto::policy::connection::{
+    Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
+};
+use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
+use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate, TrafficLimits};
+use landbridge_proto::time::{Instant, Now};
+use landbridge_proto::wire::{IdType, Identification, TrafficSelector};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name of the one connection.
+pub const CONNECTION: &str = "site";
+
+/// A gateway.
+pub struct Node {
+    pub endpoint: Endpoint,
+    pub address: SocketAddr,
+    pub peer: SocketAddr,
+    pub initiator: bool,
+    /// When to bring the connection up (again).
+    pub connect_at: Option<Instant>,
+    pub sad: BTreeMap<ChildSaId, Pair>,
+    /// The pair that sends.
+    pub active: Option<ChildSaId>,
+    /// Everything it told, for the trace.
+    pub trace: Vec<String>,
+    config: Arc<Config>,
+}
+
+/// A Child SA pair of the model.
+pub struct Pair {
+    pub entry: Arc<ChildSaEntry>,
+    inbound: InboundSa,
+    outbound: OutboundSa,
+    heard: bool,
+    accepted: BTreeSet<u64>,
+}
+
+impl Node {
+    pub fn new(now: Now, seed: u64, initiator: bool, address: SocketAddr, peer: SocketAddr, fragment: bool) -> Self {
+        let config = Arc::new(config(initiator, fragment));
+        let mut octets = [0; 32];
+        octets[..8].copy_from_slice(&seed.to_be_bytes());
+        octets[8] = u8::from(initiator);
+        Self {
+            endpoint: Endpoint::new(now, octets, Arc::clone(&config)),
+            address,
+            peer,
+            initiator,
+            connect_at: initiator.then_some(now.instant),
+            sad: BTreeMap::new(),
+            active: None,
+            trace: Vec::new(),
+            config,
+        }
+    }
+
+    /// All memory lost, as after kill -9.
+    pub fn restart(&mut self, now: Now, seed: u64) {
+        let mut octets = [1; 32];
+        octets[..8].copy_from_slice(&seed.to_be_bytes());
+        octets[8] = u8::from(self.initiator);
+        self.endpoint = Endpoint::new(now, octets, Arc::clone(&self.config));
+        self.sad.clear();
+        self.active = None;
+        self.connect_at = self.initiator.then_some(now.instant);
+        self.trace.push("restart".to_owned());
+    }
+
+    /// Tries to connect if it is time.
+    pub fn connect_if_due(&mut self, now: Now) {
+        if self.connect_at.is_some_and(|at| at <= now.instant) {
+            self.connect_at = None;
+            let target = Target {
+                local: self.address,
+                remote: self.peer,
+            };
+            let command = Command::Up {
+                connection: CONNECTION.into(),
+                child: None,
+                target,
+            };
+            self.endpoint.handle_command(now, command).unwrap();
+        }
+    }
+
+    /// Takes all events; SAD updates reach the data path before any datagram leaves.
+    pub fn drain_events(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                Event::Sad(update) => self.apply(update),
+                Event::NeedTarget { at, .. } => {
+                    if self.initiator {
+                        self.connect_at = Some(at);
+                    }
+                }
+                Event::Message { .. } => {}
+                other => self.trace.push(format!("{other:?}")),
+            }
+        }
+    }
+
+    fn apply(&mut self, update: SadUpdate) {
+        match update {
+            SadUpdate::InstallInbound(entry) => {
+                let inbound = InboundSa::new(&ESP_PROVIDER, &entry.inbound, entry.replay_window).unwrap();
+                let outbound = OutboundSa::new(&ESP_PROVIDER, &entry.outbound, [7; 32]).unwrap();
+                let spi = entry.inbound.spi;
+                assert!(spi > 255, "RFC 4303 §2.1 reserves SPIs 1 to 255");
+                assert!(
+                    self.sad.values().all(|p| p.entry.inbound.spi != spi),
+                    "an inbound SPI is used twice"
+                );
+                let pair = Pair {
+                    entry: Arc::clone(&entry),
+                    inbound,
+                    outbound,
+                    heard: false,
+                    accepted: BTreeSet::new(),
+                };
+                assert!(self.sad.insert(entry.id, pair).is_none(), "a Child SA id is used twice");
+            }
+            SadUpdate::ActivateOutbound { id, .. } => {
+                assert!(self.sad.contains_key(&id), "activated before it was installed");
+                self.active = Some(id);
+            }
+            SadUpdate::DeactivateOutbound(id) => self.active = self.active.filter(|active| *active != id),
+            SadUpdate::Remove(id) => {
+                assert!(self.sad.remove(&id).is_some(), "removed twice");
+                self.active = self.active.filter(|active| *active != id);
+            }
+            SadUpdate::Move { .. } => {}
+        }
+    }
+
+    /// Seals one inner packet on the active pair, if there is one.
+    pub fn seal(&mut self, ledger: &mut NonceLedger) -> Option<(Path, Vec<u8>)> {
+        let pair = self.sad.get_mut(&self.active?)?;
+        let payload = [0x45_u8; 40];
+        let sequence = pair.outbound.reserve(1).ok()?;
+        ledger.esp_sealed(pair.entry.outbound.key.expose(), sequence);
+        let mut packet = vec![0; pair.outbound.sealed_len(payload.len())];
+        let at = pair.outbound.headroom();
+        packet[at..at + payload.len()].copy_from_slice(&payload);
+        pair.outbound.seal(sequence, 4, payload.len(), &mut packet);
+        Some((pair.entry.path, packet))
+    }
+
+    /// Opens an ESP packet; true if an inner packet came out. A sequence number is accepted once in a life.
+    pub fn open(&mut self, now: Now, mut packet: Vec<u8>) -> bool {
+        let Some(spi) = packet.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)) else {
+            return false;
+        };
+        let Some(pair) = self.sad.values_mut().find(|p| p.entry.inbound.spi == spi) else {
+            return false;
+        };
+        match pair.inbound.open(&mut packet) {
+            Ok(opened) => {
+                assert!(pair.accepted.insert(opened.sequence), "a replayed packet was accepted");
+                let id = pair.entry.id;
+                if !std::mem::replace(&mut pair.heard, true) {
+                    self.endpoint.handle_report(now, SadReport::FirstInbound(id));
+                }
+                self.endpoint.handle_report(now, SadReport::Alive(id));
+                true
+            }
+            Err(
+                InboundError::Replayed
+                | InboundError::TooOld
+                | InboundError::Integrity
+                | InboundError::Malformed
+                | InboundError::Padding,
+            ) => false,
+        }
+    }
+}
+
+fn config(initiator: bool, fragment: bool) -> Config {
+    let id = |name: &str| Identification {
+        id_type: IdType::FQDN,
+        reserved: [0; 3],
+        data: name.as_bytes().to_vec(),
+    };
+    let network = |second: u8| {
+        vec![TrafficSelector::Range {
+            protocol: 0,
+            start_port: 0,
+            end_port: 65535,
+            start: [10, second, 0, 0].into(),
+            end: [10, second, 255, 255].into(),
+        }]
+    };
+    let psk = || Secret::new(b"simulation only".to_vec());
+    let (us, them, local, remote) = if initiator { ("a", "b", 1, 2) } else { ("b", "a", 2, 1) };
+    let child = Child {
+        name: "net".into(),
+        local_ts: network(local),
+        remote_ts: network(remote),
+        esp_proposals: vec![EspProposal {
+            encryption: vec![Encryption::AesGcm16_256],
+            integrity: vec![],
+            groups: vec![Group::Curve25519],
+            esn: vec![true],
+        }],
+        rekey_time: Some(Duration::from_secs(45)),
+        life_time: Some(Duration::from_secs(300)),
+        rand_time: Duration::from_secs(10),
+        limits: TrafficLimits::default(),
+        mode: Mode::Tunnel,
+        replay_window: 64,
+        start_action: if initiator {
+            StartAction::Start
+        } else {
+            StartAction::None
+        },
+    };
+    let connection = Connection {
+        name: CONNECTION.into(),
+        local_addrs: vec![],
+        remote_addrs: vec![],
+        remote_port: 500,
+        ike_proposals: vec![IkeProposal {
+            encryption: vec![Encryption::AesGcm16_256],
+            integrity: vec![],
+            prf: vec![PrfAlgorithm::HmacSha256],
+            groups: vec![Group::Curve25519],
+        }],
+        local: LocalAuth {
+            id: id(us),
+            credential: LocalCredential::Psk(psk()),
+        },
+        remote: RemoteAuth {
+            id: Some(id(them)),
+            credential: RemoteCredential::Psk(vec![psk()]),
+        },
+        ike_rekey_time: None,
+        dpd_delay: Some(Duration::from_secs(10)),
+        fragmentation: true,
+        fragment_size: if fragment { 200 } else { 1280 },
+        force_udp_encapsulation: false,
+        keep_trying: true,
+        children: [("net".into(), Arc::new(child))].into(),
+    };
+    Config {
+        connections: [(CONNECTION.into(), Arc::new(connection))].into(),
+        gateway: Gateway::default(),
+    }
+}
