@@ -3,6 +3,15 @@
 //! An algorithm is named by a closed enum ([`Encryption`], [`Integrity`], [`PrfAlgorithm`], [`Group`]); what a provider
 //! has of it is found by lookup and may be nothing, which is an ordinary answer and never a panic.
 
+pub mod cipher;
+pub mod kex;
+pub mod prf;
+mod provider;
+mod signature;
+
+pub use provider::{ESP_PROVIDER, IKE_PROVIDER, Provider};
+pub use signature::{KeyFormatError, SignatureError, SigningKey, VerifyingKey};
+
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
@@ -178,7 +187,7 @@ pub trait Prf: Send + Sync {
     /// Which one.
     fn algorithm(&self) -> PrfAlgorithm;
     /// Preferred key length and output length in octets (equal for HMAC).
-    fn len(&self) -> usize;
+    fn output_len(&self) -> usize;
     /// prf(key, data[0] | data[1] | ...).
     fn prf(&self, key: &[u8], data: &[&[u8]]) -> Secret;
     /// prf+(key, seed[0] | seed[1] | ...), `len` octets; `None` beyond 255 blocks (RFC 7296 §2.13).
@@ -226,48 +235,3 @@ pub trait KeyExchangeInitiator: Send {
     /// [`KeyExchangeError`].
     fn finish(&self, peer_public: &[u8]) -> Result<Secret, KeyExchangeError>;
 }
-
-/// An Ed25519 private key (RFC 8420). Signing is deterministic.
-pub struct SigningKey(pub(crate) ed25519_dalek::SigningKey);
-
-/// A public key that verifies AUTH (RFC 7427 §3).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VerifyingKey(pub(crate) ed25519_dalek::VerifyingKey);
-
-/// The signature does not verify.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("signature does not verify")]
-pub struct SignatureError;
-
-/// Static tables of what is implemented, and by which module: `landbridge version --crypto` prints them.
-pub struct Provider {
-    /// Name of the provider, e.g. `RustCrypto`.
-    pub name: &'static str,
-    /// The cipher for a suite keyed with `key` (encryption key | salt | integrity key); `None` if the suite is not
-    /// supported or the key has the wrong length.
-    pub cipher: fn(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>>,
-    /// Lengths of a suite, if supported.
-    pub sizes: fn(suite: CipherSuite) -> Option<CipherSizes>,
-    /// The PRF, if supported.
-    pub prf: fn(PrfAlgorithm) -> Option<&'static dyn Prf>,
-    /// The key exchange, if supported.
-    pub key_exchange: fn(Group) -> Option<&'static dyn KeyExchange>,
-}
-
-/// RustCrypto and dalek: all algorithms, used for IKE.
-pub static IKE_PROVIDER: Provider = Provider {
-    name: "RustCrypto",
-    cipher: |_, _| None,
-    sizes: |_| None,
-    prf: |_| None,
-    key_exchange: |_| None,
-};
-
-/// `ring` for the AEADs, RustCrypto for the rest: used for ESP.
-pub static ESP_PROVIDER: Provider = Provider {
-    name: "ring",
-    cipher: |_, _| None,
-    sizes: |_| None,
-    prf: |_| None,
-    key_exchange: |_| None,
-};

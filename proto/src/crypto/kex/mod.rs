@@ -1,0 +1,20 @@
+//! Key exchange methods (RFC 7296 §3.4): Curve25519, ECP, MODP. Each checks the peer's public value.
+
+mod ecp;
+mod modp;
+mod x25519;
+
+use super::{Group, KeyExchange};
+
+/// The method of a group.
+#[must_use]
+pub fn get(group: Group) -> &'static dyn KeyExchange {
+    match group {
+        Group::Curve25519 => &x25519::Curve25519,
+        Group::Ecp256 => &ecp::Ecp256,
+        Group::Ecp384 => &ecp::Ecp384,
+        Group::Modp2048 => &modp::MODP_2048,
+        Group::Modp3072 => &modp::MODP_3072,
+        Group::Modp4096 => &modp::MODP_4096,
+    }
+}
