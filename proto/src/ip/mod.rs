@@ -10,6 +10,7 @@ pub mod coalesce;
 pub mod flow;
 pub mod icmp;
 pub mod mss;
+mod octets;
 pub mod segment;
 pub mod tunnel;
 pub mod vnet;
