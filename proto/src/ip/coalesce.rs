@@ -138,10 +138,10 @@ impl Coalescer {
 
     /// What to write, in order.
     pub fn plan(&mut self) -> impl Iterator<Item = Item<'_>> {
-        self.runs
-            .iter_mut()
-            .filter(|run| run.count > 1)
-            .for_each(Run::complete_header);
+        for run in self.runs.iter_mut().filter(|run| run.count > 1) {
+            // Every field lies within the 28 octets that any header here has: it cannot fail.
+            run.complete_header();
+        }
         self.runs.iter().map(|run| match run.segment {
             Some(_) if run.count > 1 => Item {
                 vnet: run.vnet(),

@@ -303,3 +303,217 @@ fn to_u128(address: IpAddr) -> u128 {
         IpAddr::V6(address) => address.to_bits(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ipv4(protocol: u8, fragmentation: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
+        let [high, low] = fragmentation.to_be_bytes();
+        let header_len = 20 + options.len();
+        let total_len = ((header_len + payload.len()) as u16).to_be_bytes();
+        let mut packet = vec![
+            0x40 | (header_len / 4) as u8,
+            0xb8,
+            total_len[0],
+            total_len[1],
+            0,
+            1,
+            high,
+            low,
+            64,
+        ];
+        packet.extend([protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        packet.extend(options.iter().chain(payload));
+        packet
+    }
+
+    fn ipv6(first: u8, rest: &[u8]) -> Vec<u8> {
+        let len = (rest.len() as u16).to_be_bytes();
+        let mut packet = vec![0x6b, 0x81, 2, 3, len[0], len[1], first, 64];
+        packet.extend([0x20; 16]);
+        packet.extend([0x21; 16]);
+        packet.extend(rest);
+        packet
+    }
+
+    const PORTS: [u8; 8] = [0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0];
+    const PAIR: Ports = Ports::Pair {
+        source: 0x1234,
+        destination: 0x5678,
+    };
+
+    #[test]
+    fn ipv4_packet_with_options_and_padding() {
+        let mut packet = ipv4(17, 0x4000, &[1, 1, 1, 0], &PORTS);
+        packet.extend([0; 100]);
+        let flow = parse(&packet).unwrap();
+        assert_eq!(flow.total_len, 32);
+        assert_eq!(flow.header_len, 24);
+        assert_eq!(flow.tos, 0xb8);
+        assert_eq!(flow.key.source, "10.0.0.1".parse::<IpAddr>().unwrap());
+        assert_eq!(flow.key.destination, "10.0.0.2".parse::<IpAddr>().unwrap());
+        assert_eq!((flow.key.protocol, flow.key.ports), (17, PAIR));
+        assert_eq!(
+            (flow.fragment, flow.later_fragment, flow.dont_fragment),
+            (false, false, true)
+        );
+    }
+
+    #[test]
+    fn selectors_of_each_protocol() {
+        let cases = [
+            (protocol::TCP, PAIR),
+            (protocol::UDP, PAIR),
+            (protocol::SCTP, PAIR),
+            (protocol::DCCP, PAIR),
+            (protocol::UDP_LITE, PAIR),
+            // RFC 7296 §3.13.1: "ICMP Type and Code values are treated as a single 16-bit integer port number, with
+            // Type in the most significant eight bits and Code in the least significant eight bits."
+            (protocol::ICMP, Ports::Message(0x1234)),
+            (protocol::ICMPV6, Ports::Message(0x1234)),
+            // "MIPv6 MH Type values are treated as a single 16-bit integer port number, with Type in the most
+            // significant eight bits and the least significant eight bits set to zero." (MH Type: RFC 6275 §6.1.1)
+            (protocol::MOBILITY, Ports::Message(0x5600)),
+            (47, Ports::None),
+            (50, Ports::None),
+            (51, Ports::None),
+        ];
+        for (protocol, ports) in cases {
+            assert_eq!(
+                parse(&ipv4(protocol, 0, &[], &PORTS)).unwrap().key.ports,
+                ports,
+                "{protocol}"
+            );
+            assert_eq!(parse(&ipv6(protocol, &PORTS)).unwrap().key.ports, ports, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn fragments_hash_alike() {
+        let first = parse(&ipv4(17, 0x2000, &[], &PORTS)).unwrap();
+        let later = parse(&ipv4(17, 0x2010, &[], &[0xaa; 40])).unwrap();
+        let last = parse(&ipv4(17, 0x0020, &[], &[1])).unwrap();
+        assert_eq!(
+            (first.key.ports, first.fragment, first.later_fragment),
+            (PAIR, true, false)
+        );
+        assert_eq!(
+            (later.key.ports, later.fragment, later.later_fragment),
+            (Ports::Opaque, true, true)
+        );
+        assert_eq!(
+            (last.key.ports, last.fragment, last.later_fragment),
+            (Ports::Opaque, true, true)
+        );
+        assert_eq!(first.hash(), later.hash());
+        assert_eq!(first.hash(), last.hash());
+        let whole = parse(&ipv4(17, 0, &[], &PORTS)).unwrap();
+        assert_ne!(first.hash(), whole.hash());
+    }
+
+    #[test]
+    fn hash_spreads() {
+        let mut buckets = [0u32; 16];
+        for port in 0..4096u16 {
+            let [high, low] = port.to_be_bytes();
+            buckets[parse(&ipv4(6, 0, &[], &[high, low, 0, 80, 0, 0])).unwrap().hash() as usize % 16] += 1;
+        }
+        assert!(buckets.iter().all(|count| (180..340).contains(count)), "{buckets:?}");
+    }
+
+    #[test]
+    fn extension_headers() {
+        let chain: Vec<u8> = [
+            &[43, 0, 0, 0, 0, 0, 0, 0][..],                     // Hop-by-Hop, then Routing
+            &[60, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // Routing of 16 octets, then Destination Options
+            &[17, 0, 0, 0, 0, 0, 0, 0],                         // Destination Options, then UDP
+            &PORTS,
+        ]
+        .concat();
+        let flow = parse(&ipv6(0, &chain)).unwrap();
+        assert_eq!((flow.key.protocol, flow.key.ports, flow.header_len), (17, PAIR, 72));
+        assert_eq!(flow.tos, 0xb8);
+        assert!(flow.dont_fragment && !flow.fragment);
+        for cut in 40..40 + chain.len() - 4 {
+            let mut packet = ipv6(0, &chain);
+            packet.truncate(cut);
+            packet[4..6].copy_from_slice(&((cut - 40) as u16).to_be_bytes());
+            assert_eq!(parse(&packet), Err(Malformed::Truncated), "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_chain_is_bounded() {
+        let headers = |count: usize| {
+            let mut rest = [60, 0, 0, 0, 0, 0, 0, 0].repeat(count);
+            let at = rest.len() - 8;
+            rest[at] = 17;
+            rest.extend(PORTS);
+            ipv6(60, &rest)
+        };
+        assert_eq!(parse(&headers(MAX_EXTENSION_HEADERS)).unwrap().key.ports, PAIR);
+        assert_eq!(
+            parse(&headers(MAX_EXTENSION_HEADERS + 1)),
+            Err(Malformed::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn ipv6_fragments() {
+        let fragment = |field: u16| {
+            let [high, low] = field.to_be_bytes();
+            let rest = [&[17, 0, high, low, 0, 0, 0, 1][..], &PORTS].concat();
+            parse(&ipv6(44, &rest)).unwrap()
+        };
+        let first = fragment(1);
+        assert_eq!(
+            (first.key.ports, first.fragment, first.later_fragment, first.header_len),
+            (PAIR, true, false, 48)
+        );
+        let later = fragment(0x100);
+        assert_eq!(
+            (later.key.ports, later.fragment, later.later_fragment),
+            (Ports::Opaque, true, true)
+        );
+        // RFC 6946: an atomic fragment is a packet of its own.
+        let atomic = fragment(0);
+        assert_eq!(
+            (atomic.key.ports, atomic.fragment, atomic.later_fragment),
+            (PAIR, false, false)
+        );
+    }
+
+    #[test]
+    fn overlapping_fragment() {
+        // RFC 4301 §7.2: "Receivers MUST perform a minimum offset check on IPv4 (non-initial) fragments to protect
+        // against overlapping fragment attacks".
+        assert_eq!(parse(&ipv4(6, 1, &[], &[0; 40])), Err(Malformed::OverlappingFragment));
+        assert!(parse(&ipv4(6, 3, &[], &[0; 40])).is_ok());
+        assert!(parse(&ipv4(17, 1, &[], &[0; 40])).is_ok());
+        // RFC 1858 §3.1: a first fragment too small for the ports.
+        assert_eq!(parse(&ipv4(6, 0x2000, &[], &[0; 3])), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn nonsense() {
+        assert_eq!(parse(&[]), Err(Malformed::Truncated));
+        assert_eq!(parse(&[0x50; 60]), Err(Malformed::Version));
+        assert_eq!(parse(&[0x45; 19]), Err(Malformed::Truncated));
+        let good = ipv4(17, 0, &[], &PORTS);
+        for (at, value, error) in [
+            (0, 0x44, Malformed::HeaderLength),
+            (0, 0x4f, Malformed::HeaderLength),
+            (3, 19, Malformed::HeaderLength),
+            (3, 29, Malformed::Truncated),
+            (3, 23, Malformed::Truncated),
+        ] {
+            let mut packet = good.clone();
+            packet[at] = value;
+            assert_eq!(parse(&packet), Err(error), "{at} {value}");
+        }
+        let mut jumbogram = ipv6(0, &[17, 0, 0xc2, 4, 0, 1, 0, 0]);
+        jumbogram[4..6].copy_from_slice(&[0, 0]);
+        assert_eq!(parse(&jumbogram), Err(Malformed::Truncated));
+    }
+}

@@ -157,3 +157,151 @@ fn finish(message: &mut [u8], kind: [u8; 2], word: u32, quoted: &[u8], pseudo: S
     head[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::flow;
+
+    const ROUTER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
+    const ROUTER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9));
+
+    fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 7, 0x40, 0, 63, protocol, 0, 0];
+        packet.extend(source.iter().chain(&destination).chain(payload));
+        let len = packet.len() as u16;
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        packet
+    }
+
+    fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, protocol, 63];
+        packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+        packet.extend(source.octets().iter().chain(&destination.octets()).chain(payload));
+        packet
+    }
+
+    fn report(error: IcmpError, packet: &[u8], source: IpAddr) -> Option<Vec<u8>> {
+        let mut out = [0xee; MAX_LEN];
+        let len = build(error, &flow::parse(packet).unwrap(), packet, source, &mut out)?;
+        Some(out[..len].to_vec())
+    }
+
+    const TOO_BIG: IcmpError = IcmpError::TooBig { mtu: 1390 };
+    const A: [u8; 4] = [192, 0, 2, 1];
+    const B: [u8; 4] = [198, 51, 100, 1];
+    const C: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const D: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
+
+    #[test]
+    fn fragmentation_needed() {
+        // RFC 1191 §4: "the router MUST include the MTU of that next-hop network in the low-order 16 bits of the ICMP
+        // header field that is labelled "unused" in the ICMP specification".
+        let packet = ipv4(A, B, 17, &[0x5a; 1480]);
+        let error = report(TOO_BIG, &packet, ROUTER_V4).unwrap();
+        assert_eq!(error.len(), 576);
+        assert_eq!(error[12..20], [10, 9, 9, 9, 192, 0, 2, 1]);
+        assert_eq!(error[20..22], [3, 4]);
+        assert_eq!(error[24..28], [0, 0, 0x05, 0x6e]);
+        assert_eq!(error[28..], packet[..548]);
+        assert_eq!(Sum::default().octets(&error[..20]).checksum(), 0);
+        assert_eq!(Sum::default().octets(&error[20..]).checksum(), 0);
+        let flow = flow::parse(&error).unwrap();
+        assert_eq!((flow.total_len, flow.key.protocol), (576, 1));
+    }
+
+    #[test]
+    fn packet_too_big() {
+        let packet = ipv6(C, D, 6, &[0x5a; 1460]);
+        let error = report(TOO_BIG, &packet, ROUTER_V6).unwrap();
+        // RFC 4443 §3.2: as much of the packet as fits "without the ICMPv6 packet exceeding the minimum IPv6 MTU".
+        assert_eq!(error.len(), 1280);
+        assert_eq!(error[40..42], [2, 0]);
+        assert_eq!(error[44..48], [0, 0, 0x05, 0x6e]);
+        assert_eq!(error[48..], packet[..1232]);
+        let flow = flow::parse(&error).unwrap();
+        let pseudo = Sum::pseudo_header(flow.key.source, flow.key.destination, 58, 1240);
+        assert_eq!(pseudo.octets(&error[40..]).checksum(), 0);
+        // No IPv6 sender goes below 1280.
+        let error = report(IcmpError::TooBig { mtu: 900 }, &packet, ROUTER_V6).unwrap();
+        assert_eq!(error[44..48], [0, 0, 0x05, 0x00]);
+    }
+
+    #[test]
+    fn prohibited() {
+        let error = report(IcmpError::AdminProhibited, &ipv4(A, B, 17, &[0; 9]), ROUTER_V4).unwrap();
+        assert_eq!((error.len(), &error[20..22]), (57, &[3, 13][..]));
+        assert_eq!(Sum::default().octets(&error[20..]).checksum(), 0);
+        let error = report(IcmpError::AdminProhibited, &ipv6(C, D, 17, &[0; 9]), ROUTER_V6).unwrap();
+        assert_eq!((error.len(), &error[40..42]), (97, &[1, 1][..]));
+    }
+
+    #[test]
+    fn never_about_what_the_rfcs_forbid() {
+        // RFC 1122 §3.2.2: "An ICMP error message MUST NOT be sent as the result of receiving: an ICMP error message"
+        for kind in [3, 4, 5, 11, 12, 200] {
+            assert_eq!(
+                report(TOO_BIG, &ipv4(A, B, 1, &[kind, 0, 0, 0, 0, 0, 0, 0]), ROUTER_V4),
+                None
+            );
+        }
+        assert!(report(TOO_BIG, &ipv4(A, B, 1, &[8, 0, 0, 0, 0, 0, 0, 0]), ROUTER_V4).is_some());
+        let bad_sources = [
+            [0, 0, 0, 0],
+            [0, 1, 2, 3],
+            [127, 0, 0, 1],
+            [224, 0, 0, 1],
+            [255, 255, 255, 255],
+            [240, 0, 0, 1],
+        ];
+        for source in bad_sources {
+            assert_eq!(
+                report(TOO_BIG, &ipv4(source, B, 17, &[0; 8]), ROUTER_V4),
+                None,
+                "{source:?}"
+            );
+        }
+        for destination in [[224, 0, 0, 1], [255, 255, 255, 255]] {
+            assert_eq!(
+                report(TOO_BIG, &ipv4(A, destination, 17, &[0; 8]), ROUTER_V4),
+                None,
+                "{destination:?}"
+            );
+        }
+        let mut fragment = ipv4(A, B, 17, &[0; 8]);
+        fragment[7] = 9;
+        assert_eq!(report(TOO_BIG, &fragment, ROUTER_V4), None);
+        fragment[7] = 0;
+        fragment[6] = 0x20;
+        assert!(report(TOO_BIG, &fragment, ROUTER_V4).is_some());
+
+        // RFC 4443 §2.4 e: "An ICMPv6 error message MUST NOT be originated as a result of receiving the following"
+        for kind in [1, 2, 3, 4, 127, 137] {
+            assert_eq!(
+                report(TOO_BIG, &ipv6(C, D, 58, &[kind, 0, 0, 0, 0, 0, 0, 0]), ROUTER_V6),
+                None
+            );
+        }
+        assert!(report(TOO_BIG, &ipv6(C, D, 58, &[128, 0, 0, 0, 0, 0, 0, 0]), ROUTER_V6).is_some());
+        for source in [
+            Ipv6Addr::UNSPECIFIED,
+            Ipv6Addr::LOCALHOST,
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+        ] {
+            assert_eq!(report(TOO_BIG, &ipv6(source, D, 17, &[0; 8]), ROUTER_V6), None);
+        }
+        let multicast = ipv6(C, Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 1), 17, &[0; 8]);
+        assert!(report(TOO_BIG, &multicast, ROUTER_V6).is_some());
+        assert_eq!(report(IcmpError::AdminProhibited, &multicast, ROUTER_V6), None);
+    }
+
+    #[test]
+    fn other_version_or_no_room() {
+        let packet = ipv4(A, B, 17, &[0; 600]);
+        assert_eq!(report(TOO_BIG, &packet, ROUTER_V6), None);
+        let flow = flow::parse(&packet).unwrap();
+        assert_eq!(build(TOO_BIG, &flow, &packet, ROUTER_V4, &mut [0; 575]), None);
+        assert_eq!(build(TOO_BIG, &flow, &packet[..300], ROUTER_V4, &mut [0; 1280]), None);
+        assert_eq!(build(TOO_BIG, &flow, &packet, ROUTER_V4, &mut [0; 576]), Some(576));
+    }
+}

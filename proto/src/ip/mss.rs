@@ -80,3 +80,129 @@ fn lower(tcp: &mut [u8], at: usize, mss: u16, partial: bool) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::checksum::Sum;
+    use crate::ip::flow;
+
+    /// A TCP segment with these flags and options, its checksum right (or the pseudo header's sum if `partial`).
+    fn tcp(ipv6: bool, flags: u8, options: &[u8], partial: bool) -> Vec<u8> {
+        assert!(options.len().is_multiple_of(4));
+        let len = 20 + options.len() as u16;
+        let mut packet = if ipv6 {
+            let mut ip = vec![0x60, 0, 0, 0, 0, len as u8, 6, 64];
+            ip.extend([0x20; 16]);
+            ip.extend([0x21; 16]);
+            ip
+        } else {
+            vec![
+                0x45,
+                0,
+                0,
+                20 + len as u8,
+                0,
+                0,
+                0x40,
+                0,
+                64,
+                6,
+                0,
+                0,
+                10,
+                0,
+                0,
+                1,
+                10,
+                0,
+                0,
+                2,
+            ]
+        };
+        let at = packet.len();
+        packet.extend([
+            0x9c,
+            0x40,
+            0,
+            80,
+            1,
+            2,
+            3,
+            4,
+            0,
+            0,
+            0,
+            0,
+            (len / 4) as u8 * 16,
+            flags,
+            0xff,
+            0xff,
+            0,
+            0,
+            0,
+            0,
+        ]);
+        packet.extend(options);
+        let key = flow::parse(&packet).unwrap().key;
+        let pseudo = Sum::pseudo_header(key.source, key.destination, 6, len.into());
+        let field = if partial {
+            pseudo.folded()
+        } else {
+            pseudo.octets(&packet[at..]).checksum()
+        };
+        packet[at + 16..at + 18].copy_from_slice(&field.to_be_bytes());
+        packet
+    }
+
+    fn clamped(mut packet: Vec<u8>, mtu: u16, partial: bool) -> (Vec<u8>, bool) {
+        let flow = flow::parse(&packet).unwrap();
+        let changed = clamp(&mut packet, &flow, mtu, partial);
+        (packet, changed)
+    }
+
+    #[test]
+    fn lowers_the_option_and_corrects_the_checksum() {
+        for ipv6 in [false, true] {
+            let mss = for_mtu(1400, ipv6);
+            assert_eq!(mss, if ipv6 { 1340 } else { 1360 });
+            let [high, low] = mss.to_be_bytes();
+            for flags in [0x02, 0x12, 0xc2] {
+                for partial in [false, true] {
+                    // On an even offset, and on an odd one after a single no-operation.
+                    let even = |value: [u8; 2]| [2, 4, value[0], value[1], 4, 2, 1, 1];
+                    let odd = |value: [u8; 2]| [1, 2, 4, value[0], value[1], 1, 4, 2];
+                    for options in [even, odd as fn([u8; 2]) -> [u8; 8]] {
+                        let before = tcp(ipv6, flags, &options([0x05, 0xb4]), partial);
+                        let expected = tcp(ipv6, flags, &options([high, low]), partial);
+                        assert_eq!(
+                            clamped(before, 1400, partial),
+                            (expected, true),
+                            "{ipv6} {flags} {partial}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn leaves_everything_else_alone() {
+        let untouched = [
+            tcp(false, 0x02, &[2, 4, 0x05, 0x50], false),             // 1360: just fits
+            tcp(false, 0x02, &[2, 4, 0x02, 0x00], false),             // never raised
+            tcp(false, 0x10, &[2, 4, 0x05, 0xb4], false),             // no SYN
+            tcp(false, 0x02, &[], false),                             // no option
+            tcp(false, 0x02, &[0, 2, 4, 0xff, 0xff, 0, 0, 0], false), // after the end of the list
+            tcp(false, 0x02, &[3, 0, 2, 4, 0xff, 0xff, 0, 0], false), // length 0
+            tcp(false, 0x02, &[1, 1, 1, 2], false),                   // cut
+            tcp(false, 0x02, &[1, 1, 2, 4], false),                   // cut
+        ];
+        for packet in untouched {
+            assert_eq!(clamped(packet.clone(), 1400, false), (packet, false));
+        }
+        let mut udp = tcp(false, 0x02, &[2, 4, 0x05, 0xb4], false);
+        udp[9] = 17;
+        assert_eq!(clamped(udp.clone(), 1400, false), (udp, false));
+    }
+}

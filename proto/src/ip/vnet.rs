@@ -84,3 +84,28 @@ impl VnetHeader {
         self.gso_type & !GSO_ECN != GSO_NONE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_are_in_the_machines_order() {
+        let header = VnetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_TCPV6 | GSO_ECN,
+            hdr_len: 0x0102,
+            gso_size: 0x0304,
+            csum_start: 0x0506,
+            csum_offset: 0x0708,
+        };
+        let octets = header.to_octets();
+        assert_eq!(octets[..2], [1, 0x84]);
+        assert_eq!(octets[4..6], 0x0304u16.to_ne_bytes());
+        assert_eq!(VnetHeader::from_octets(&octets), header);
+        assert_eq!(header.to_octets_num_buffers()[..10], octets);
+        assert_eq!(header.to_octets_num_buffers()[10..], [0, 0]);
+        assert!(header.is_gso() && header.needs_checksum());
+        assert!(!VnetHeader::default().is_gso() && !VnetHeader::default().needs_checksum());
+    }
+}
