@@ -1,0 +1,6 @@
+//! Segmentation and coalescing against a slow, straightforward reference; and no octets make either panic.
+
+mod build;
+mod coalesce;
+mod robust;
+mod segment;
