@@ -115,8 +115,10 @@ mod tests {
     use crate::ip::checksum::Sum;
     use crate::ip::flow;
 
+    type Cell = Option<(Ecn, Anomaly)>;
+
     /// RFC 6040 figure 4: rows are the inner field, columns the outer one: Not-ECT, ECT(0), ECT(1), CE.
-    const FIGURE_4: [(Ecn, [Option<(Ecn, Anomaly)>; 4]); 4] = [
+    const FIGURE_4: [(Ecn, [Cell; 4]); 4] = [
         (
             NotEct,
             [
