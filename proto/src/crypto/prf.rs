@@ -11,9 +11,21 @@ struct HmacPrf<D> {
     digest: PhantomData<fn() -> D>,
 }
 
-static SHA256: HmacPrf<Hmac<Sha256>> = HmacPrf { algorithm: PrfAlgorithm::HmacSha256, len: 32, digest: PhantomData };
-static SHA384: HmacPrf<Hmac<Sha384>> = HmacPrf { algorithm: PrfAlgorithm::HmacSha384, len: 48, digest: PhantomData };
-static SHA512: HmacPrf<Hmac<Sha512>> = HmacPrf { algorithm: PrfAlgorithm::HmacSha512, len: 64, digest: PhantomData };
+static SHA256: HmacPrf<Hmac<Sha256>> = HmacPrf {
+    algorithm: PrfAlgorithm::HmacSha256,
+    len: 32,
+    digest: PhantomData,
+};
+static SHA384: HmacPrf<Hmac<Sha384>> = HmacPrf {
+    algorithm: PrfAlgorithm::HmacSha384,
+    len: 48,
+    digest: PhantomData,
+};
+static SHA512: HmacPrf<Hmac<Sha512>> = HmacPrf {
+    algorithm: PrfAlgorithm::HmacSha512,
+    len: 64,
+    digest: PhantomData,
+};
 
 /// The PRF of an algorithm.
 #[must_use]
@@ -36,7 +48,9 @@ impl<M: Mac + KeyInit> Prf for HmacPrf<M> {
 
     fn prf(&self, key: &[u8], data: &[&[u8]]) -> Secret {
         // HMAC takes keys of any length (RFC 2104 §2), so this does not fail; an empty output would match nothing.
-        let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else { return Secret::new(Vec::new()) };
+        let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else {
+            return Secret::new(Vec::new());
+        };
         for part in data {
             mac.update(part);
         }

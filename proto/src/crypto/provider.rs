@@ -1,7 +1,9 @@
 //! Which library does what: `landbridge version --crypto` prints this.
 
 use super::cipher::{self, aead_ring, aead_rustcrypto, with_hmac};
-use super::{CipherSizes, CipherSuite, Encryption, Group, KeyExchange, PacketCipher, Prf, PrfAlgorithm, Secret, kex, prf};
+use super::{
+    CipherSizes, CipherSuite, Encryption, Group, KeyExchange, PacketCipher, Prf, PrfAlgorithm, Secret, kex, prf,
+};
 
 /// Static tables of what is implemented.
 pub struct Provider {
@@ -34,7 +36,13 @@ pub static IKE_PROVIDER: Provider = Provider {
 /// `ring` for the AEADs, RustCrypto for the rest: used for ESP, where a packet's cost counts.
 pub static ESP_PROVIDER: Provider = Provider {
     name: "ring",
-    cipher: |suite, key| if suite.encryption.is_aead() { aead_ring::new(suite, key) } else { with_hmac::new(suite, key) },
+    cipher: |suite, key| {
+        if suite.encryption.is_aead() {
+            aead_ring::new(suite, key)
+        } else {
+            with_hmac::new(suite, key)
+        }
+    },
     sizes: cipher::sizes,
     prf: |_| None,
     key_exchange: |_| None,

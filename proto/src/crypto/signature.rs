@@ -43,7 +43,9 @@ impl SigningKey {
     /// # Errors
     /// [`KeyFormatError`].
     pub fn from_pem(text: &str) -> Result<Self, KeyFormatError> {
-        ed25519_dalek::SigningKey::from_pkcs8_pem(text.trim()).map(Self).map_err(|_| KeyFormatError("PKCS#8 PEM"))
+        ed25519_dalek::SigningKey::from_pkcs8_pem(text.trim())
+            .map(Self)
+            .map_err(|_| KeyFormatError("PKCS#8 PEM"))
     }
 
     /// To PKCS#8 PEM.
@@ -52,8 +54,13 @@ impl SigningKey {
     /// [`KeyFormatError`] if it can't be encoded.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyFormatError> {
         // Without the public key inside: version 1, which every tool reads (RFC 8410 §7).
-        let bytes = ed25519_dalek::pkcs8::KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
-        bytes.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyFormatError("PKCS#8 PEM"))
+        let bytes = ed25519_dalek::pkcs8::KeypairBytes {
+            secret_key: self.0.to_bytes(),
+            public_key: None,
+        };
+        bytes
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(|_| KeyFormatError("PKCS#8 PEM"))
     }
 
     /// Signs; 64 octets.
@@ -95,7 +102,9 @@ impl VerifyingKey {
     /// # Errors
     /// [`KeyFormatError`] if it can't be encoded.
     pub fn to_pem(&self) -> Result<String, KeyFormatError> {
-        self.0.to_public_key_pem(LineEnding::LF).map_err(|_| KeyFormatError("SubjectPublicKeyInfo PEM"))
+        self.0
+            .to_public_key_pem(LineEnding::LF)
+            .map_err(|_| KeyFormatError("SubjectPublicKeyInfo PEM"))
     }
 
     /// To SubjectPublicKeyInfo in DER (RFC 8410 §4): 12 fixed octets and the key.

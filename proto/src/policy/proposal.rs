@@ -83,3 +83,10 @@ pub struct ProposalSyntaxError {
     /// The problem and its remedy.
     pub problem: String,
 }
+
+mod choose;
+mod convert;
+mod words;
+
+#[cfg(test)]
+mod tests;

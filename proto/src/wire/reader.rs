@@ -87,12 +87,6 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Octets left.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.rest.len()
-    }
-
     /// Octets beyond the end are an error.
     ///
     /// # Errors

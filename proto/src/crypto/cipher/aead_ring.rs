@@ -22,7 +22,11 @@ pub fn new(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>> {
     };
     let (key, salt) = key.expose().split_at_checked(sizes.key)?;
     let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
-    Some(Box::new(RingAead { key, salt: salt.try_into().ok()?, sizes }))
+    Some(Box::new(RingAead {
+        key,
+        salt: salt.try_into().ok()?,
+        sizes,
+    }))
 }
 
 impl PacketCipher for RingAead {
@@ -34,7 +38,10 @@ impl PacketCipher for RingAead {
         let aad = Associated::new(header, esn_high);
         let nonce = Nonce::assume_unique_for_key(nonce(self.salt, iv));
         // It fails only beyond the cipher's length limit (64 GiB): an all-zero ICV then verifies nowhere.
-        match self.key.seal_in_place_separate_tag(nonce, Aad::from(aad.octets()), text) {
+        match self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(aad.octets()), text)
+        {
             Ok(tag) => icv.copy_from_slice(tag.as_ref()),
             Err(_) => icv.fill(0),
         }
@@ -51,7 +58,10 @@ impl PacketCipher for RingAead {
         let aad = Associated::new(header, esn_high);
         let tag = Tag::try_from(icv).map_err(|_| IntegrityError)?;
         let nonce = Nonce::assume_unique_for_key(nonce(self.salt, iv));
-        match self.key.open_in_place_separate_tag(nonce, Aad::from(aad.octets()), tag, text, 0..) {
+        match self
+            .key
+            .open_in_place_separate_tag(nonce, Aad::from(aad.octets()), tag, text, 0..)
+        {
             Ok(_) => Ok(()),
             Err(_) => Err(IntegrityError),
         }

@@ -46,7 +46,10 @@ where
         let aad = Associated::new(header, esn_high);
         let nonce = nonce(self.salt, iv);
         // As with ring: beyond the cipher's length limit nothing is sealed, and nothing verifies.
-        match self.cipher.encrypt_inout_detached((&nonce).into(), aad.octets(), text.into()) {
+        match self
+            .cipher
+            .encrypt_inout_detached((&nonce).into(), aad.octets(), text.into())
+        {
             Ok(tag) => icv.copy_from_slice(&tag),
             Err(_) => icv.fill(0),
         }

@@ -28,7 +28,14 @@ pub const fn sizes(suite: CipherSuite) -> Option<CipherSizes> {
         Encryption::AesCbc256 => (32, 0, 16, 16),
         Encryption::Null => (0, 0, 0, 1),
     };
-    Some(CipherSizes { key, salt, integrity_key, iv, icv, block })
+    Some(CipherSizes {
+        key,
+        salt,
+        integrity_key,
+        iv,
+        icv,
+        block,
+    })
 }
 
 impl Integrity {

@@ -84,7 +84,8 @@ impl PacketCipher for CipherWithHmac {
         }
         // RFC 4303 §3.3.2.1: the high half of the sequence number is implicit, appended for the ICV only.
         let high = esn_high.map(u32::to_be_bytes);
-        self.mac.compute([header, iv, text, high.as_ref().map_or(&[], |h| h)], icv);
+        self.mac
+            .compute([header, iv, text, high.as_ref().map_or(&[], |h| h)], icv);
     }
 
     fn open(
@@ -101,7 +102,8 @@ impl PacketCipher for CipherWithHmac {
         let high = esn_high.map(u32::to_be_bytes);
         let mut want = [0; 32];
         let want = &mut want[..self.sizes.icv];
-        self.mac.compute([header, iv, text, high.as_ref().map_or(&[], |h| h)], want);
+        self.mac
+            .compute([header, iv, text, high.as_ref().map_or(&[], |h| h)], want);
         if !bool::from(want.ct_eq(icv)) {
             return Err(IntegrityError);
         }
@@ -119,7 +121,10 @@ fn cbc_encrypt<C: BlockCipherEncrypt + BlockSizeUser>(cipher: &C, iv: &[u8], tex
     let mut previous = [0; BLOCK];
     previous.copy_from_slice(&iv[..BLOCK]);
     for block in text.chunks_exact_mut(BLOCK) {
-        block.iter_mut().zip(previous).for_each(|(octet, chained)| *octet ^= chained);
+        block
+            .iter_mut()
+            .zip(previous)
+            .for_each(|(octet, chained)| *octet ^= chained);
         if let Ok(block) = <&mut Block<C>>::try_from(&mut *block) {
             cipher.encrypt_block(block);
         }

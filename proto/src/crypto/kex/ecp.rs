@@ -33,19 +33,26 @@ macro_rules! ecp_group {
                     fn finish(&self, peer_public: &[u8]) -> Result<Secret, KeyExchangeError> {
                         let have = peer_public.len();
                         if have != 2 * $field {
-                            return Err(KeyExchangeError::Length { want: 2 * $field, have });
+                            return Err(KeyExchangeError::Length {
+                                want: 2 * $field,
+                                have,
+                            });
                         }
                         let mut point = vec![UNCOMPRESSED];
                         point.extend_from_slice(peer_public);
                         // RFC 6989 §2.3: "the received public value is a valid point on the curve": checked by the
                         // decoding, which takes neither the point at infinity nor coordinates out of range.
-                        let peer = $curve::PublicKey::from_sec1_bytes(&point)
-                            .map_err(|_| KeyExchangeError::InvalidPublic)?;
-                        Ok(Secret::new(self.private.diffie_hellman(&peer).raw_secret_bytes().to_vec()))
+                        let peer =
+                            $curve::PublicKey::from_sec1_bytes(&point).map_err(|_| KeyExchangeError::InvalidPublic)?;
+                        Ok(Secret::new(
+                            self.private.diffie_hellman(&peer).raw_secret_bytes().to_vec(),
+                        ))
                     }
                 }
 
-                let private = $curve::SecretKey::random(rng);
+                use $curve::elliptic_curve::Generate;
+                use $curve::elliptic_curve::sec1::ToSec1Point;
+                let private = $curve::SecretKey::generate_from_rng(rng);
                 let public = private.public_key().to_sec1_point(false).as_bytes()[1..].to_vec();
                 Box::new(Initiator { private, public })
             }

@@ -2,7 +2,7 @@
 
 use crate::crypto::{Group, KeyExchange, KeyExchangeError, KeyExchangeInitiator, Secret};
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
-use crypto_bigint::{Encoding, Odd, U512, U2048, U3072, U4096, Uint};
+use crypto_bigint::{ConstOne, Encoding, Odd, U512, U2048, U3072, U4096, Uint};
 use rand_core::CryptoRng;
 use std::sync::OnceLock;
 use zeroize::Zeroize;
@@ -32,7 +32,11 @@ impl<const LIMBS: usize> Drop for Initiator<LIMBS> {
 
 impl<const LIMBS: usize> Modp<LIMBS> {
     const fn new(group: Group, prime: &'static str) -> Self {
-        Self { group, prime, params: OnceLock::new() }
+        Self {
+            group,
+            prime,
+            params: OnceLock::new(),
+        }
     }
 
     /// Montgomery parameters, computed at first use.
@@ -78,7 +82,11 @@ where
         octets.zeroize();
         let group = Self::of();
         let public = group.power(&Uint::from(2_u8), &exponent);
-        Box::new(Initiator { group, exponent, public })
+        Box::new(Initiator {
+            group,
+            exponent,
+            public,
+        })
     }
 
     fn respond(&self, peer_public: &[u8], rng: &mut dyn CryptoRng) -> Result<(Vec<u8>, Secret), KeyExchangeError> {
@@ -99,7 +107,10 @@ where
     fn finish(&self, peer_public: &[u8]) -> Result<Secret, KeyExchangeError> {
         let want = Modp::<LIMBS>::octets();
         if peer_public.len() != want {
-            return Err(KeyExchangeError::Length { want, have: peer_public.len() });
+            return Err(KeyExchangeError::Length {
+                want,
+                have: peer_public.len(),
+            });
         }
         let peer = Uint::<LIMBS>::from_be_slice(peer_public);
         let prime = self.group.params().modulus().get();
@@ -192,7 +203,9 @@ mod tests {
         {
             let prime = group.params().modulus().get();
             let half = prime.wrapping_sub(&Uint::ONE).shr_vartime(1);
-            let power = FixedMontyForm::new(&Uint::from(2_u8), group.params()).pow(&half).retrieve();
+            let power = FixedMontyForm::new(&Uint::from(2_u8), group.params())
+                .pow(&half)
+                .retrieve();
             assert_eq!(power, Uint::ONE);
         }
         check(&MODP_2048);

@@ -39,9 +39,10 @@ impl KeyExchangeInitiator for Initiator {
     }
 
     fn finish(&self, peer_public: &[u8]) -> Result<Secret, KeyExchangeError> {
-        let peer: [u8; 32] = peer_public
-            .try_into()
-            .map_err(|_| KeyExchangeError::Length { want: 32, have: peer_public.len() })?;
+        let peer: [u8; 32] = peer_public.try_into().map_err(|_| KeyExchangeError::Length {
+            want: 32,
+            have: peer_public.len(),
+        })?;
         let shared = self.private.diffie_hellman(&PublicKey::from(peer));
         // RFC 8031 §5: "Implementations MUST check whether the shared secret is the all-zero value".
         if !shared.was_contributory() {
