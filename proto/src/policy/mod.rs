@@ -2,6 +2,8 @@
 //! ([`proposal`]), which SAs ([`sad`], [`spi`]), and the connection that ties them together ([`connection`]).
 
 pub mod connection;
+pub mod id;
+pub mod pad;
 pub mod proposal;
 pub mod sad;
 pub mod selector;
