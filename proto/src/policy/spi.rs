@@ -11,7 +11,7 @@
 //! by it. The random part (never zero) makes an SPI of an earlier life of the slot different; a slot is reused as late
 //! as possible.
 
-use rand_core::{CryptoRng, Rng};
+use rand_core::CryptoRng;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Bits of the slot.
