@@ -13,8 +13,10 @@ impl KeyExchanges {
     /// A fresh key pair; `None` if the provider lacks the group.
     #[must_use]
     pub fn start(provider: &Provider, group: Group, rng: &mut dyn CryptoRng) -> Option<Self> {
-        let _ = (provider, group, rng);
-        todo!()
+        Some(Self {
+            group,
+            initiator: (provider.key_exchange)(group)?.initiate(rng),
+        })
     }
 
     /// The group.

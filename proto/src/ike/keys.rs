@@ -45,16 +45,47 @@ impl IkeKeys {
     /// SKEYSEED = prf(Ni | Nr, g^ir) and what follows (§2.14); `None` if the provider lacks an algorithm.
     #[must_use]
     pub fn derive(provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
-        let _ = (provider, suite, shared, binding);
-        todo!()
+        let prf = (provider.prf)(suite.prf)?;
+        let skeyseed = prf.prf(&[binding.ni, binding.nr].concat(), &[shared.expose()]);
+        Self::expand(provider, suite, &skeyseed, binding)
     }
 
     /// Keys of the SA that replaces this one: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's PRF
     /// (§2.18), the rest with the new one's.
     #[must_use]
     pub fn rekey(&self, provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
-        let _ = (provider, suite, shared, binding);
-        todo!()
+        let old_prf = (provider.prf)(self.suite.prf)?;
+        let skeyseed = old_prf.prf(self.d.expose(), &[shared.expose(), binding.ni, binding.nr]);
+        Self::expand(provider, suite, &skeyseed, binding)
+    }
+
+    /// {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (§2.14). With an
+    /// AEAD there are no SK_a*, and SK_e* include the salt (RFC 5282 §7.1).
+    fn expand(provider: &Provider, suite: IkeSuite, skeyseed: &Secret, binding: &Binding<'_>) -> Option<Self> {
+        let prf = (provider.prf)(suite.prf)?;
+        let sizes = (provider.sizes)(suite.cipher)?;
+        let (pk, ek, ak) = (prf.output_len(), sizes.key + sizes.salt, sizes.integrity_key);
+        let seed = [binding.ni, binding.nr, &binding.spi_i.0, &binding.spi_r.0];
+        let stream = prf.prf_plus(skeyseed.expose(), &seed, 3 * pk + 2 * ek + 2 * ak)?;
+        let mut rest = stream.expose();
+        let mut cut = |len: usize| {
+            let (taken, left) = rest.split_at(len);
+            rest = left;
+            taken
+        };
+        let d = Secret::new(cut(pk).to_vec());
+        let (ai, ar, ei, er) = (cut(ak), cut(ak), cut(ek), cut(ek));
+        let cipher_i = Secret::new([ei, ai].concat());
+        let cipher_r = Secret::new([er, ar].concat());
+        let (pi, pr) = (Secret::new(cut(pk).to_vec()), Secret::new(cut(pk).to_vec()));
+        Some(Self {
+            suite,
+            d,
+            cipher_i,
+            cipher_r,
+            pi,
+            pr,
+        })
     }
 
     /// KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr) (§2.17).
@@ -67,7 +98,16 @@ impl IkeKeys {
         ni: &[u8],
         nr: &[u8],
     ) -> Option<ChildKeys> {
-        let _ = (provider, suite, shared, ni, nr);
-        todo!()
+        let prf = (provider.prf)(self.suite.prf)?;
+        let each = (provider.sizes)(suite.cipher)?.key_material();
+        let seed = [shared.map_or(&[][..], Secret::expose), ni, nr];
+        let keymat = prf.prf_plus(self.d.expose(), &seed, 2 * each)?;
+        // §2.17: "All keys for SAs carrying data from the initiator to the responder are taken before SAs going from the
+        // responder to the initiator", and the encryption key before the integrity key.
+        let (first, second) = keymat.expose().split_at(each);
+        Some(ChildKeys {
+            initiator_to_responder: Secret::new(first.to_vec()),
+            responder_to_initiator: Secret::new(second.to_vec()),
+        })
     }
 }

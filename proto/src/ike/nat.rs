@@ -1,13 +1,21 @@
 //! NAT detection (RFC 7296 §2.23): SHA-1(SPIi | SPIr | IP | port).
 
 use crate::wire::IkeSpi;
-use std::net::SocketAddr;
+use sha1::{Digest, Sha1};
+use std::net::{IpAddr, SocketAddr};
 
 /// The digest for one address.
 #[must_use]
 pub fn digest(spi_i: IkeSpi, spi_r: IkeSpi, address: SocketAddr) -> [u8; 20] {
-    let _ = (spi_i, spi_r, address);
-    todo!()
+    let mut hash = Sha1::new();
+    hash.update(spi_i.0);
+    hash.update(spi_r.0);
+    match address.ip() {
+        IpAddr::V4(v4) => hash.update(v4.octets()),
+        IpAddr::V6(v6) => hash.update(v6.octets()),
+    }
+    hash.update(address.port().to_be_bytes());
+    hash.finalize().into()
 }
 
 /// What the peer's NAT_DETECTION notifies say.
@@ -31,6 +39,58 @@ pub fn detect(
     source: &[[u8; 20]],
     destination: &[[u8; 20]],
 ) -> NatSituation {
-    let _ = (spi_i, spi_r, from, to, source, destination);
-    todo!()
+    if source.is_empty() || destination.is_empty() {
+        return NatSituation::default();
+    }
+    // RFC 7296 §2.23: one match of several source digests is enough (a multihomed sender does not know its source).
+    let (here, there) = (digest(spi_i, spi_r, to), digest(spi_i, spi_r, from));
+    NatSituation {
+        detection: true,
+        local: !destination.contains(&here),
+        remote: !source.contains(&there),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_behind_a_nat() {
+        let (i, r) = (IkeSpi([1; 8]), IkeSpi::ZERO);
+        let (inner, outer, us): (SocketAddr, SocketAddr, SocketAddr) = (
+            "10.0.0.1:500".parse().unwrap(),
+            "192.0.2.1:1024".parse().unwrap(),
+            "198.51.100.2:500".parse().unwrap(),
+        );
+        let at = |address| digest(i, r, address);
+        let none = detect(i, r, outer, us, &[at(inner), at(outer)], &[at(us)]);
+        assert_eq!(
+            none,
+            NatSituation {
+                detection: true,
+                local: false,
+                remote: false
+            }
+        );
+        let peer = detect(i, r, outer, us, &[at(inner)], &[at(us)]);
+        assert_eq!(
+            peer,
+            NatSituation {
+                detection: true,
+                local: false,
+                remote: true
+            }
+        );
+        let both = detect(i, r, outer, us, &[at(inner)], &[at(inner)]);
+        assert_eq!(
+            both,
+            NatSituation {
+                detection: true,
+                local: true,
+                remote: true
+            }
+        );
+        assert_eq!(detect(i, r, outer, us, &[], &[]), NatSituation::default());
+    }
 }

@@ -2,8 +2,20 @@
 
 use super::keys::IkeKeys;
 use crate::crypto::{PacketCipher, Provider};
-use crate::wire::{Header, Outer, PayloadType};
+use crate::wire::{Header, Outer, OuterBody, PayloadType, encode_header};
 use rand_core::CryptoRng;
+
+/// Octets of a generic payload header.
+const GENERIC: usize = 4;
+/// Fragment Number and Total Fragments (RFC 7383 §2.5).
+const FRAGMENT: usize = 4;
+/// Smaller pieces would only multiply datagrams.
+const SMALLEST_FRAGMENT: usize = 64;
+
+/// Padding that brings text and Pad Length to a multiple of the block.
+const fn padding(len: usize, block: usize) -> usize {
+    (block - (len + 1) % block) % block
+}
 
 /// Seals what we send, opens what the peer sends.
 pub struct MessageProtection {
@@ -40,8 +52,14 @@ impl MessageProtection {
     /// For one side of an IKE SA; `we_are_initiator` says whose keys seal.
     #[must_use]
     pub fn new(provider: &Provider, keys: &IkeKeys, we_are_initiator: bool, rng: &mut dyn CryptoRng) -> Option<Self> {
-        let _ = (provider, keys, we_are_initiator, rng);
-        todo!()
+        let i = (provider.cipher)(keys.suite.cipher, &keys.cipher_i)?;
+        let r = (provider.cipher)(keys.suite.cipher, &keys.cipher_r)?;
+        let (seal, open) = if we_are_initiator { (i, r) } else { (r, i) };
+        Some(Self {
+            seal,
+            open,
+            iv_counter: rng.next_u64(),
+        })
     }
 
     /// One message as datagrams: one with SK, or several with SKF if `max_datagram` (octets of IKE message that fit in
@@ -54,8 +72,21 @@ impl MessageProtection {
         max_datagram: Option<usize>,
         rng: &mut dyn CryptoRng,
     ) -> Vec<Vec<u8>> {
-        let _ = (header, first, payloads, max_datagram, rng);
-        todo!()
+        let whole = Header::LEN + GENERIC + self.overhead(payloads.len()) + payloads.len();
+        let room = match max_datagram {
+            Some(max) if whole > max => self.fragment_room(max),
+            _ => return vec![self.seal_one(header, first, payloads, None, rng)],
+        };
+        // RFC 7383 §2.5: at most 65535 fragments; the message cap keeps it far below.
+        let total = u16::try_from(payloads.len().div_ceil(room)).unwrap_or(u16::MAX);
+        let fragments = payloads.chunks(room).zip(1..);
+        fragments
+            .map(|(part, number)| {
+                // §2.5: "Next Payload ... in the very first fragment ... contains the type of the first inner payload", else 0.
+                let first = if number == 1 { first } else { PayloadType::NONE };
+                self.seal_one(header, first, part, Some((number, total)), rng)
+            })
+            .collect()
     }
 
     /// Opens an SK or SKF body of a message the peer sent.
@@ -63,7 +94,100 @@ impl MessageProtection {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, outer: &Outer<'_>) -> Result<OpenedBody, OpenError> {
-        let _ = (outer, &self.seal, &self.open, self.iv_counter);
-        todo!()
+        let (first, associated, protected) = match outer.body {
+            OuterBody::Plain { .. } => return Err(OpenError::Unprotected),
+            OuterBody::Sk {
+                first,
+                associated,
+                protected,
+            }
+            | OuterBody::Skf {
+                first,
+                associated,
+                protected,
+                ..
+            } => (first, associated, protected),
+        };
+        let sizes = self.open.sizes();
+        let text_len = protected
+            .len()
+            .checked_sub(sizes.iv + sizes.icv)
+            .ok_or(OpenError::Malformed)?;
+        if text_len == 0 || text_len % sizes.block != 0 {
+            return Err(OpenError::Malformed);
+        }
+        let (iv, rest) = protected.split_at(sizes.iv);
+        let (text, icv) = rest.split_at(text_len);
+        let mut text = text.to_vec();
+        self.open
+            .open(associated, None, iv, &mut text, icv)
+            .map_err(|_| OpenError::Integrity)?;
+        // RFC 7296 §3.14: any padding is accepted; Pad Length is the last octet.
+        let pad = usize::from(text.pop().unwrap_or(0));
+        let len = text.len().checked_sub(pad).ok_or(OpenError::Malformed)?;
+        text.truncate(len);
+        Ok(OpenedBody { first, payloads: text })
+    }
+
+    fn seal_one(
+        &mut self,
+        header: &Header,
+        first: PayloadType,
+        payloads: &[u8],
+        fragment: Option<(u16, u16)>,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<u8> {
+        let sizes = self.seal.sizes();
+        let pad = padding(payloads.len(), sizes.block);
+        let numbers = if fragment.is_some() { FRAGMENT } else { 0 };
+        let body = numbers + sizes.iv + payloads.len() + pad + 1 + sizes.icv;
+        let payload_type = if fragment.is_some() {
+            PayloadType::SKF
+        } else {
+            PayloadType::SK
+        };
+        let length = Header::LEN + GENERIC + body;
+        let mut out = Vec::with_capacity(length);
+        out.extend_from_slice(&encode_header(header, payload_type, length));
+        out.extend_from_slice(&[first.0, 0]);
+        out.extend_from_slice(&u16::try_from(GENERIC + body).unwrap_or(u16::MAX).to_be_bytes());
+        if let Some((number, total)) = fragment {
+            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&total.to_be_bytes());
+        }
+        let associated = out.len();
+        out.resize(associated + sizes.iv, 0);
+        if sizes.iv == 8 {
+            // RFC 5282 §3.1: unique for a key; a counter is.
+            out[associated..].copy_from_slice(&self.iv_counter.to_be_bytes());
+            self.iv_counter = self.iv_counter.wrapping_add(1);
+        } else {
+            // RFC 7296 §3.14: for CBC "the IV ... MUST be ... unpredictable".
+            rng.fill_bytes(&mut out[associated..]);
+        }
+        out.extend_from_slice(payloads);
+        out.resize(out.len() + pad, 0);
+        out.push(pad as u8);
+        let text_end = out.len();
+        out.resize(text_end + sizes.icv, 0);
+        let (front, icv) = out.split_at_mut(text_end);
+        let (head, text) = front.split_at_mut(associated + sizes.iv);
+        let (associated, iv) = head.split_at_mut(associated);
+        self.seal.seal(associated, None, iv, text, icv);
+        out
+    }
+
+    /// IV, padding, Pad Length and ICV around `len` octets.
+    fn overhead(&self, len: usize) -> usize {
+        let sizes = self.seal.sizes();
+        sizes.iv + padding(len, sizes.block) + 1 + sizes.icv
+    }
+
+    /// Octets of payload that fit into one fragment's datagram; at least a few, whatever was configured.
+    fn fragment_room(&self, max_datagram: usize) -> usize {
+        let sizes = self.seal.sizes();
+        let around = Header::LEN + GENERIC + FRAGMENT + sizes.iv + sizes.icv;
+        let text = max_datagram.saturating_sub(around) / sizes.block * sizes.block;
+        text.saturating_sub(1).max(SMALLEST_FRAGMENT)
     }
 }

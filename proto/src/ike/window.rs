@@ -4,6 +4,7 @@
 use crate::policy::sad::Path;
 use crate::time::Instant;
 use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// Retransmission schedule.
@@ -65,8 +66,8 @@ impl Outgoing {
     /// The ID the next request will have; `None` while one is in flight or the IDs are used up (§2.2).
     #[must_use]
     pub fn next_id(&self) -> Option<u32> {
-        let _ = (self.next_id, &self.in_flight);
-        todo!()
+        // RFC 7296 §2.2: Message IDs never wrap; the IKE SA has to be replaced before.
+        (self.in_flight.is_none() && self.next_id < u32::MAX).then_some(self.next_id)
     }
 
     /// The request with `next_id()` leaves now.
@@ -78,8 +79,16 @@ impl Outgoing {
         schedule: &Schedule,
         rng: &mut dyn CryptoRng,
     ) {
-        let _ = (now, path, datagrams, schedule, rng);
-        todo!()
+        let due = now + jittered(schedule.timeout, rng);
+        let message_id = self.next_id;
+        self.in_flight = Some(InFlight {
+            message_id,
+            datagrams,
+            path,
+            sent: 1,
+            first_sent: now,
+            due,
+        });
     }
 
     /// The request in flight.
@@ -90,14 +99,33 @@ impl Outgoing {
 
     /// An authenticated response came: true if it answers the request in flight, which then is no more.
     pub fn answered(&mut self, message_id: u32) -> bool {
-        let _ = message_id;
-        todo!()
+        let answers = self
+            .in_flight
+            .as_ref()
+            .is_some_and(|request| request.message_id == message_id);
+        if answers {
+            self.in_flight = None;
+            self.next_id += 1;
+        }
+        answers
     }
 
     /// At a timeout: exponential backoff with jitter (§2.1, §2.4).
     pub fn due(&mut self, now: Instant, schedule: &Schedule, rng: &mut dyn CryptoRng) -> Due {
-        let _ = (now, schedule, rng);
-        todo!()
+        let Some(request) = self.in_flight.as_mut().filter(|request| request.due <= now) else {
+            return Due::Wait;
+        };
+        if request.sent > schedule.tries {
+            return Due::GiveUp;
+        }
+        // §2.4: "the intervals between retransmissions ... MUST increase exponentially".
+        let mut wait = schedule.timeout;
+        for _ in 0..request.sent {
+            wait = wait * schedule.base_percent / 100;
+        }
+        request.sent += 1;
+        request.due = now + jittered(wait, rng);
+        Due::Retransmit(request.path, request.datagrams.clone())
     }
 }
 
@@ -139,15 +167,27 @@ impl Incoming {
     /// repeated answer (RFC 7383 §2.6.1).
     #[must_use]
     pub fn classify(&self, message_id: u32, datagram: &[u8], fragment: Option<u16>) -> Arrival {
-        let _ = (message_id, datagram, fragment, self.expected, &self.last);
-        todo!()
+        if message_id == self.expected {
+            return Arrival::New;
+        }
+        let Some(last) = self.last.as_ref().filter(|_| fragment.is_none_or(|number| number == 1)) else {
+            return Arrival::OutOfWindow;
+        };
+        match last.same(message_id, &Self::digest(datagram)) {
+            Some(datagrams) => Arrival::Repeated(datagrams.to_vec()),
+            None => Arrival::OutOfWindow,
+        }
     }
 
     /// The expected request was authenticated and answered with these datagrams. `request_digest` is
     /// [`Self::digest`] of its datagram (of fragment 1's, if fragmented).
     pub fn answered(&mut self, request_digest: [u8; 32], datagrams: Vec<Vec<u8>>) {
-        let _ = (request_digest, datagrams);
-        todo!()
+        self.last = Some(Answered {
+            message_id: self.expected,
+            digest: request_digest,
+            datagrams,
+        });
+        self.expected = self.expected.saturating_add(1);
     }
 
     /// The ID expected next.
@@ -159,13 +199,98 @@ impl Incoming {
     /// Digest of a request datagram.
     #[must_use]
     pub fn digest(datagram: &[u8]) -> [u8; 32] {
-        let _ = datagram;
-        todo!()
+        Sha256::digest(datagram).into()
     }
 }
 impl Answered {
-    #[allow(dead_code, reason = "used by the window's code")]
     fn same(&self, message_id: u32, digest: &[u8; 32]) -> Option<&[Vec<u8>]> {
         (self.message_id == message_id && &self.digest == digest).then_some(&self.datagrams)
+    }
+}
+
+/// Up to a tenth more or less, so that many peers don't send in step.
+fn jittered(wait: Duration, rng: &mut dyn CryptoRng) -> Duration {
+    wait * (900 + rng.next_u32() % 201) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng;
+
+    const SCHEDULE: Schedule = Schedule {
+        timeout: Duration::from_secs(2),
+        base_percent: 180,
+        tries: 3,
+    };
+
+    fn path() -> Path {
+        Path {
+            local: "192.0.2.1:500".parse().unwrap(),
+            remote: "192.0.2.2:500".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn retransmissions_are_identical_grow_and_end() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut window = Outgoing::new(0);
+        let mut now = Instant::ZERO;
+        window.sent(now, path(), vec![vec![1, 2, 3]], &SCHEDULE, &mut rng);
+        assert_eq!(window.next_id(), None, "RFC 7296 §2.3: a window of one");
+        let mut intervals = Vec::new();
+        loop {
+            let due = window.in_flight().unwrap().due;
+            intervals.push(due.saturating_since(now));
+            now = due;
+            match window.due(now, &SCHEDULE, &mut rng) {
+                Due::Retransmit(to, datagrams) => assert_eq!((to, datagrams), (path(), vec![vec![1, 2, 3]])),
+                Due::GiveUp => break,
+                Due::Wait => panic!("it was due"),
+            }
+        }
+        assert_eq!(intervals.len(), 4);
+        assert!(
+            intervals.windows(2).all(|pair| pair[1] > pair[0] * 13 / 10),
+            "{intervals:?}"
+        );
+        assert!(!window.answered(1) && window.answered(0) && !window.answered(0));
+        assert_eq!(window.next_id(), Some(1));
+    }
+
+    #[test]
+    fn message_ids_do_not_wrap() {
+        let mut window = Outgoing::new(u32::MAX - 1);
+        window.sent(
+            Instant::ZERO,
+            path(),
+            vec![],
+            &SCHEDULE,
+            &mut ChaCha8Rng::seed_from_u64(1),
+        );
+        assert!(window.answered(u32::MAX - 1));
+        assert_eq!(window.next_id(), None);
+    }
+
+    #[test]
+    fn a_repeated_request_is_told_by_its_octets() {
+        let mut window = Incoming::new(5);
+        assert_eq!(window.classify(5, b"a", None), Arrival::New);
+        window.answered(Incoming::digest(b"a"), vec![b"answer".to_vec()]);
+        assert_eq!(
+            window.classify(5, b"a", None),
+            Arrival::Repeated(vec![b"answer".to_vec()])
+        );
+        assert_eq!(
+            window.classify(5, b"a", Some(1)),
+            Arrival::Repeated(vec![b"answer".to_vec()])
+        );
+        // RFC 7383 §2.6.1: only fragment number 1 triggers it.
+        assert_eq!(window.classify(5, b"a", Some(2)), Arrival::OutOfWindow);
+        for id in [0, 4, 7, u32::MAX] {
+            assert_eq!(window.classify(id, b"a", None), Arrival::OutOfWindow);
+        }
+        assert_eq!(window.classify(5, b"b", None), Arrival::OutOfWindow);
     }
 }
