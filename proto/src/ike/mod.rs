@@ -1,343 +1,38 @@
 //! IKEv2 (RFC 7296) as a value: [`Endpoint`].
 //!
+//! | file | subject |
+//! |---|---|
+//! | `endpoint` | all IKE SAs: routing of datagrams, commands, timers, limits on strangers |
+//! | `sa` | one IKE SA: stages, windows, what arrives and what leaves |
+//! | `exchange/` | our requests, one file an exchange: what is sent, what an answer does |
+//! | `respond` | the peer's requests |
+//! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
+//! | `child` | Child SAs: install, activate, rekey, linger, remove |
+//! | `jobs` | what an IKE SA means to do next |
+//! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
+//! | `event`, `error` | what comes out; who is wrong and which notify says so |
+//!
 //! Contract: call one `handle_*` (or `reconfigure`), drain [`Endpoint::poll_event`], drain [`Endpoint::poll_transmit`],
 //! read [`Endpoint::poll_timeout`]; `now` never goes back. SAD updates come before the transmit that tells the peer.
 
 pub mod auth;
+mod child;
+pub mod collision;
 pub mod cookie;
+mod endpoint;
+pub mod error;
+pub mod event;
+mod exchange;
 pub mod frag;
+mod jobs;
 pub mod kex;
 pub mod keys;
 pub mod nat;
+mod respond;
+mod sa;
 pub mod seal;
+mod shared;
 pub mod window;
 
-use crate::policy::connection::{Config, Target};
-use crate::policy::proposal::{EspSuite, IkeSuite};
-use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadReport, SadUpdate};
-use crate::time::{Instant, Now};
-use crate::wire::{Identification, IkeSpi, TrafficSelector};
-use std::sync::Arc;
-use std::time::Duration;
-
-/// A datagram to send, without non-ESP marker: the caller adds it when `path.local.port()` is the NAT port (RFC 3948 §2.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Transmit {
-    /// From and to.
-    pub path: Path,
-    /// Octets of the caller's buffer.
-    pub len: usize,
-    /// A NAT keepalive (one octet 0xff): sent as it is, without marker (RFC 3948 §2.3).
-    pub keepalive: bool,
-}
-
-/// Why the endpoint wants to be called again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum TimerKind {
-    Retransmit,
-    HalfOpenExpiry,
-    Liveness,
-    NatKeepalive,
-    RekeyChild,
-    ExpireChild,
-    RekeyIke,
-    ExpireIke,
-    Retry,
-    LingerInbound,
-    ReassemblyExpiry,
-    CookieSecret,
-}
-
-/// What the operator (or the daemon on its own) wants.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Command {
-    /// Bring a connection up towards `target`, with all its children whose start action is Start, or the one named.
-    Up {
-        /// Which.
-        connection: ConnectionName,
-        /// One child, or all.
-        child: Option<ChildName>,
-        /// Resolved just now.
-        target: Target,
-    },
-    /// Delete the SAs of a connection, or of one child; it stays down until `Up`.
-    Down {
-        /// Which.
-        connection: ConnectionName,
-        /// One child, or all with the IKE SA.
-        child: Option<ChildName>,
-    },
-    /// Rekey one child or all children of a connection.
-    RekeyChild {
-        /// Which.
-        connection: ConnectionName,
-        /// One child, or all.
-        child: Option<ChildName>,
-    },
-    /// Delete everything with Delete payloads and accept nothing new: the clean stop.
-    Shutdown,
-}
-
-/// Why a command can't be carried out.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Not configured.
-    #[error("no connection named {0:?}")]
-    UnknownConnection(ConnectionName),
-    /// Not configured.
-    #[error("connection {0:?} has no child named {1:?}")]
-    UnknownChild(ConnectionName, ChildName),
-    /// Nothing to rekey or take down.
-    #[error("connection {0:?} has no established SA")]
-    NotEstablished(ConnectionName),
-    /// Shutdown has begun.
-    #[error("the endpoint is shutting down")]
-    ShuttingDown,
-}
-
-/// What happened, for the daemon.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// An order to the data path.
-    Sad(SadUpdate),
-    /// An IKE SA is authenticated.
-    IkeUp(IkeUp),
-    /// An IKE SA is gone.
-    IkeDown {
-        /// Whose.
-        connection: ConnectionName,
-        /// SPIs.
-        spi_i: IkeSpi,
-        /// SPIs.
-        spi_r: IkeSpi,
-        /// Why, in words.
-        reason: String,
-    },
-    /// A Child SA pair is up.
-    ChildUp(ChildUp),
-    /// A Child SA pair is gone.
-    ChildDown {
-        /// Whose.
-        connection: ConnectionName,
-        /// Which.
-        child: ChildName,
-        /// Identity.
-        id: ChildSaId,
-        /// Why, in words.
-        reason: String,
-    },
-    /// An attempt failed: the verdict, what was offered, what was wanted, what to change at which end.
-    Failed(Failure),
-    /// The connection needs `Command::Up` with a freshly resolved target, not before `at`.
-    NeedTarget {
-        /// Which.
-        connection: ConnectionName,
-        /// When.
-        at: Instant,
-    },
-    /// One IKE message, for DEBUG: `CREATE_CHILD_SA request 3 [N(REKEY_SA) SA No KE TSi TSr]`.
-    Message {
-        /// Whose, when known.
-        connection: Option<ConnectionName>,
-        /// Received (or sent).
-        received: bool,
-        /// Addresses.
-        path: Path,
-        /// The line.
-        line: String,
-    },
-    /// All is deleted after `Command::Shutdown`.
-    ShutdownComplete,
-}
-
-/// An authenticated IKE SA.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IkeUp {
-    /// Whose.
-    pub connection: ConnectionName,
-    /// SPIs.
-    pub spi_i: IkeSpi,
-    /// SPIs.
-    pub spi_r: IkeSpi,
-    /// Whether we began it.
-    pub initiator: bool,
-    /// The peer's proven identity.
-    pub peer: Identification,
-    /// Algorithms.
-    pub suite: IkeSuite,
-    /// Outer addresses.
-    pub path: Path,
-    /// We stand behind a NAT; the peer does.
-    pub nat: (bool, bool),
-    /// From the first message to now.
-    pub setup_time: Duration,
-    /// The SPIs of the SA this one rekeys.
-    pub rekeyed_from: Option<IkeSpi>,
-}
-
-/// An installed Child SA pair.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChildUp {
-    /// Whose.
-    pub connection: ConnectionName,
-    /// Which.
-    pub child: ChildName,
-    /// Identity.
-    pub id: ChildSaId,
-    /// The pair it replaces.
-    pub rekeyed_from: Option<ChildSaId>,
-    /// Our inbound and the peer's inbound SPI.
-    pub spis: (u32, u32),
-    /// Algorithms.
-    pub suite: EspSuite,
-    /// Selectors on our side.
-    pub local_ts: Vec<TrafficSelector>,
-    /// Selectors on the peer's side.
-    pub remote_ts: Vec<TrafficSelector>,
-    /// When it will be rekeyed.
-    pub rekey_at: Option<Instant>,
-}
-
-/// A failed negotiation, explained.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// Whose, when it could be told.
-    pub connection: Option<ConnectionName>,
-    /// Addresses.
-    pub path: Path,
-    /// One sentence: what happened.
-    pub verdict: String,
-    /// What the peer offered or sent.
-    pub offered: Vec<String>,
-    /// What we wanted.
-    pub wanted: Vec<String>,
-    /// What to change, and at which end.
-    pub hint: Option<String>,
-}
-
-/// Counters of what was dropped before or without an SA, by cause; all saturate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct Counters {
-    pub received: u64,
-    pub sent: u64,
-    pub retransmitted: u64,
-    pub malformed: u64,
-    pub unknown_spi: u64,
-    pub integrity_failed: u64,
-    pub unexpected: u64,
-    pub replayed: u64,
-    pub cookies_sent: u64,
-    pub over_limit: u64,
-    pub fragments_dropped: u64,
-    pub no_matching_connection: u64,
-    pub auth_failed: u64,
-}
-
-/// A snapshot of one IKE SA for `status`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IkeSaStatus {
-    /// Whose; unknown while half open.
-    pub connection: Option<ConnectionName>,
-    /// `initiating`, `half-open`, `established`, `rekeyed`, `closing`.
-    pub stage: &'static str,
-    /// SPIs.
-    pub spi_i: IkeSpi,
-    /// SPIs.
-    pub spi_r: IkeSpi,
-    /// Whether we began it.
-    pub initiator: bool,
-    /// Outer addresses.
-    pub path: Path,
-    /// We stand behind a NAT; the peer does.
-    pub nat: (bool, bool),
-    /// Algorithms once chosen.
-    pub suite: Option<IkeSuite>,
-    /// The peer's identity once proven.
-    pub peer: Option<Identification>,
-    /// When it was established.
-    pub since: Option<Instant>,
-    /// When it will be rekeyed.
-    pub rekey_at: Option<Instant>,
-    /// Its Child SAs.
-    pub children: Vec<ChildUp>,
-    /// What is in flight, e.g. `IKE_AUTH request 1, sent 2 times`.
-    pub in_flight: Option<String>,
-}
-
-/// Opaque until built: see the signatures below.
-pub struct Endpoint {
-    _todo: (),
-}
-
-impl Endpoint {
-    /// An endpoint with its configuration. All randomness (SPIs, nonces, keys, jitter) comes from `seed`.
-    #[must_use]
-    pub fn new(now: Now, seed: [u8; 32], config: Arc<Config>) -> Self {
-        let _ = (now, seed, config);
-        todo!()
-    }
-
-    /// A datagram came in on `path` (non-ESP marker already cut). Never fails: counts and drops.
-    pub fn handle_datagram(&mut self, now: Now, path: Path, datagram: &[u8]) {
-        let _ = (now, path, datagram);
-        todo!()
-    }
-
-    /// The time of [`Self::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
-        todo!()
-    }
-
-    /// From the data path.
-    pub fn handle_report(&mut self, now: Now, report: SadReport) {
-        let _ = (now, report);
-        todo!()
-    }
-
-    /// From the operator.
-    ///
-    /// # Errors
-    /// [`CommandError`].
-    pub fn handle_command(&mut self, now: Now, command: Command) -> Result<(), CommandError> {
-        let _ = (now, command);
-        todo!()
-    }
-
-    /// A new configuration: a diff by name. Unchanged connections keep their SAs; changed and removed ones are deleted.
-    pub fn reconfigure(&mut self, now: Now, config: Arc<Config>) {
-        let _ = (now, config);
-        todo!()
-    }
-
-    /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
-    }
-
-    /// The next datagram; it is written to `out` (cleared first).
-    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
-        let _ = out;
-        todo!()
-    }
-
-    /// When to call [`Self::handle_timeout`] next, and why.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        todo!()
-    }
-
-    /// All IKE SAs with their children.
-    #[must_use]
-    pub fn status(&self) -> Vec<IkeSaStatus> {
-        todo!()
-    }
-
-    /// What was dropped, by cause.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        todo!()
-    }
-}
+pub use endpoint::Endpoint;
+pub use event::{ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, TimerKind, Transmit};

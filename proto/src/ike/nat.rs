@@ -2,7 +2,7 @@
 
 use crate::wire::IkeSpi;
 use sha1::{Digest, Sha1};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The digest for one address.
 #[must_use]
@@ -25,8 +25,17 @@ pub struct NatSituation {
     pub detection: bool,
     /// We stand behind a NAT (no destination digest is ours): keepalives are ours to send.
     pub local: bool,
-    /// The peer does (no source digest matches where its message came from).
+    /// The peer does (no source digest matches where its message came from), or wants to be treated as if.
     pub remote: bool,
+    /// The peer asks for UDP encapsulation by pretending (see [`pretended`]).
+    pub pretended: bool,
+}
+
+/// The source digest of an endpoint that wants UDP encapsulation whatever the path: of no address at all. It matches
+/// nowhere, so the peer takes the sender to be behind a NAT.
+#[must_use]
+pub fn pretended(spi_i: IkeSpi, spi_r: IkeSpi) -> [u8; 20] {
+    digest(spi_i, spi_r, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
 }
 
 /// Compares a received message's digests with the addresses it was received by.
@@ -48,6 +57,7 @@ pub fn detect(
         detection: true,
         local: !destination.contains(&here),
         remote: !source.contains(&there),
+        pretended: source.contains(&pretended(spi_i, spi_r)),
     }
 }
 

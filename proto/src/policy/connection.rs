@@ -35,6 +35,10 @@ pub struct Gateway {
     pub retransmit_tries: u32,
     /// NAT keepalives (RFC 3948 §4), when idle.
     pub nat_keepalive: Duration,
+    /// First wait after a failed attempt, doubled with each up to the second.
+    pub retry: (Duration, Duration),
+    /// Workers of the data path: inbound SAs are dealt out among them.
+    pub workers: u8,
     /// Ports to move to when NAT is found, ours and the peer's (4500).
     pub nat_port: u16,
 }
@@ -46,10 +50,12 @@ impl Default for Gateway {
             half_open_limit: 1024,
             half_open_limit_per_address: 64,
             half_open_timeout: Duration::from_secs(30),
-            retransmit_timeout: Duration::from_secs(2),
+            retransmit_timeout: Duration::from_secs(1),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
             nat_keepalive: Duration::from_secs(20),
+            retry: (Duration::from_secs(1), Duration::from_secs(60)),
+            workers: 1,
             nat_port: 4500,
         }
     }
@@ -179,4 +185,54 @@ pub struct Target {
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+}
+
+impl Connection {
+    /// Whether nothing changed between two readings of the configuration, keys included.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        let local_credential = match (&self.local.credential, &other.local.credential) {
+            (LocalCredential::Psk(a), LocalCredential::Psk(b)) => a == b,
+            (LocalCredential::RawKey(a), LocalCredential::RawKey(b)) => a.verifying_key() == b.verifying_key(),
+            _ => false,
+        };
+        let remote_credential = match (&self.remote.credential, &other.remote.credential) {
+            (RemoteCredential::Psk(a), RemoteCredential::Psk(b)) => a == b,
+            (RemoteCredential::RawKeys(a), RemoteCredential::RawKeys(b)) => a == b,
+            _ => false,
+        };
+        // Every field is named: a new one can't be forgotten here.
+        let Self {
+            name,
+            local_addrs,
+            remote_addrs,
+            remote_port,
+            ike_proposals,
+            local,
+            remote,
+            ike_rekey_time,
+            dpd_delay,
+            fragmentation,
+            fragment_size,
+            force_udp_encapsulation,
+            keep_trying,
+            children,
+        } = self;
+        local_credential
+            && remote_credential
+            && *name == other.name
+            && *local_addrs == other.local_addrs
+            && *remote_addrs == other.remote_addrs
+            && *remote_port == other.remote_port
+            && *ike_proposals == other.ike_proposals
+            && local.id == other.local.id
+            && remote.id == other.remote.id
+            && *ike_rekey_time == other.ike_rekey_time
+            && *dpd_delay == other.dpd_delay
+            && *fragmentation == other.fragmentation
+            && *fragment_size == other.fragment_size
+            && *force_udp_encapsulation == other.force_udp_encapsulation
+            && *keep_trying == other.keep_trying
+            && *children == other.children
+    }
 }

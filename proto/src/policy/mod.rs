@@ -7,4 +7,5 @@ pub mod pad;
 pub mod proposal;
 pub mod sad;
 pub mod selector;
+pub mod spd;
 pub mod spi;

@@ -70,6 +70,18 @@ impl IkeProposal {
             })
     }
 
+    /// Whether it allows a suite that was negotiated under another proposal.
+    #[must_use]
+    pub fn allows(&self, suite: IkeSuite) -> bool {
+        self.encryption.contains(&suite.cipher.encryption)
+            && suite
+                .cipher
+                .integrity
+                .is_none_or(|integrity| self.integrity.contains(&integrity))
+            && self.prf.contains(&suite.prf)
+            && self.groups.contains(&suite.group)
+    }
+
     fn match_one(&self, proposal: &Proposal, spi_len: usize, ke_group: Option<Group>) -> Option<Chosen<IkeSuite>> {
         use TransformType as T;
         let wanted = proposal.protocol == ProtocolId::IKE && proposal.spi.len() == spi_len;

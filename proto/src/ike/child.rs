@@ -1,0 +1,292 @@
+//! Child SAs of an IKE SA: made before the old ones break, removed when nothing in flight can need them.
+
+use super::event::{ChildUp, Event, TimerKind};
+use super::jobs::Job;
+use super::keys::ChildKeys;
+use super::sa::IkeSa;
+use super::shared::Shared;
+use crate::crypto::Secret;
+use crate::policy::connection;
+use crate::policy::proposal::EspSuite;
+use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, SaParameters, SadUpdate};
+use crate::time::Instant;
+use crate::wire::TrafficSelector;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A replaced inbound SA is kept this long after its Delete: what was sent before is then in, or lost.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What a Child SA pair is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChildState {
+    /// In use (or about to be: see [`Child::replaces`]).
+    Installed,
+    /// Another has taken its place; it is about to be deleted.
+    Rekeyed,
+    /// Our Delete for it is queued or on its way.
+    Deleting,
+    /// Deleted; inbound is still open for what is in flight.
+    Lingering {
+        /// Then it is removed.
+        until: Instant,
+    },
+}
+
+/// A Child SA pair.
+pub struct Child {
+    pub config: Arc<connection::Child>,
+    pub entry: Arc<ChildSaEntry>,
+    pub suite: EspSuite,
+    pub state: ChildState,
+    /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
+    pub replaces: Option<ChildSaId>,
+    rekeyed_from: Option<ChildSaId>,
+    rekey_at: Option<Instant>,
+    expire_at: Option<Instant>,
+}
+
+/// What was negotiated for a new pair.
+pub struct Negotiated {
+    pub config: Arc<connection::Child>,
+    pub suite: EspSuite,
+    pub spi_in: u32,
+    pub spi_out: u32,
+    pub local_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<TrafficSelector>,
+    pub keys: ChildKeys,
+    /// We sent the request that made it: KEYMAT's first half is our outbound key (RFC 7296 §2.17).
+    pub we_requested: bool,
+    /// The pair it rekeys.
+    pub rekeys: Option<ChildSaId>,
+}
+
+impl Child {
+    pub fn id(&self) -> ChildSaId {
+        self.entry.id
+    }
+
+    /// Whether it is to be seen: not one that only waits for its end.
+    pub fn is_current(&self) -> bool {
+        matches!(self.state, ChildState::Installed)
+    }
+
+    pub fn describe(&self) -> ChildUp {
+        ChildUp {
+            connection: Arc::clone(&self.entry.connection),
+            child: Arc::clone(&self.entry.child),
+            id: self.entry.id,
+            rekeyed_from: self.rekeyed_from,
+            spis: (self.entry.inbound.spi, self.entry.outbound.spi),
+            suite: self.suite,
+            local_ts: self.entry.local_ts.clone(),
+            remote_ts: self.entry.remote_ts.clone(),
+            rekey_at: self.rekey_at,
+        }
+    }
+
+    /// Takes the pair out of the data path and gives its SPI back.
+    pub fn remove(self, shared: &mut Shared, reason: &str) {
+        let ChildSaEntry {
+            id,
+            connection,
+            child,
+            inbound,
+            ..
+        } = &*self.entry;
+        shared.sad(SadUpdate::Remove(*id));
+        shared.spis.release(inbound.spi);
+        if self.state == ChildState::Installed || self.state == ChildState::Deleting {
+            let (connection, child) = (Arc::clone(connection), Arc::clone(child));
+            shared.event(Event::ChildDown {
+                connection,
+                child,
+                id: *id,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+}
+
+impl IkeSa {
+    /// Installs a pair. Inbound is open before the peer is told; outbound is used at once, or, if the peer rekeys, when the
+    /// peer is known to have the new pair (RFC 7296 §2.8).
+    pub fn install(&mut self, shared: &mut Shared, new: Negotiated) -> ChildSaId {
+        let id = shared.child_id();
+        let Negotiated {
+            config,
+            suite,
+            spi_in,
+            spi_out,
+            local_ts,
+            remote_ts,
+            keys,
+            we_requested,
+            rekeys,
+        } = new;
+        let (key_out, key_in) = if we_requested {
+            (keys.initiator_to_responder, keys.responder_to_initiator)
+        } else {
+            (keys.responder_to_initiator, keys.initiator_to_responder)
+        };
+        let parameters = |spi, key| SaParameters {
+            spi,
+            suite: suite.cipher,
+            key,
+            esn: suite.esn,
+        };
+        let entry = Arc::new(ChildSaEntry {
+            id,
+            connection: self.name().unwrap_or_else(|| "".into()),
+            child: Arc::clone(&config.name),
+            inbound: parameters(spi_in, key_in),
+            outbound: parameters(spi_out, key_out),
+            local_ts,
+            remote_ts,
+            path: self.path,
+            encapsulation: Encapsulation::Udp,
+            mode: Mode::Tunnel,
+            replay_window: config.replay_window,
+            limits: config.limits,
+            iv_seed: Secret::new(shared.random_octets().to_vec()),
+        });
+        shared.sad(SadUpdate::InstallInbound(Arc::clone(&entry)));
+        let wait_for_peer = rekeys.is_some() && !we_requested;
+        if !wait_for_peer {
+            shared.sad(SadUpdate::ActivateOutbound { id, replaces: rekeys });
+        }
+        let now = shared.now.instant;
+        // RFC 7296 §2.8.1: "lifetimes ... SHOULD be jittered". The responder of a rekey waits a little longer, so that the
+        // same side as before usually does the next.
+        let rekey_at = config
+            .rekey_time
+            .map(|time| now + time.saturating_sub(shared.jitter(config.rand_time)));
+        let child = Child {
+            expire_at: config.life_time.map(|time| now + time),
+            rekey_at,
+            rekeyed_from: rekeys,
+            replaces: rekeys.filter(|_| wait_for_peer),
+            config,
+            entry,
+            suite,
+            state: ChildState::Installed,
+        };
+        shared.event(Event::ChildUp(child.describe()));
+        self.children.push(child);
+        id
+    }
+
+    pub fn child(&self, id: ChildSaId) -> Option<&Child> {
+        self.children.iter().find(|child| child.id() == id)
+    }
+
+    pub fn child_mut(&mut self, id: ChildSaId) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.id() == id)
+    }
+
+    /// By the SPI the peer calls it: its inbound, our outbound. Those that only linger are gone for the peer.
+    pub fn child_by_peer_spi(&self, spi: u32) -> Option<&Child> {
+        let alive = self
+            .children
+            .iter()
+            .filter(|child| !matches!(child.state, ChildState::Lingering { .. }));
+        alive.into_iter().find(|child| child.entry.outbound.spi == spi)
+    }
+
+    /// Outbound moves over from the pair that was rekeyed to the one that replaces it, if it still waits for that.
+    pub fn move_over_to(&mut self, shared: &mut Shared, id: ChildSaId) {
+        if let Some(replaces) = self.child_mut(id).and_then(|child| child.replaces.take()) {
+            shared.sad(SadUpdate::ActivateOutbound {
+                id,
+                replaces: Some(replaces),
+            });
+        }
+    }
+
+    /// The pair is deleted, by whomever. One that was replaced lingers; another goes at once.
+    pub fn end_child(&mut self, shared: &mut Shared, id: ChildSaId, reason: &str) {
+        let successor = self
+            .children
+            .iter()
+            .find(|child| child.replaces == Some(id))
+            .map(Child::id);
+        if let Some(successor) = successor {
+            self.move_over_to(shared, successor);
+        }
+        let Some(index) = self.children.iter().position(|child| child.id() == id) else {
+            return;
+        };
+        let replaced = self
+            .children
+            .iter()
+            .any(|child| child.rekeyed_from == Some(id) && child.is_current());
+        if replaced {
+            self.children[index].state = ChildState::Lingering {
+                until: shared.now.instant + LINGER,
+            };
+            return;
+        }
+        let child = self.children.swap_remove(index);
+        let (name, wanted) = (
+            Arc::clone(&child.config.name),
+            child.config.start_action == connection::StartAction::Start,
+        );
+        child.remove(shared, reason);
+        // What is to be up always comes back, but not at once: the peer had its reason.
+        let another = self
+            .children
+            .iter()
+            .any(|child| child.is_current() && child.config.name == name);
+        if wanted && self.is_established() && !another {
+            let wait = Duration::from_secs(1) + shared.jitter(Duration::from_secs(1));
+            self.jobs.add(shared.now.instant + wait, Job::CreateChild(name));
+        }
+    }
+
+    /// Lifetimes and lingering.
+    pub fn children_timeout(&mut self, shared: &mut Shared) {
+        let now = shared.now.instant;
+        for index in (0..self.children.len()).rev() {
+            let child = &mut self.children[index];
+            match child.state {
+                ChildState::Lingering { until } if until <= now => {
+                    self.children.swap_remove(index).remove(shared, "replaced")
+                }
+                ChildState::Installed if child.rekey_at.is_some_and(|at| at <= now) => {
+                    child.rekey_at = None;
+                    let job = Job::RekeyChild(child.id());
+                    self.jobs.add(now, job);
+                }
+                _ => {}
+            }
+        }
+        let expired: Vec<ChildSaId> = self
+            .children
+            .iter_mut()
+            .filter(|child| child.state == ChildState::Installed && child.expire_at.is_some_and(|at| at <= now))
+            .map(|child| {
+                // RFC 7296 §2.8: "an SA that is not rekeyed in time is not used any longer".
+                child.state = ChildState::Deleting;
+                child.expire_at = None;
+                child.id()
+            })
+            .collect();
+        for id in expired {
+            shared.sad(SadUpdate::DeactivateOutbound(id));
+            self.jobs.add(now, Job::DeleteChild(id));
+        }
+    }
+
+    /// When [`Self::children_timeout`] has something to do.
+    pub fn children_next(&self) -> Option<(Instant, TimerKind)> {
+        let timers = self.children.iter().flat_map(|child| match child.state {
+            ChildState::Installed => [
+                child.rekey_at.map(|at| (at, TimerKind::RekeyChild)),
+                child.expire_at.map(|at| (at, TimerKind::ExpireChild)),
+            ],
+            ChildState::Lingering { until } => [Some((until, TimerKind::LingerInbound)), None],
+            ChildState::Rekeyed | ChildState::Deleting => [None, None],
+        });
+        timers.flatten().min()
+    }
+}

@@ -1,0 +1,255 @@
+//! What goes into the endpoint and what comes out.
+
+use super::nat::NatSituation;
+use crate::policy::connection::Target;
+use crate::policy::proposal::{EspSuite, IkeSuite};
+use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::time::Instant;
+use crate::wire::{Identification, IkeSpi, TrafficSelector};
+use std::time::Duration;
+
+/// A datagram to send, without non-ESP marker: the caller adds it when `path.local.port()` is the NAT port (RFC 3948 §2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// From and to.
+    pub path: Path,
+    /// Octets of the caller's buffer.
+    pub len: usize,
+    /// A NAT keepalive (one octet 0xff): sent as it is, without marker (RFC 3948 §2.3).
+    pub keepalive: bool,
+}
+
+/// Why the endpoint wants to be called again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum TimerKind {
+    Retransmit,
+    HalfOpenExpiry,
+    Liveness,
+    NatKeepalive,
+    RekeyChild,
+    ExpireChild,
+    RekeyIke,
+    ExpireIke,
+    Retry,
+    LingerInbound,
+    ReassemblyExpiry,
+    CookieSecret,
+}
+
+/// What the operator (or the daemon on its own) wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Bring a connection up towards `target`, with all its children whose start action is Start, or the one named.
+    Up {
+        /// Which.
+        connection: ConnectionName,
+        /// One child, or all.
+        child: Option<ChildName>,
+        /// Resolved just now.
+        target: Target,
+    },
+    /// Delete the SAs of a connection, or of one child; it stays down until `Up`.
+    Down {
+        /// Which.
+        connection: ConnectionName,
+        /// One child, or all with the IKE SA.
+        child: Option<ChildName>,
+    },
+    /// Rekey one child or all children of a connection.
+    RekeyChild {
+        /// Which.
+        connection: ConnectionName,
+        /// One child, or all.
+        child: Option<ChildName>,
+    },
+    /// Delete everything with Delete payloads and accept nothing new: the clean stop.
+    Shutdown,
+}
+
+/// Why a command can't be carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Not configured.
+    #[error("no connection named {0:?}")]
+    UnknownConnection(ConnectionName),
+    /// Not configured.
+    #[error("connection {0:?} has no child named {1:?}")]
+    UnknownChild(ConnectionName, ChildName),
+    /// Nothing to rekey or take down.
+    #[error("connection {0:?} has no established SA")]
+    NotEstablished(ConnectionName),
+    /// Shutdown has begun.
+    #[error("the endpoint is shutting down")]
+    ShuttingDown,
+}
+
+/// What happened, for the daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// An order to the data path.
+    Sad(SadUpdate),
+    /// An IKE SA is authenticated.
+    IkeUp(IkeUp),
+    /// An IKE SA is gone.
+    IkeDown {
+        /// Whose.
+        connection: ConnectionName,
+        /// SPIs.
+        spi_i: IkeSpi,
+        /// SPIs.
+        spi_r: IkeSpi,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A Child SA pair is up.
+    ChildUp(ChildUp),
+    /// A Child SA pair is gone.
+    ChildDown {
+        /// Whose.
+        connection: ConnectionName,
+        /// Which.
+        child: ChildName,
+        /// Identity.
+        id: ChildSaId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// An attempt failed: the verdict, what was offered, what was wanted, what to change at which end.
+    Failed(Failure),
+    /// The connection needs `Command::Up` with a freshly resolved target, not before `at`.
+    NeedTarget {
+        /// Which.
+        connection: ConnectionName,
+        /// When.
+        at: Instant,
+    },
+    /// One IKE message, for DEBUG: `CREATE_CHILD_SA request 3 [N(REKEY_SA) SA No KE TSi TSr]`.
+    Message {
+        /// Whose, when known.
+        connection: Option<ConnectionName>,
+        /// Received (or sent).
+        received: bool,
+        /// Addresses.
+        path: Path,
+        /// The line.
+        line: String,
+    },
+    /// All is deleted after `Command::Shutdown`.
+    ShutdownComplete,
+}
+
+/// An authenticated IKE SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IkeUp {
+    /// Whose.
+    pub connection: ConnectionName,
+    /// SPIs.
+    pub spi_i: IkeSpi,
+    /// SPIs.
+    pub spi_r: IkeSpi,
+    /// Whether we began it.
+    pub initiator: bool,
+    /// The peer's proven identity.
+    pub peer: Identification,
+    /// Algorithms.
+    pub suite: IkeSuite,
+    /// Outer addresses.
+    pub path: Path,
+    /// Who stands behind a NAT.
+    pub nat: NatSituation,
+    /// From the first message to now.
+    pub setup_time: Duration,
+    /// The SPIs of the SA this one rekeys.
+    pub rekeyed_from: Option<IkeSpi>,
+}
+
+/// An installed Child SA pair.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChildUp {
+    /// Whose.
+    pub connection: ConnectionName,
+    /// Which.
+    pub child: ChildName,
+    /// Identity.
+    pub id: ChildSaId,
+    /// The pair it replaces.
+    pub rekeyed_from: Option<ChildSaId>,
+    /// Our inbound and the peer's inbound SPI.
+    pub spis: (u32, u32),
+    /// Algorithms.
+    pub suite: EspSuite,
+    /// Selectors on our side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Selectors on the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// When it will be rekeyed.
+    pub rekey_at: Option<Instant>,
+}
+
+/// A failed negotiation, explained.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Whose, when it could be told.
+    pub connection: Option<ConnectionName>,
+    /// Addresses.
+    pub path: Path,
+    /// One sentence: what happened.
+    pub verdict: String,
+    /// What the peer offered or sent.
+    pub offered: Vec<String>,
+    /// What we wanted.
+    pub wanted: Vec<String>,
+    /// What to change, and at which end.
+    pub hint: Option<String>,
+}
+
+/// Counters of what was dropped before or without an SA, by cause; all saturate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Counters {
+    pub received: u64,
+    pub sent: u64,
+    pub retransmitted: u64,
+    pub malformed: u64,
+    pub unknown_spi: u64,
+    pub integrity_failed: u64,
+    pub unexpected: u64,
+    pub replayed: u64,
+    pub cookies_sent: u64,
+    pub over_limit: u64,
+    pub fragments_dropped: u64,
+    pub no_matching_connection: u64,
+    pub auth_failed: u64,
+}
+
+/// A snapshot of one IKE SA for `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IkeSaStatus {
+    /// Whose; unknown while half open.
+    pub connection: Option<ConnectionName>,
+    /// `initiating`, `half-open`, `established`, `rekeyed`, `closing`.
+    pub stage: &'static str,
+    /// SPIs.
+    pub spi_i: IkeSpi,
+    /// SPIs.
+    pub spi_r: IkeSpi,
+    /// Whether we began it.
+    pub initiator: bool,
+    /// Outer addresses.
+    pub path: Path,
+    /// Who stands behind a NAT.
+    pub nat: NatSituation,
+    /// Algorithms once chosen.
+    pub suite: Option<IkeSuite>,
+    /// The peer's identity once proven.
+    pub peer: Option<Identification>,
+    /// When it was established.
+    pub since: Option<Instant>,
+    /// When it will be rekeyed.
+    pub rekey_at: Option<Instant>,
+    /// Its Child SAs.
+    pub children: Vec<ChildUp>,
+    /// What is in flight, e.g. `IKE_AUTH request 1, sent 2 times`.
+    pub in_flight: Option<String>,
+}

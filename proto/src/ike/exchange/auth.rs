@@ -1,0 +1,252 @@
+//! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15), with the first Child SA.
+
+use super::create_child::{check_selectors, offer_selectors};
+use super::{Exchange, Next, Request};
+use crate::ike::auth::{SignedOctets, sign, verify};
+use crate::ike::child::Negotiated;
+use crate::ike::error::IkeError;
+use crate::ike::jobs::Job;
+use crate::ike::sa::{IkeSa, Stage};
+use crate::ike::shared::Shared;
+use crate::policy::connection::{self, Connection, StartAction};
+use crate::policy::pad::UnknownPeer;
+use crate::policy::proposal::EspProposal;
+use crate::wire::message::{self, ChildPayloads, IkeAuthReply, IkeAuthRequest, IkeAuthResponse};
+use crate::wire::{Notify, NotifyType};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A refused Child SA is asked for again after this.
+pub const CHILD_RETRY: Duration = Duration::from_secs(30);
+
+/// What IKE_AUTH needs.
+pub struct AuthExchange {
+    connection: Arc<Connection>,
+    /// The first child and our inbound SPI for it.
+    child: Option<(Arc<connection::Child>, u32)>,
+}
+
+impl AuthExchange {
+    /// The request, or the end if we can't authenticate ourselves.
+    pub fn begin(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>) -> Next {
+        let Some(keys) = &sa.keys else {
+            return Next::Close("no keys".to_owned());
+        };
+        let id = connection.local.id.clone();
+        let octets = SignedOctets {
+            message: &sa.init.request,
+            peer_nonce: &sa.init.nonce_r,
+            id: &id,
+            initiator: true,
+        };
+        let hashes = sa.peer_hashes.as_deref();
+        let (auth, certs) = match sign(shared.provider, keys, &connection.local.credential, &octets, hashes) {
+            Ok(signed) => signed,
+            Err(error) => {
+                let error = IkeError::Auth(error);
+                sa.tell_error(shared, "we can't authenticate ourselves", &error);
+                return Next::Close(error.to_string());
+            }
+        };
+        let wanted = sa.wanted.clone();
+        let first = connection.children.values().find(|child| match &wanted {
+            Some(name) => child.name == *name,
+            None => child.start_action == StartAction::Start,
+        });
+        // RFC 6023 is not spoken: the first Child SA has to be asked for, so any will do.
+        let first = first.or_else(|| connection.children.values().next()).cloned();
+        let child = first.and_then(|child| shared.esp_spi().map(|spi| (child, spi)));
+        let payloads = child.as_ref().map(|(child, spi)| ChildPayloads {
+            // §1.2: "the SA payloads in the IKE_AUTH exchange cannot contain ... Diffie-Hellman": no PFS for the first.
+            sa: EspProposal::to_wire(&child.esp_proposals, *spi, false),
+            ..offer_selectors(child)
+        });
+        let request = IkeAuthRequest {
+            id_i: id,
+            certs,
+            certreqs: vec![],
+            id_r: connection.remote.id.clone(),
+            auth: Some(auth),
+            child: payloads,
+            configuration: None,
+            // §2.4: "this IKE SA is the only IKE SA currently active between the authenticated identities".
+            initial_contact: sa.initial_contact,
+            mobike: false,
+            other: vec![],
+        };
+        let exchange = Exchange::Auth(Box::new(Self { connection, child }));
+        Next::Send(exchange, Request(message::Request::IkeAuth(Box::new(request))))
+    }
+
+    /// It will not be answered.
+    pub fn abandon(self, shared: &mut Shared) {
+        if let Some((_, spi)) = self.child {
+            shared.spis.release(spi);
+        }
+    }
+
+    /// The responder's proof, and its answer about the Child SA.
+    pub fn on_reply(self, sa: &mut IkeSa, shared: &mut Shared, reply: IkeAuthReply) -> Next {
+        let response = match reply {
+            IkeAuthReply::Accepted(response) => *response,
+            IkeAuthReply::Refused(notify) => return self.refused(sa, shared, &notify),
+        };
+        if let Err(error) = self.authenticate(sa, shared, &response) {
+            // §2.21.2: the initiator deletes the SA and installs nothing.
+            sa.tell_error(shared, "the peer did not authenticate itself", &error);
+            self.abandon(shared);
+            sa.jobs.add(shared.now.instant, Job::DeleteIke);
+            sa.stage = Stage::Closing;
+            return Next::Done;
+        }
+        let initial_contact = response.initial_contact;
+        sa.establish(shared, response.id_r, initial_contact);
+        let Self { connection, child } = self;
+        for other in connection
+            .children
+            .values()
+            .filter(|other| other.start_action == StartAction::Start)
+        {
+            if child.as_ref().is_none_or(|(first, _)| first.name != other.name) {
+                sa.jobs
+                    .add(shared.now.instant, Job::CreateChild(Arc::clone(&other.name)));
+            }
+        }
+        let Some((config, spi)) = child else { return Next::Done };
+        let outcome = match response.child {
+            Some(Ok(answer)) => accept(sa, shared, &config, spi, &answer),
+            Some(Err(notify)) => Err((notify.notify_type, None)),
+            None => Err((NotifyType::NO_PROPOSAL_CHOSEN, None)),
+        };
+        let Err((notify_type, error)) = outcome else {
+            return Next::Done;
+        };
+        // §1.2: the IKE SA is up all the same.
+        match &error {
+            Some(error) => {
+                sa.tell_error(
+                    shared,
+                    &format!("Child SA {}: the peer's answer is not acceptable", config.name),
+                    error,
+                );
+                sa.jobs.add(shared.now.instant, Job::DeleteStillborn(spi));
+            }
+            None => tell_child_refused(sa, shared, &config, notify_type),
+        }
+        shared.spis.release(spi);
+        Next::Later(Job::CreateChild(Arc::clone(&config.name)), CHILD_RETRY)
+    }
+
+    fn refused(self, sa: &IkeSa, shared: &mut Shared, notify: &Notify) -> Next {
+        let (verdict, hint) = if notify.notify_type == NotifyType::AUTHENTICATION_FAILED {
+            let us = &self.connection.local.id;
+            let asked = self
+                .connection
+                .remote
+                .id
+                .as_ref()
+                .map_or_else(|| "anybody".to_owned(), ToString::to_string);
+            (
+                format!("the peer answers AUTHENTICATION_FAILED: it does not accept us as {us}, or is not {asked}"),
+                "compare the keys of both ends, and our id with the one the peer expects".to_owned(),
+            )
+        } else {
+            let hint = "see the peer's log".to_owned();
+            (format!("the peer answers {} to IKE_AUTH", notify.notify_type), hint)
+        };
+        sa.tell_failure(shared, verdict.clone(), vec![], vec![], Some(hint));
+        self.abandon(shared);
+        Next::Close(verdict)
+    }
+
+    fn authenticate(&self, sa: &IkeSa, shared: &Shared, response: &IkeAuthResponse) -> Result<(), IkeError> {
+        let remote = &self.connection.remote;
+        if let Some(expected) = remote.id.as_ref().filter(|expected| !expected.same(&response.id_r)) {
+            return Err(IkeError::UnknownPeer(UnknownPeer {
+                shown: response.id_r.to_string(),
+                asked_for: None,
+                configured: vec![format!("{}: peer {expected}", self.connection.name)],
+            }));
+        }
+        let keys = sa.keys.as_ref().ok_or(IkeError::Internal("no keys"))?;
+        let octets = SignedOctets {
+            message: &sa.init.response,
+            peer_nonce: &sa.init.nonce_i,
+            id: &response.id_r,
+            initiator: false,
+        };
+        verify(
+            shared.provider,
+            keys,
+            &remote.credential,
+            &octets,
+            &response.auth,
+            &response.certs,
+        )?;
+        Ok(())
+    }
+}
+
+/// Takes the answer to an offer without key exchange over.
+fn accept(
+    sa: &mut IkeSa,
+    shared: &mut Shared,
+    config: &Arc<connection::Child>,
+    spi_in: u32,
+    answer: &ChildPayloads,
+) -> Result<(), (NotifyType, Option<IkeError>)> {
+    let wrong = |error: IkeError| (error.notify().notify_type, Some(error));
+    let chosen = EspProposal::verify_answer(&config.esp_proposals, &answer.sa, false).map_err(|e| wrong(e.into()))?;
+    check_selectors(config, answer).map_err(wrong)?;
+    let spi_out = peer_spi(&chosen.peer_spi).map_err(wrong)?;
+    let keys = sa
+        .keys
+        .as_ref()
+        .and_then(|keys| keys.child(shared.provider, &chosen.suite, None, &sa.init.nonce_i, &sa.init.nonce_r));
+    let keys = keys.ok_or_else(|| wrong(IkeError::Internal("an algorithm is not available")))?;
+    sa.install(
+        shared,
+        Negotiated {
+            config: Arc::clone(config),
+            suite: chosen.suite,
+            spi_in,
+            spi_out,
+            local_ts: answer.ts_i.clone(),
+            remote_ts: answer.ts_r.clone(),
+            keys,
+            we_requested: true,
+            rekeys: None,
+        },
+    );
+    Ok(())
+}
+
+/// A peer's inbound SPI: four octets, not reserved (RFC 4303 §2.1).
+pub fn peer_spi(octets: &[u8]) -> Result<u32, IkeError> {
+    let spi = <[u8; 4]>::try_from(octets)
+        .map(u32::from_be_bytes)
+        .ok()
+        .filter(|spi| *spi > 255);
+    spi.ok_or(IkeError::Malformed(crate::wire::DecodeError::Invalid {
+        what: "proposal",
+        why: "the SPI is reserved",
+    }))
+}
+
+/// The peer refuses a Child SA: what we wanted, for the operator.
+pub fn tell_child_refused(sa: &IkeSa, shared: &mut Shared, config: &connection::Child, notify_type: NotifyType) {
+    let join =
+        |list: &[crate::wire::TrafficSelector]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let (wanted, hint) = match notify_type {
+        NotifyType::TS_UNACCEPTABLE => (
+            vec![format!("{} === {}", join(&config.local_ts), join(&config.remote_ts))],
+            "make local_ts and remote_ts here mirror the peer's",
+        ),
+        _ => (
+            config.esp_proposals.iter().map(ToString::to_string).collect(),
+            "compare the ESP proposals of both ends, PFS included",
+        ),
+    };
+    let verdict = format!("the peer refuses Child SA {} with {notify_type}", config.name);
+    sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
+}

@@ -1,0 +1,337 @@
+//! CREATE_CHILD_SA as requester: a new Child SA, or the rekey of one (RFC 7296 §1.3.1, §1.3.3).
+
+use super::auth::{CHILD_RETRY, peer_spi, tell_child_refused};
+use super::{Exchange, Next, Request};
+use crate::crypto::{Group, Secret};
+use crate::ike::child::{ChildState, Negotiated};
+use crate::ike::collision::ours_is_redundant;
+use crate::ike::error::IkeError;
+use crate::ike::jobs::Job;
+use crate::ike::kex::KeyExchanges;
+use crate::ike::sa::IkeSa;
+use crate::ike::shared::Shared;
+use crate::policy::connection;
+use crate::policy::proposal::EspProposal;
+use crate::policy::sad::{ChildName, ChildSaId};
+use crate::policy::selector::is_subset;
+use crate::wire::message::{self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest};
+use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation, TrafficSelector};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// RFC 7296 §2.25: after TEMPORARY_FAILURE "SHOULD NOT immediately retry".
+const TEMPORARY_WAIT: Duration = Duration::from_secs(5);
+/// Groups tried, at the peer's wish, before it is taken for broken.
+const MOST_REPETITIONS: u32 = 3;
+
+/// What CREATE_CHILD_SA for a Child SA needs.
+pub struct CreateChildExchange {
+    config: Arc<connection::Child>,
+    /// Our inbound SPI for the new pair.
+    pub spi: u32,
+    kex: Option<KeyExchanges>,
+    nonce: Nonce,
+    /// The pair it rekeys.
+    pub rekeys: Option<ChildSaId>,
+    /// The peer rekeyed the same pair meanwhile.
+    pub crossing: Option<PeerRekey>,
+    repetitions: u32,
+}
+
+/// The peer's rekey of the same pair.
+pub struct PeerRekey {
+    /// The pair it made.
+    pub id: ChildSaId,
+    /// Its Ni and our Nr.
+    pub nonces: [Vec<u8>; 2],
+}
+
+impl CreateChildExchange {
+    /// For a configured child that has no pair.
+    pub fn create(sa: &IkeSa, shared: &mut Shared, name: &ChildName) -> Option<(Exchange, Request)> {
+        let config = sa.connection.as_ref()?.children.get(name)?;
+        if sa
+            .children
+            .iter()
+            .any(|child| child.is_current() && child.config.name == *name)
+        {
+            return None;
+        }
+        Self::begin(shared, Arc::clone(config), None, None, 0, sa)
+    }
+
+    /// For a pair that is to be replaced.
+    pub fn rekey(sa: &IkeSa, shared: &mut Shared, id: ChildSaId) -> Option<(Exchange, Request)> {
+        let child = sa.child(id).filter(|child| child.state == ChildState::Installed)?;
+        Self::begin(shared, Arc::clone(&child.config), Some(id), None, 0, sa)
+    }
+
+    fn begin(
+        shared: &mut Shared,
+        config: Arc<connection::Child>,
+        rekeys: Option<ChildSaId>,
+        group: Option<Group>,
+        repetitions: u32,
+        sa: &IkeSa,
+    ) -> Option<(Exchange, Request)> {
+        let group = group.or_else(|| config.esp_proposals.first().and_then(|p| p.groups.first().copied()));
+        let kex = match group {
+            Some(group) => Some(KeyExchanges::start(shared.provider, group, &mut shared.rng)?),
+            None => None,
+        };
+        let spi = shared.esp_spi()?;
+        let nonce = shared.nonce();
+        let exchange = Self {
+            config,
+            spi,
+            kex,
+            nonce,
+            rekeys,
+            crossing: None,
+            repetitions,
+        };
+        let request = exchange.request(sa);
+        Some((Exchange::CreateChild(Box::new(exchange)), request))
+    }
+
+    fn request(&self, sa: &IkeSa) -> Request {
+        let mut child = ChildPayloads {
+            sa: EspProposal::to_wire(&self.config.esp_proposals, self.spi, true),
+            ..offer_selectors(&self.config)
+        };
+        let old = self.rekeys.and_then(|id| sa.child(id));
+        let kind = match old {
+            Some(old) => {
+                // §2.9.2: "the Traffic Selectors ... MUST NOT be narrower" than those in use; they are the offer.
+                child.ts_i.clone_from(&old.entry.local_ts);
+                child.ts_r.clone_from(&old.entry.remote_ts);
+                CreateChildSaKind::RekeyChild {
+                    rekeyed: old.entry.inbound.spi,
+                    child,
+                }
+            }
+            None => CreateChildSaKind::NewChild(child),
+        };
+        let ke = self.kex.as_ref().map(|kex| KeyExchange {
+            method: kex.group().method(),
+            data: kex.public().to_vec(),
+        });
+        let request = CreateChildSaRequest {
+            kind,
+            nonce: self.nonce.clone(),
+            ke,
+            other: vec![],
+        };
+        Request(message::Request::CreateChildSa(Box::new(request)))
+    }
+
+    /// The answer.
+    pub fn on_reply(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
+        match reply {
+            CreateChildSaReply::Child { child, nonce, ke, .. } => {
+                self.accepted(sa, shared, &child, &nonce, ke.as_ref())
+            }
+            CreateChildSaReply::Refused(notify) => self.refused(sa, shared, &notify),
+            CreateChildSaReply::Ike { .. } => {
+                shared.spis.release(self.spi);
+                self.crossing = None;
+                Next::Close("the peer answered the request for a Child SA with an IKE SA".to_owned())
+            }
+        }
+    }
+
+    fn accepted(
+        self,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        answer: &ChildPayloads,
+        nonce: &Nonce,
+        ke: Option<&KeyExchange>,
+    ) -> Next {
+        match self.negotiated(sa, shared, answer, nonce, ke) {
+            Ok(new) => {
+                let id = sa.install(shared, new);
+                self.settle(sa, shared, id, nonce);
+                Next::Done
+            }
+            Err(error) => {
+                // The peer has the pair and we don't: it is told, and the old one lives on.
+                sa.tell_error(
+                    shared,
+                    &format!("Child SA {}: the peer's answer is not acceptable", self.config.name),
+                    &error,
+                );
+                shared.spis.release(self.spi);
+                sa.jobs.add(shared.now.instant, Job::DeleteStillborn(self.spi));
+                Next::Later(self.again(), CHILD_RETRY)
+            }
+        }
+    }
+
+    fn negotiated(
+        &self,
+        sa: &IkeSa,
+        shared: &Shared,
+        answer: &ChildPayloads,
+        nonce: &Nonce,
+        ke: Option<&KeyExchange>,
+    ) -> Result<Negotiated, IkeError> {
+        let chosen = EspProposal::verify_answer(&self.config.esp_proposals, &answer.sa, true)?;
+        check_selectors(&self.config, answer)?;
+        let spi_out = peer_spi(&chosen.peer_spi)?;
+        let shared_secret = self.finish(chosen.suite.group, ke)?;
+        let keys = sa.keys.as_ref().and_then(|keys| {
+            keys.child(
+                shared.provider,
+                &chosen.suite,
+                shared_secret.as_ref(),
+                &self.nonce.0,
+                &nonce.0,
+            )
+        });
+        Ok(Negotiated {
+            config: Arc::clone(&self.config),
+            suite: chosen.suite,
+            spi_in: self.spi,
+            spi_out,
+            local_ts: answer.ts_i.clone(),
+            remote_ts: answer.ts_r.clone(),
+            keys: keys.ok_or(IkeError::Internal("an algorithm is not available"))?,
+            we_requested: true,
+            rekeys: self.rekeys.filter(|id| sa.child(*id).is_some()),
+        })
+    }
+
+    /// g^ir of the new Child SA, if a group was chosen: then both sent KE payloads of it.
+    fn finish(&self, group: Option<Group>, ke: Option<&KeyExchange>) -> Result<Option<Secret>, IkeError> {
+        let wrong = IkeError::Malformed(crate::wire::DecodeError::Invalid {
+            what: "KE payload",
+            why: "it does not go with the proposal chosen",
+        });
+        match (group, &self.kex, ke) {
+            (None, _, None) => Ok(None),
+            (Some(group), Some(kex), Some(ke)) if kex.group() == group && ke.method == group.method() => {
+                Ok(Some(kex.finish(&ke.data)?))
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    /// The new pair is there: who deletes which (§2.8, §2.8.1).
+    fn settle(self, sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId, nonce: &Nonce) {
+        let Some(old) = self.rekeys else { return };
+        let now = shared.now.instant;
+        if let Some(theirs) = self.crossing.filter(|theirs| sa.child(theirs.id).is_some()) {
+            let [ni, nr] = &theirs.nonces;
+            if ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr]) {
+                // Ours goes; the peer's stays, and the peer deletes the old one.
+                if let Some(child) = sa.child_mut(id) {
+                    child.state = ChildState::Rekeyed;
+                }
+                sa.activate(shared, theirs.id, id);
+                sa.jobs.add(now, Job::DeleteChild(id));
+                return;
+            }
+            // The peer deletes its own.
+            if let Some(child) = sa.child_mut(theirs.id) {
+                child.state = ChildState::Rekeyed;
+                child.replaces = None;
+            }
+        }
+        // §2.8: "the initiator of the rekey ... deletes the old SA".
+        if let Some(child) = sa.child_mut(old) {
+            child.state = ChildState::Rekeyed;
+            sa.jobs.add(now, Job::DeleteChild(old));
+        }
+    }
+
+    fn refused(self, sa: &mut IkeSa, shared: &mut Shared, notify: &Notify) -> Next {
+        shared.spis.release(self.spi);
+        let rekeyed_by_peer = self.crossing.is_some();
+        match notify.notify_type {
+            NotifyType::INVALID_KE_PAYLOAD if self.repetitions < MOST_REPETITIONS => {
+                // §1.3: repeated in a new exchange with the group that the peer wants, if we have it too.
+                let group = <[u8; 2]>::try_from(notify.data.as_slice())
+                    .ok()
+                    .map(|octets| KeMethod(u16::from_be_bytes(octets)));
+                let group = group.and_then(Group::from_method).filter(|group| {
+                    self.config
+                        .esp_proposals
+                        .iter()
+                        .any(|proposal| proposal.groups.contains(group))
+                });
+                let again = group.and_then(|group| {
+                    Self::begin(
+                        shared,
+                        Arc::clone(&self.config),
+                        self.rekeys,
+                        Some(group),
+                        self.repetitions + 1,
+                        sa,
+                    )
+                });
+                match again {
+                    Some((exchange, request)) => Next::Send(exchange, request),
+                    None => Next::Later(self.again(), CHILD_RETRY),
+                }
+            }
+            // The peer's rekey of the same pair was faster, or the pair is on its way out.
+            _ if rekeyed_by_peer => Next::Done,
+            // §2.25: "If a peer receives a CHILD_SA_NOT_FOUND ... it SHOULD silently delete the Child SA".
+            NotifyType::CHILD_SA_NOT_FOUND if self.rekeys.is_some() => {
+                if let Some(id) = self.rekeys {
+                    sa.end_child(shared, id, "the peer does not know it any more");
+                }
+                Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
+            }
+            NotifyType::TEMPORARY_FAILURE => Next::Later(self.again(), TEMPORARY_WAIT),
+            // Checklist I9: the peer takes one pair at a time: without a second, the first has to go before.
+            NotifyType::NO_ADDITIONAL_SAS if self.rekeys.is_some() => {
+                if let Some(id) = self.rekeys {
+                    sa.jobs.add(shared.now.instant, Job::DeleteChild(id));
+                }
+                Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
+            }
+            other => {
+                tell_child_refused(sa, shared, &self.config, other);
+                Next::Later(self.again(), CHILD_RETRY)
+            }
+        }
+    }
+
+    /// The job that tries it again.
+    fn again(&self) -> Job {
+        match self.rekeys {
+            Some(id) => Job::RekeyChild(id),
+            None => Job::CreateChild(Arc::clone(&self.config.name)),
+        }
+    }
+}
+
+/// TSi and TSr of our offer; the proposals are filled in by the caller.
+pub fn offer_selectors(config: &connection::Child) -> ChildPayloads {
+    ChildPayloads {
+        sa: SecurityAssociation::default(),
+        ts_i: config.local_ts.clone(),
+        ts_r: config.remote_ts.clone(),
+        transport_mode: false,
+        no_tfc_padding: false,
+        non_first_fragments: false,
+        additional_ts_possible: false,
+    }
+}
+
+/// §2.9: the answer may be narrower than the offer, never wider.
+pub fn check_selectors(config: &connection::Child, answer: &ChildPayloads) -> Result<(), IkeError> {
+    let within = |narrowed: &[TrafficSelector], offered: &[TrafficSelector]| {
+        !narrowed.is_empty() && is_subset(narrowed, offered)
+    };
+    if within(&answer.ts_i, &config.local_ts) && within(&answer.ts_r, &config.remote_ts) {
+        return Ok(());
+    }
+    Err(IkeError::TsUnacceptable {
+        offered_remote: answer.ts_r.clone(),
+        offered_local: answer.ts_i.clone(),
+        wanted: vec![config.name.to_string()],
+    })
+}

@@ -1,0 +1,69 @@
+//! Deleting SAs (RFC 7296 §1.4.1).
+
+use super::{Exchange, Next, Request};
+use crate::ike::child::ChildState;
+use crate::ike::sa::{IkeSa, Stage};
+use crate::ike::shared::Shared;
+use crate::policy::sad::ChildSaId;
+use crate::wire::message::{self, Informational};
+use crate::wire::{Delete, ProtocolId};
+
+/// What was asked to be deleted.
+pub enum DeleteExchange {
+    /// The IKE SA.
+    Ike,
+    /// A Child SA pair.
+    Child(ChildSaId),
+    /// An SPI of ours that never became a pair.
+    Stillborn,
+}
+
+impl DeleteExchange {
+    /// §1.4.1: "Deleting an IKE SA implicitly closes any remaining Child SAs negotiated under it."
+    pub fn ike(sa: &mut IkeSa) -> (Exchange, Request) {
+        sa.stage = Stage::Closing;
+        (Exchange::Delete(Self::Ike), request(Delete::Ike))
+    }
+
+    /// §1.4.1: the Delete payload lists "the SPIs ... the sending endpoint would expect in the headers of inbound packets".
+    pub fn child(sa: &mut IkeSa, id: ChildSaId) -> Option<(Exchange, Request)> {
+        let child = sa.child_mut(id)?;
+        child.state = ChildState::Deleting;
+        let spis = vec![child.entry.inbound.spi];
+        Some((
+            Exchange::Delete(Self::Child(id)),
+            request(Delete::Children {
+                protocol: ProtocolId::ESP,
+                spis,
+            }),
+        ))
+    }
+
+    /// See [`super::super::jobs::Job::DeleteStillborn`].
+    pub fn stillborn(spi: u32) -> (Exchange, Request) {
+        let delete = Delete::Children {
+            protocol: ProtocolId::ESP,
+            spis: vec![spi],
+        };
+        (Exchange::Delete(Self::Stillborn), request(delete))
+    }
+
+    /// Answered: the other half is closed too, whatever the answer says.
+    pub fn on_reply(self, sa: &mut IkeSa, shared: &mut Shared) -> Next {
+        match self {
+            Self::Ike => Next::Close("we deleted it".to_owned()),
+            Self::Child(id) => {
+                sa.end_child(shared, id, "we deleted it");
+                Next::Done
+            }
+            Self::Stillborn => Next::Done,
+        }
+    }
+}
+
+fn request(delete: Delete) -> Request {
+    Request(message::Request::Informational(Informational {
+        deletes: vec![delete],
+        ..Informational::default()
+    }))
+}

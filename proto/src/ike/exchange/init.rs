@@ -1,0 +1,218 @@
+//! IKE_SA_INIT as initiator (RFC 7296 §1.2, §2.6, §2.7).
+
+use super::auth::AuthExchange;
+use super::{Exchange, Next, Request};
+use crate::crypto::Group;
+use crate::ike::error::IkeError;
+use crate::ike::kex::KeyExchanges;
+use crate::ike::keys::{Binding, IkeKeys};
+use crate::ike::nat;
+use crate::ike::sa::IkeSa;
+use crate::ike::shared::Shared;
+use crate::policy::connection::{Connection, LocalCredential, RemoteCredential};
+use crate::policy::proposal::IkeProposal;
+use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
+use crate::wire::{HashAlgorithm, Header, IkeSpi, KeMethod, KeyExchange, Nonce};
+use std::sync::Arc;
+
+/// Repetitions with a cookie or another group before the peer is taken for broken (RFC 7296 §2.6.1: both orders converge
+/// within three).
+const MOST_REPETITIONS: u32 = 6;
+
+/// What IKE_SA_INIT needs.
+pub struct InitExchange {
+    connection: Arc<Connection>,
+    kex: KeyExchanges,
+    nonce: Nonce,
+    cookie: Option<Vec<u8>>,
+    repetitions: u32,
+    /// An unauthenticated refusal was told already.
+    told: bool,
+}
+
+/// What both sides announce.
+pub fn capabilities(connection: &Connection) -> Capabilities {
+    // RFC 7427 §4: announced if a signature may be accepted; Ed25519 goes by Identity (RFC 8420 §2).
+    let signs = matches!(connection.remote.credential, RemoteCredential::RawKeys(_))
+        || matches!(connection.local.credential, LocalCredential::RawKey(_));
+    Capabilities {
+        fragmentation: connection.fragmentation,
+        signature_hashes: signs.then(|| vec![HashAlgorithm::IDENTITY]),
+        intermediate: false,
+        childless: false,
+    }
+}
+
+impl InitExchange {
+    /// The first request of a new SA.
+    pub fn begin(sa: &IkeSa, shared: &mut Shared, connection: &Arc<Connection>) -> Option<(Exchange, Request)> {
+        let group = *connection.ike_proposals.first()?.groups.first()?;
+        let kex = KeyExchanges::start(shared.provider, group, &mut shared.rng)?;
+        let nonce = shared.nonce();
+        let connection = Arc::clone(connection);
+        let exchange = Self {
+            connection,
+            kex,
+            nonce,
+            cookie: None,
+            repetitions: 0,
+            told: false,
+        };
+        let request = exchange.request(sa);
+        Some((Exchange::Init(Box::new(exchange)), request))
+    }
+
+    /// §2.6: repeated with a cookie or another group, "all of the other payloads ... unchanged".
+    fn request(&self, sa: &IkeSa) -> Request {
+        let connection = &self.connection;
+        let source = if connection.force_udp_encapsulation {
+            nat::pretended(sa.spi_i, IkeSpi::ZERO)
+        } else {
+            nat::digest(sa.spi_i, IkeSpi::ZERO, sa.path.local)
+        };
+        Request(message::Request::IkeSaInit(Box::new(IkeSaInitRequest {
+            cookie: self.cookie.clone(),
+            sa: IkeProposal::to_wire(&connection.ike_proposals, &[]),
+            ke: KeyExchange {
+                method: self.kex.group().method(),
+                data: self.kex.public().to_vec(),
+            },
+            nonce: self.nonce.clone(),
+            nat_source: vec![source],
+            nat_destination: vec![nat::digest(sa.spi_i, IkeSpi::ZERO, sa.path.remote)],
+            capabilities: capabilities(connection),
+            vendor_ids: vec![],
+            other: vec![],
+        })))
+    }
+
+    /// An answer, unauthenticated. What only says no is noted, and the wait goes on.
+    pub fn on_reply(
+        mut self: Box<Self>,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        header: &Header,
+        datagram: &[u8],
+        reply: IkeSaInitReply,
+    ) -> Next {
+        match reply {
+            IkeSaInitReply::Accepted(response) => self.accepted(sa, shared, header, datagram, *response),
+            // §2.6: "SHOULD retry ... including the cookie as the first payload".
+            IkeSaInitReply::Cookie(cookie) if self.cookie.as_ref() != Some(&cookie) => {
+                self.cookie = Some(cookie);
+                self.repeat(sa, shared)
+            }
+            IkeSaInitReply::InvalidKe(method) => {
+                // Checklist D8: a group we did not propose, or the one we used, can't be meant.
+                let group = Group::from_method(method).filter(|group| {
+                    *group != self.kex.group() && self.connection.ike_proposals.iter().any(|p| p.groups.contains(group))
+                });
+                let kex = group.and_then(|group| KeyExchanges::start(shared.provider, group, &mut shared.rng));
+                let Some(kex) = kex else {
+                    return self.refused(sa, shared, &format!("the peer wants key exchange {method}"));
+                };
+                self.kex = kex;
+                self.repeat(sa, shared)
+            }
+            IkeSaInitReply::Cookie(_) => Next::KeepWaiting(Exchange::Init(self)),
+            IkeSaInitReply::Refused(notify) => {
+                let text = format!("the peer answers {}", notify.notify_type);
+                self.refused(sa, shared, &text)
+            }
+        }
+    }
+
+    /// All IKE_SA_INIT requests of an SA have message ID 0 (§2.2).
+    fn repeat(mut self: Box<Self>, sa: &mut IkeSa, shared: &mut Shared) -> Next {
+        self.repetitions += 1;
+        if self.repetitions > MOST_REPETITIONS {
+            return self.refused(
+                sa,
+                shared,
+                "the peer asks again and again for a cookie or another group",
+            );
+        }
+        sa.outgoing = crate::ike::window::Outgoing::new(0);
+        let request = self.request(sa);
+        let _ = shared;
+        Next::Send(Exchange::Init(self), request)
+    }
+
+    /// §2.21.1: an unprotected error may be forged: "the recipient ... SHOULD NOT act ... immediately".
+    fn refused(mut self: Box<Self>, sa: &IkeSa, shared: &mut Shared, what: &str) -> Next {
+        if !std::mem::replace(&mut self.told, true) {
+            let wanted = self.connection.ike_proposals.iter().map(ToString::to_string).collect();
+            let verdict = format!("{what} to IKE_SA_INIT (unauthenticated, so we go on waiting for another answer)");
+            let hint = "compare the IKE proposals of both ends, and whether the peer has a connection for our address";
+            sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
+        }
+        Next::KeepWaiting(Exchange::Init(self))
+    }
+
+    fn accepted(
+        mut self: Box<Self>,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        header: &Header,
+        datagram: &[u8],
+        response: IkeSaInitResponse,
+    ) -> Next {
+        if header.spi_r == IkeSpi::ZERO {
+            return Next::KeepWaiting(Exchange::Init(self));
+        }
+        // §3.3.6: the answer must be a subset of the offer. It is not authenticated yet: another may follow.
+        let chosen = match IkeProposal::verify_answer(&self.connection.ike_proposals, &response.sa, 0) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                let error = IkeError::NoProposal(error);
+                if !std::mem::replace(&mut self.told, true) {
+                    sa.tell_error(shared, "the peer chose what was not offered", &error);
+                }
+                return Next::KeepWaiting(Exchange::Init(self));
+            }
+        };
+        let group = self.kex.group();
+        if chosen.suite.group != group || response.ke.method != group.method() || response.ke.method == KeMethod::NONE {
+            return self.refused(sa, shared, "the peer answers with a key exchange of another group");
+        }
+        let secret = match self.kex.finish(&response.ke.data) {
+            Ok(secret) => secret,
+            Err(error) => return self.refused(sa, shared, &format!("the peer's public value is wrong: {error}")),
+        };
+        sa.spi_r = header.spi_r;
+        sa.suite = Some(chosen.suite);
+        sa.init.response = datagram.to_vec();
+        sa.init.nonce_i.clone_from(&self.nonce.0);
+        sa.init.nonce_r.clone_from(&response.nonce.0);
+        sa.peer_fragments = response.capabilities.fragmentation;
+        sa.peer_hashes.clone_from(&response.capabilities.signature_hashes);
+        sa.nat = nat::detect(
+            sa.spi_i,
+            sa.spi_r,
+            sa.path.remote,
+            sa.path.local,
+            &response.nat_source,
+            &response.nat_destination,
+        );
+        let binding = Binding {
+            ni: &self.nonce.0,
+            nr: &response.nonce.0,
+            spi_i: sa.spi_i,
+            spi_r: sa.spi_r,
+        };
+        let keys = IkeKeys::derive(shared.provider, chosen.suite, &secret, &binding);
+        if !sa.set_keys(shared, keys) {
+            return Next::Close("an algorithm is not available".to_owned());
+        }
+        // §2.23: "the IKE initiator ... MUST ... change to port 4500" behind a NAT, and may at any time; ESP goes in UDP
+        // here, so it always does.
+        let nat_port = shared.config.gateway.nat_port;
+        if sa.nat.detection {
+            sa.path.local.set_port(nat_port);
+            sa.path.remote.set_port(nat_port);
+        }
+        // IKE_SA_INIT is answered; the next request has ID 1.
+        sa.outgoing.answered(0);
+        AuthExchange::begin(sa, shared, self.connection)
+    }
+}

@@ -1,0 +1,111 @@
+//! Our requests: at most one is in flight. Each variant owns exactly what its request needs; an answer consumes it and
+//! says what is next.
+
+mod auth;
+mod create_child;
+mod delete;
+mod init;
+mod liveness;
+
+pub use auth::{AuthExchange, peer_spi};
+pub use create_child::{CreateChildExchange, PeerRekey};
+pub use delete::DeleteExchange;
+pub use init::{InitExchange, capabilities};
+pub use liveness::LivenessExchange;
+
+use super::jobs::Job;
+use super::sa::IkeSa;
+use super::shared::Shared;
+use crate::wire::ExchangeType;
+use crate::wire::message::{self, Response};
+use std::time::Duration;
+
+/// The request in flight.
+pub enum Exchange {
+    /// IKE_SA_INIT (RFC 7296 §1.2).
+    Init(Box<InitExchange>),
+    /// IKE_AUTH (§1.2).
+    Auth(Box<AuthExchange>),
+    /// CREATE_CHILD_SA for a new Child SA, or to rekey one (§1.3.1, §1.3.3).
+    CreateChild(Box<CreateChildExchange>),
+    /// INFORMATIONAL with Delete (§1.4.1).
+    Delete(DeleteExchange),
+    /// INFORMATIONAL, empty (§2.4).
+    Liveness(LivenessExchange),
+}
+
+/// A request to send.
+pub struct Request(pub message::Request);
+
+/// What follows from an answer.
+#[must_use]
+pub enum Next {
+    /// Another request, at once.
+    Send(Exchange, Request),
+    /// Nothing: the next job's turn.
+    Done,
+    /// A job, after a wait (and half as much again at random).
+    Later(Job, Duration),
+    /// The answer proves nothing: go on waiting for another.
+    KeepWaiting(Exchange),
+    /// The IKE SA ends.
+    Close(String),
+}
+
+impl Exchange {
+    /// Begins a job; `None` if there is nothing to do for it (any more).
+    pub fn begin(sa: &mut IkeSa, shared: &mut Shared, job: Job) -> Option<(Self, Request)> {
+        match job {
+            Job::DeleteIke => Some(DeleteExchange::ike(sa)),
+            Job::DeleteChild(id) => DeleteExchange::child(sa, id),
+            Job::DeleteStillborn(spi) => Some(DeleteExchange::stillborn(spi)),
+            Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
+            Job::CreateChild(name) => CreateChildExchange::create(sa, shared, &name),
+            Job::Liveness => Some(LivenessExchange::begin()),
+        }
+    }
+
+    /// The exchange type on the wire.
+    pub const fn exchange_type(&self) -> ExchangeType {
+        match self {
+            Self::Init(_) => ExchangeType::IKE_SA_INIT,
+            Self::Auth(_) => ExchangeType::IKE_AUTH,
+            Self::CreateChild(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::Delete(_) | Self::Liveness(_) => ExchangeType::INFORMATIONAL,
+        }
+    }
+
+    /// For people: what stands unanswered.
+    pub const fn what(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "IKE_SA_INIT",
+            Self::Auth(_) => "IKE_AUTH",
+            Self::CreateChild(_) => "CREATE_CHILD_SA",
+            Self::Delete(_) => "Delete",
+            Self::Liveness(_) => "liveness check",
+        }
+    }
+
+    /// An authentic answer.
+    pub fn on_response(self, sa: &mut IkeSa, shared: &mut Shared, response: Response) -> Next {
+        match (self, response) {
+            (Self::Auth(exchange), Response::IkeAuth(reply)) => exchange.on_reply(sa, shared, reply),
+            (Self::CreateChild(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
+            (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
+            (Self::Liveness(_), Response::Informational(_)) => Next::Done,
+            (exchange, _) => {
+                exchange.abandon(sa, shared);
+                Next::Close("the peer answered with another exchange".to_owned())
+            }
+        }
+    }
+
+    /// It will not be answered: what it had reserved is given back.
+    pub fn abandon(self, _sa: &mut IkeSa, shared: &mut Shared) {
+        match self {
+            Self::Auth(exchange) => exchange.abandon(shared),
+            Self::CreateChild(exchange) => shared.spis.release(exchange.spi),
+            Self::Init(_) | Self::Delete(_) | Self::Liveness(_) => {}
+        }
+    }
+}

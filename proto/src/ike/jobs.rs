@@ -1,0 +1,54 @@
+//! What an IKE SA means to do: a queue by priority, since only one request is in flight (RFC 7296 §2.3).
+
+use crate::policy::sad::{ChildName, ChildSaId};
+use crate::time::Instant;
+
+/// One intent. The order is the priority: what ends SAs comes first.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Job {
+    /// Delete the IKE SA and all its children.
+    DeleteIke,
+    /// Delete a Child SA pair.
+    DeleteChild(ChildSaId),
+    /// Delete an inbound SPI that was offered and answered, but never became a Child SA here.
+    DeleteStillborn(u32),
+    /// Rekey a Child SA pair.
+    RekeyChild(ChildSaId),
+    /// Make a Child SA for a configured child.
+    CreateChild(ChildName),
+    /// Ask whether the peer is there.
+    Liveness,
+}
+
+/// Jobs and the time from which on each may start.
+#[derive(Clone, Debug, Default)]
+pub struct Jobs {
+    queue: Vec<(Instant, Job)>,
+}
+
+impl Jobs {
+    /// Queues a job unless it is queued already.
+    pub fn add(&mut self, not_before: Instant, job: Job) {
+        if !self.queue.iter().any(|(_, queued)| *queued == job) {
+            self.queue.push((not_before, job));
+        }
+    }
+
+    /// Takes the job of the highest priority among those that may start now.
+    pub fn take(&mut self, now: Instant) -> Option<Job> {
+        let due = self.queue.iter().enumerate().filter(|(_, (at, _))| *at <= now);
+        let (index, _) = due.min_by(|(_, (_, a)), (_, (_, b))| a.cmp(b))?;
+        Some(self.queue.swap_remove(index).1)
+    }
+
+    /// When the next job may start.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.queue.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Drops all jobs that a test picks.
+    pub fn drop_if(&mut self, pick: impl Fn(&Job) -> bool) {
+        self.queue.retain(|(_, job)| !pick(job));
+    }
+}

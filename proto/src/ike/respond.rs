@@ -1,0 +1,384 @@
+//! The peer's requests within an IKE SA: each gets exactly one answer.
+
+use super::auth::{SignedOctets, sign, verify};
+use super::child::{ChildState, Negotiated};
+use super::collision::{ChildActivity, ChildRequest, Verdict, verdict};
+use super::error::IkeError;
+use super::exchange::{Exchange, PeerRekey, peer_spi};
+use super::jobs::Job;
+use super::sa::{IkeSa, Stage};
+use super::shared::Shared;
+use crate::crypto::Secret;
+use crate::policy::connection::{self, Connection};
+use crate::policy::pad;
+use crate::policy::proposal::EspProposal;
+use crate::policy::sad::{ChildSaId, Path};
+use crate::policy::spd;
+use crate::wire::message::{
+    ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
+    IkeAuthResponse, Informational, Response,
+};
+use crate::wire::{Delete, ExchangeType, KeyExchange, Nonce, ProtocolId};
+use std::sync::Arc;
+
+/// An answer, and what becomes of the IKE SA once it has left.
+pub struct Reply {
+    pub response: Response,
+    pub close: Option<String>,
+}
+
+impl Reply {
+    fn stay(response: Response) -> Option<Self> {
+        Some(Self { response, close: None })
+    }
+
+    /// An error in a request of a kind; an INVALID_SYNTAX ends the SA (RFC 7296 §2.21.3).
+    pub fn refuse(exchange: ExchangeType, error: &IkeError) -> Option<Self> {
+        let notify = error.notify();
+        let response = match exchange {
+            ExchangeType::IKE_AUTH => Response::IkeAuth(IkeAuthReply::Refused(notify)),
+            ExchangeType::CREATE_CHILD_SA => Response::CreateChildSa(CreateChildSaReply::Refused(notify)),
+            ExchangeType::INFORMATIONAL => Response::Informational(Informational {
+                notifies: vec![notify],
+                ..Informational::default()
+            }),
+            _ => return None,
+        };
+        // An IKE_AUTH that fails leaves nothing to go on with.
+        let fatal = error.is_fatal() || exchange == ExchangeType::IKE_AUTH;
+        Some(Self {
+            response,
+            close: fatal.then(|| error.to_string()),
+        })
+    }
+}
+
+/// A Child SA made by us as responder, and our answer about it.
+struct Granted {
+    id: ChildSaId,
+    answer: ChildPayloads,
+    ke: Option<KeyExchange>,
+}
+
+impl IkeSa {
+    /// IKE_AUTH as responder (§1.2): who is it, is it really, and the first Child SA.
+    pub fn respond_auth(&mut self, shared: &mut Shared, path: Path, request: IkeAuthRequest) -> Reply {
+        // §2.23: the initiator may have moved to port 4500, or behind a NAT to any.
+        self.path = path;
+        let connection = match self.authenticate_peer(shared, &request) {
+            Ok(connection) => connection,
+            Err(error) => {
+                shared.counters.auth_failed += 1;
+                self.tell_error(shared, "a peer did not authenticate itself", &error);
+                let response = Response::IkeAuth(IkeAuthReply::Refused(error.notify()));
+                return Reply {
+                    response,
+                    close: Some(error.to_string()),
+                };
+            }
+        };
+        self.connection = Some(Arc::clone(&connection));
+        let signed = match &self.keys {
+            Some(keys) => {
+                let (id, hashes) = (&connection.local.id, self.peer_hashes.as_deref());
+                let octets = SignedOctets {
+                    message: &self.init.response,
+                    peer_nonce: &self.init.nonce_i,
+                    id,
+                    initiator: false,
+                };
+                sign(shared.provider, keys, &connection.local.credential, &octets, hashes).map_err(IkeError::Auth)
+            }
+            None => Err(IkeError::Internal("no keys")),
+        };
+        let (auth, certs) = match signed {
+            Ok(signed) => signed,
+            Err(error) => {
+                self.tell_error(shared, "we can't authenticate ourselves", &error);
+                let response = Response::IkeAuth(IkeAuthReply::Refused(error.notify()));
+                return Reply {
+                    response,
+                    close: Some(error.to_string()),
+                };
+            }
+        };
+        self.establish(shared, request.id_i, request.initial_contact);
+        let (ni, nr) = (Nonce(self.init.nonce_i.clone()), Nonce(self.init.nonce_r.clone()));
+        let child = request.child.map(|offer| {
+            let granted = self.grant(shared, &offer, None, None, (&ni, &nr), true);
+            granted.map(|granted| granted.answer).map_err(|error| {
+                // §1.2: the error stands for the Child SA; the IKE SA is up.
+                self.tell_error(shared, "the first Child SA is refused", &error);
+                error.notify()
+            })
+        });
+        let response = IkeAuthResponse {
+            id_r: connection.local.id.clone(),
+            certs,
+            auth,
+            child,
+            configuration: None,
+            initial_contact: false,
+            mobike: false,
+            other: vec![],
+        };
+        Reply {
+            response: Response::IkeAuth(IkeAuthReply::Accepted(Box::new(response))),
+            close: None,
+        }
+    }
+
+    /// The connection by identity, then the proof, then whether its policy allows what was negotiated before it was known.
+    fn authenticate_peer(&self, shared: &Shared, request: &IkeAuthRequest) -> Result<Arc<Connection>, IkeError> {
+        let Stage::HalfOpen(half) = &self.stage else {
+            return Err(IkeError::Internal("not half open"));
+        };
+        let connection = pad::choose(&half.candidates, &request.id_i, request.id_r.as_ref())?;
+        let keys = self.keys.as_ref().ok_or(IkeError::Internal("no keys"))?;
+        let auth = request.auth.as_ref().ok_or_else(|| {
+            IkeError::Auth(super::auth::AuthError::Method {
+                got: "EAP".into(),
+                want: "AUTH".into(),
+            })
+        })?;
+        let octets = SignedOctets {
+            message: &self.init.request,
+            peer_nonce: &self.init.nonce_r,
+            id: &request.id_i,
+            initiator: true,
+        };
+        verify(
+            shared.provider,
+            keys,
+            &connection.remote.credential,
+            &octets,
+            auth,
+            &request.certs,
+        )?;
+        match self.suite {
+            Some(suite) if connection.ike_proposals.iter().any(|proposal| proposal.allows(suite)) => Ok(connection),
+            _ => Err(IkeError::Internal(
+                "the connection does not allow the algorithms that were negotiated",
+            )),
+        }
+    }
+
+    /// CREATE_CHILD_SA (§1.3).
+    pub fn respond_create_child(&mut self, shared: &mut Shared, request: CreateChildSaRequest) -> Option<Reply> {
+        let refuse = |error: &IkeError| Reply::refuse(ExchangeType::CREATE_CHILD_SA, error);
+        // §2.25.2: what would make something new while the IKE SA is being closed has to wait for ever.
+        if matches!(self.stage, Stage::Closing) {
+            return refuse(&IkeError::TemporaryFailure);
+        }
+        let nonce = shared.nonce();
+        let nonces = (&request.nonce, &nonce);
+        let (offer, rekeyed) = match &request.kind {
+            CreateChildSaKind::NewChild(offer) => (offer, None),
+            CreateChildSaKind::RekeyChild { rekeyed, child } => (child, Some(*rekeyed)),
+            // §4: an implementation may refuse what it does not do; the peer then makes a new IKE SA in its own time.
+            CreateChildSaKind::RekeyIke(_) => return refuse(&IkeError::NoAdditionalSas),
+        };
+        let old = match rekeyed.map(|spi| self.rekey_verdict(spi)) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(error)) => return refuse(&error),
+        };
+        match self.grant(shared, offer, request.ke.as_ref(), old, nonces, false) {
+            Ok(Granted { id, answer, ke }) => {
+                // Both rekey the same pair: the nonces decide when our own answer is in.
+                if let (Some(Exchange::CreateChild(ours)), Some(old)) = (&mut self.exchange, old)
+                    && ours.rekeys == Some(old)
+                {
+                    ours.crossing = Some(PeerRekey {
+                        id,
+                        nonces: [request.nonce.0.clone(), nonce.0.clone()],
+                    });
+                }
+                Reply::stay(Response::CreateChildSa(CreateChildSaReply::Child {
+                    child: answer,
+                    nonce,
+                    ke,
+                    other: vec![],
+                }))
+            }
+            Err(error) => {
+                if !matches!(error, IkeError::InvalidKe(_)) {
+                    self.tell_error(shared, "a Child SA is refused", &error);
+                }
+                refuse(&error)
+            }
+        }
+    }
+
+    /// What a request to rekey the pair with this SPI (the peer's inbound) means now.
+    fn rekey_verdict(&self, spi: u32) -> Result<ChildSaId, IkeError> {
+        let child = self.child_by_peer_spi(spi);
+        match (verdict(self.activity(spi), ChildRequest::Rekey), child) {
+            (Verdict::Proceed | Verdict::ProceedCrossing, Some(child)) => Ok(child.id()),
+            (Verdict::TemporaryFailure, _) => Err(IkeError::TemporaryFailure),
+            _ => Err(IkeError::ChildNotFound(spi)),
+        }
+    }
+
+    fn activity(&self, spi: u32) -> ChildActivity {
+        let Some(child) = self.child_by_peer_spi(spi) else {
+            return ChildActivity::Unknown;
+        };
+        match child.state {
+            ChildState::Rekeyed => ChildActivity::Rekeyed,
+            ChildState::Deleting | ChildState::Lingering { .. } => ChildActivity::Deleting,
+            ChildState::Installed => match &self.exchange {
+                Some(Exchange::CreateChild(ours)) if ours.rekeys == Some(child.id()) => ChildActivity::Rekeying,
+                _ => ChildActivity::Idle,
+            },
+        }
+    }
+
+    /// Chooses, derives and installs a Child SA for the peer's offer.
+    fn grant(
+        &mut self,
+        shared: &mut Shared,
+        offer: &ChildPayloads,
+        ke: Option<&KeyExchange>,
+        rekeys: Option<ChildSaId>,
+        (ni, nr): (&Nonce, &Nonce),
+        in_auth: bool,
+    ) -> Result<Granted, IkeError> {
+        let connection = self.connection.clone().ok_or(IkeError::Internal("no connection"))?;
+        let old = rekeys.and_then(|id| self.child(id));
+        let only = old.map(|child| Arc::clone(&child.config));
+        let in_use = old.map(|child| (child.entry.local_ts.clone(), child.entry.remote_ts.clone()));
+        let choice = spd::choose_child(&connection, only.as_deref(), &offer.ts_r, &offer.ts_i);
+        let spd::Choice {
+            child: config,
+            local_ts,
+            remote_ts,
+        } = choice.ok_or_else(|| IkeError::TsUnacceptable {
+            offered_remote: offer.ts_i.clone(),
+            offered_local: offer.ts_r.clone(),
+            wanted: spd::in_words(&connection),
+        })?;
+        // §2.9.2: a rekey does not narrow below what is in use.
+        let (local_ts, remote_ts) = in_use
+            .filter(|(local, remote)| {
+                crate::policy::selector::is_subset(local, &offer.ts_r)
+                    && crate::policy::selector::is_subset(remote, &offer.ts_i)
+            })
+            .unwrap_or((local_ts, remote_ts));
+        let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));
+        // §1.2: IKE_AUTH has no KE payload, so no group either; CREATE_CHILD_SA has what the proposals say.
+        let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;
+        let spi_out = peer_spi(&chosen.peer_spi)?;
+        let (ke_answer, secret) = respond_key_exchange(shared, chosen.suite.group, ke)?;
+        let keys = self
+            .keys
+            .as_ref()
+            .and_then(|keys| keys.child(shared.provider, &chosen.suite, secret.as_ref(), &ni.0, &nr.0));
+        let keys = keys.ok_or(IkeError::Internal("an algorithm is not available"))?;
+        let spi_in = shared.esp_spi().ok_or(IkeError::Internal("all SPIs are in use"))?;
+        let mut proposal = chosen.answer;
+        proposal.spi = spi_in.to_be_bytes().to_vec();
+        let answer = ChildPayloads {
+            sa: crate::wire::SecurityAssociation {
+                proposals: vec![proposal],
+            },
+            ts_i: remote_ts.clone(),
+            ts_r: local_ts.clone(),
+            transport_mode: false,
+            no_tfc_padding: false,
+            non_first_fragments: false,
+            additional_ts_possible: false,
+        };
+        let config: Arc<connection::Child> = config;
+        let new = Negotiated {
+            config,
+            suite: chosen.suite,
+            spi_in,
+            spi_out,
+            local_ts,
+            remote_ts,
+            keys,
+            we_requested: false,
+            rekeys,
+        };
+        let id = self.install(shared, new);
+        Ok(Granted {
+            id,
+            answer,
+            ke: ke_answer,
+        })
+    }
+
+    /// INFORMATIONAL (§1.4): always answered.
+    pub fn respond_informational(&mut self, shared: &mut Shared, request: &Informational) -> Reply {
+        if request.deletes.contains(&Delete::Ike) {
+            // §1.4.1: "an empty INFORMATIONAL response"; the children go with it.
+            let response = Response::Informational(Informational::default());
+            return Reply {
+                response,
+                close: Some("the peer deleted it".to_owned()),
+            };
+        }
+        let mut spis = Vec::new();
+        for delete in &request.deletes {
+            let Delete::Children {
+                protocol: ProtocolId::ESP,
+                spis: theirs,
+            } = delete
+            else {
+                continue;
+            };
+            for spi in theirs {
+                match (
+                    verdict(self.activity(*spi), ChildRequest::Delete),
+                    self.child_by_peer_spi(*spi).map(|c| c.id()),
+                ) {
+                    (Verdict::Proceed, Some(id)) => {
+                        // §1.4.1: the answer names "the paired SA": our inbound SPI.
+                        spis.extend(self.child(id).map(|child| child.entry.inbound.spi));
+                        self.jobs
+                            .drop_if(|job| matches!(job, Job::DeleteChild(x) | Job::RekeyChild(x) if *x == id));
+                        self.end_child(shared, id, "the peer deleted it");
+                    }
+                    // Crossing deletes: our own answer closes it.
+                    _ => shared.counters.unexpected += 1,
+                }
+            }
+        }
+        let deletes = if spis.is_empty() {
+            vec![]
+        } else {
+            vec![Delete::Children {
+                protocol: ProtocolId::ESP,
+                spis,
+            }]
+        };
+        let response = Response::Informational(Informational {
+            deletes,
+            ..Informational::default()
+        });
+        Reply { response, close: None }
+    }
+}
+
+/// The responder's half of a key exchange, if the suite has one.
+fn respond_key_exchange(
+    shared: &mut Shared,
+    group: Option<crate::crypto::Group>,
+    ke: Option<&KeyExchange>,
+) -> Result<(Option<KeyExchange>, Option<Secret>), IkeError> {
+    let Some(group) = group else { return Ok((None, None)) };
+    // §1.3: a KE of another group than the one chosen is answered with INVALID_KE_PAYLOAD.
+    let ke = ke
+        .filter(|ke| ke.method == group.method())
+        .ok_or(IkeError::InvalidKe(group))?;
+    let method = (shared.provider.key_exchange)(group).ok_or(IkeError::Internal("the group is not available"))?;
+    let (data, secret) = method.respond(&ke.data, &mut shared.rng)?;
+    Ok((
+        Some(KeyExchange {
+            method: group.method(),
+            data,
+        }),
+        Some(secret),
+    ))
+}

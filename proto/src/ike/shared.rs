@@ -1,0 +1,175 @@
+//! What all IKE SAs of an endpoint share while one of them works: clock, randomness, SPIs, and the way out.
+
+use super::event::{Counters, Event, Failure, Transmit};
+use crate::crypto::Provider;
+use crate::policy::connection::Config;
+use crate::policy::sad::{ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::spi::SpiAllocator;
+use crate::time::{Instant, Now};
+use crate::wire::{Header, Identification, IkeSpi, Payload, summarize};
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Failures that strangers can cause are told at most this often.
+const STRANGER_FAILURES: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+pub struct Shared {
+    pub now: Now,
+    pub provider: &'static Provider,
+    pub rng: ChaCha20Rng,
+    pub config: Arc<Config>,
+    pub spis: SpiAllocator,
+    pub counters: Counters,
+    pub events: VecDeque<Event>,
+    pub transmits: VecDeque<(Transmit, Vec<u8>)>,
+    /// What concerns other SAs or the connection: carried out by the endpoint when the SA is done.
+    pub effects: Vec<Effect>,
+    next_child: u64,
+    next_owner: u8,
+    last_stranger_failure: Option<Instant>,
+}
+
+/// What one SA's work means for the rest of the endpoint.
+#[derive(Debug)]
+pub enum Effect {
+    /// An SA was authenticated. With `initial_contact`, others with the same peer are gone (RFC 7296 §2.4).
+    Established {
+        spi: IkeSpi,
+        connection: ConnectionName,
+        peer: Identification,
+        initial_contact: bool,
+    },
+    /// An SA is gone; the connection may want another.
+    Down { connection: Option<ConnectionName> },
+}
+
+impl Shared {
+    pub fn new(now: Now, provider: &'static Provider, rng: ChaCha20Rng, config: Arc<Config>) -> Self {
+        Self {
+            now,
+            provider,
+            rng,
+            config,
+            spis: SpiAllocator::default(),
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            effects: Vec::new(),
+            next_child: 1,
+            next_owner: 0,
+            last_stranger_failure: None,
+        }
+    }
+
+    /// A fresh IKE SPI, not zero.
+    pub fn ike_spi(&mut self) -> IkeSpi {
+        loop {
+            let spi = IkeSpi(self.rng.next_u64().to_be_bytes());
+            if spi != IkeSpi::ZERO {
+                return spi;
+            }
+        }
+    }
+
+    /// A nonce: at least half the key size of any PRF we have, and 128 bits (RFC 7296 §2.10).
+    pub fn nonce(&mut self) -> crate::wire::Nonce {
+        let mut nonce = vec![0; 32];
+        self.rng.fill_bytes(&mut nonce);
+        crate::wire::Nonce(nonce)
+    }
+
+    pub fn random_octets(&mut self) -> [u8; 32] {
+        let mut octets = [0; 32];
+        self.rng.fill_bytes(&mut octets);
+        octets
+    }
+
+    /// An identity for a Child SA pair, never used before.
+    pub fn child_id(&mut self) -> ChildSaId {
+        self.next_child += 1;
+        ChildSaId(self.next_child - 1)
+    }
+
+    /// A fresh inbound ESP SPI; the workers take turns as owners.
+    pub fn esp_spi(&mut self) -> Option<u32> {
+        let owner = self.next_owner;
+        self.next_owner = (self.next_owner + 1) % self.config.gateway.workers.max(1);
+        self.spis.allocate(owner, &mut self.rng)
+    }
+
+    /// Up to `most`, at random: jitter.
+    pub fn jitter(&mut self, most: Duration) -> Duration {
+        most * (self.rng.next_u32() % 1001) / 1000
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub fn sad(&mut self, update: SadUpdate) {
+        self.events.push_back(Event::Sad(update));
+    }
+
+    pub fn failed(&mut self, failure: Failure) {
+        self.events.push_back(Event::Failed(failure));
+    }
+
+    /// A failure that an unauthenticated message brought about: told, but not more often than a log can bear.
+    pub fn failed_by_stranger(&mut self, failure: Failure) {
+        let now = self.now.instant;
+        if self
+            .last_stranger_failure
+            .is_none_or(|last| now.saturating_since(last) >= STRANGER_FAILURES)
+        {
+            self.last_stranger_failure = Some(now);
+            self.failed(failure);
+        }
+    }
+
+    /// Datagrams for the peer.
+    pub fn transmit(&mut self, path: Path, datagrams: &[Vec<u8>]) {
+        for datagram in datagrams {
+            self.counters.sent += 1;
+            let transmit = Transmit {
+                path,
+                len: datagram.len(),
+                keepalive: false,
+            };
+            self.transmits.push_back((transmit, datagram.clone()));
+        }
+    }
+
+    /// One octet 0xff (RFC 3948 §2.3).
+    pub fn keepalive(&mut self, path: Path) {
+        self.transmits.push_back((
+            Transmit {
+                path,
+                len: 1,
+                keepalive: true,
+            },
+            vec![0xff],
+        ));
+    }
+
+    /// A line about a message, for DEBUG.
+    pub fn log_message(
+        &mut self,
+        connection: Option<ConnectionName>,
+        received: bool,
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+    ) {
+        let line = summarize(header, payloads);
+        self.event(Event::Message {
+            connection,
+            received,
+            path,
+            line,
+        });
+    }
+}
