@@ -111,7 +111,8 @@ impl Child {
 impl IkeSa {
     /// Installs a pair. Inbound is open before the peer is told; outbound is used at once, or, if the peer rekeys, when the
     /// peer is known to have the new pair (RFC 7296 §2.8).
-    pub fn install(&mut self, shared: &mut Shared, new: Negotiated) -> ChildSaId {
+    /// Without `activate` (a redundant pair, about to be deleted) outbound is never used.
+    pub fn install(&mut self, shared: &mut Shared, new: Negotiated, activate: bool) -> ChildSaId {
         let id = shared.child_id();
         let Negotiated {
             config,
@@ -152,7 +153,7 @@ impl IkeSa {
         });
         shared.sad(SadUpdate::InstallInbound(Arc::clone(&entry)));
         let wait_for_peer = rekeys.is_some() && !we_requested;
-        if !wait_for_peer {
+        if activate && !wait_for_peer {
             shared.sad(SadUpdate::ActivateOutbound { id, replaces: rekeys });
         }
         let now = shared.now.instant;

@@ -301,7 +301,7 @@ impl IkeSa {
             we_requested: false,
             rekeys,
         };
-        let id = self.install(shared, new);
+        let id = self.install(shared, new, true);
         Ok(Granted {
             id,
             answer,

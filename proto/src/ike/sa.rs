@@ -15,7 +15,7 @@ use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeSuite;
-use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ConnectionName, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::message::{Request as WireRequest, Response};
 use crate::wire::{
@@ -494,17 +494,6 @@ impl IkeSa {
             peer,
             initial_contact,
         });
-    }
-
-    /// Outbound moves to a pair, whatever it waited for.
-    pub fn activate(&mut self, shared: &mut Shared, id: ChildSaId, replaces: ChildSaId) {
-        if let Some(child) = self.child_mut(id) {
-            child.replaces = None;
-            shared.sad(SadUpdate::ActivateOutbound {
-                id,
-                replaces: Some(replaces),
-            });
-        }
     }
 
     /// Ends the SA with all its children. What the peer has to be told was told before.

@@ -217,6 +217,7 @@ fn accept(
             we_requested: true,
             rekeys: None,
         },
+        true,
     );
     Ok(())
 }

@@ -150,8 +150,13 @@ impl CreateChildExchange {
     ) -> Next {
         match self.negotiated(sa, shared, answer, nonce, ke) {
             Ok(new) => {
-                let id = sa.install(shared, new);
-                self.settle(sa, shared, id, nonce);
+                // §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
+                let redundant = self.crossing.as_ref().is_some_and(|theirs| {
+                    let [ni, nr] = &theirs.nonces;
+                    ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr])
+                });
+                let id = sa.install(shared, new, !redundant);
+                self.settle(sa, shared, id, redundant);
                 Next::Done
             }
             Err(error) => {
@@ -218,28 +223,26 @@ impl CreateChildExchange {
     }
 
     /// The new pair is there: who deletes which (§2.8, §2.8.1).
-    fn settle(self, sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId, nonce: &Nonce) {
+    fn settle(self, sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId, redundant: bool) {
         let Some(old) = self.rekeys else { return };
         let now = shared.now.instant;
-        if let Some(theirs) = self.crossing.filter(|theirs| sa.child(theirs.id).is_some()) {
-            let [ni, nr] = &theirs.nonces;
-            if ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr]) {
-                // Ours goes; the peer's stays, and the peer deletes the old one.
-                if let Some(child) = sa.child_mut(id) {
-                    child.state = ChildState::Rekeyed;
-                }
-                sa.activate(shared, theirs.id, id);
-                sa.jobs.add(now, Job::DeleteChild(id));
-                return;
-            }
-            // The peer deletes its own.
-            if let Some(child) = sa.child_mut(theirs.id) {
+        if redundant {
+            // Ours goes; the peer's stays, and the peer deletes the old one.
+            if let Some(child) = sa.child_mut(id) {
                 child.state = ChildState::Rekeyed;
-                child.replaces = None;
+            }
+            sa.jobs.add(now, Job::DeleteChild(id));
+            return;
+        }
+        // The peer deletes its own; it is not moved over to.
+        if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id)) {
+            child.replaces = None;
+            if child.state == ChildState::Installed {
+                child.state = ChildState::Rekeyed;
             }
         }
         // §2.8: "the initiator of the rekey ... deletes the old SA".
-        if let Some(child) = sa.child_mut(old) {
+        if let Some(child) = sa.child_mut(old).filter(|child| child.state == ChildState::Installed) {
             child.state = ChildState::Rekeyed;
             sa.jobs.add(now, Job::DeleteChild(old));
         }
