@@ -58,7 +58,9 @@ impl Attempts {
         configuration: &Configuration,
         wait: Duration,
     ) {
-        let (Some(sender), Some(connection)) = (self.sender.clone(), configuration.ike.connections.get(name)) else { return };
+        let (Some(sender), Some(connection)) = (self.sender.clone(), configuration.ike.connections.get(name)) else {
+            return;
+        };
         if tunnel.remote_hosts.is_empty() {
             return;
         }
@@ -76,7 +78,15 @@ impl Attempts {
             tokio::time::sleep(wait).await;
             let target = resolve::target(&hosts, &locals, local_port, remote_port, turn).await;
             // The receiver lives as long as the loop; after that nobody wants the answer.
-            drop(sender.send(Resolved { connection, child, target }).await);
+            drop(
+                sender
+                    .send(Resolved {
+                        connection,
+                        child,
+                        target,
+                    })
+                    .await,
+            );
         }));
     }
 
@@ -101,7 +111,10 @@ impl Attempts {
     pub fn due_in(&self, name: &ConnectionName) -> Option<Duration> {
         let attempt = self.by_connection.get(name)?;
         let running = attempt.task.as_ref().is_some_and(|task| !task.is_finished());
-        attempt.due.filter(|_| running).map(|due| due.saturating_duration_since(tokio::time::Instant::now()))
+        attempt
+            .due
+            .filter(|_| running)
+            .map(|due| due.saturating_duration_since(tokio::time::Instant::now()))
     }
 
     /// Forgets a connection's waiting attempt.

@@ -34,7 +34,7 @@ impl Clock {
 
     /// A protocol time as one that tokio can sleep to.
     #[must_use]
-    pub fn to_tokio(&self, instant: Instant) -> tokio::time::Instant {
+    pub fn to_tokio(self, instant: Instant) -> tokio::time::Instant {
         // An hour is far enough for a timer; the loop asks again.
         let ahead = instant
             .saturating_since(self.now().instant)

@@ -43,7 +43,7 @@ pub struct Daemon {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// The last failure, until the connection is up again.
-    pub failure: Option<landbridge_proto::ike::Failure>,
+    pub failure: Option<(Instant, landbridge_proto::ike::Failure)>,
     /// The MTU its interface has.
     pub mtu: u16,
 }
@@ -57,9 +57,16 @@ impl Daemon {
         let clock = Clock::start();
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
-        let options = DataOptions { workers, nat_port: configuration.gateway.nat_port };
+        let options = DataOptions {
+            workers,
+            nat_port: configuration.gateway.nat_port,
+        };
         // A full queue loses a report, and the next one tells the same again.
-        let report = Box::new(move |report| drop(report_sender.try_send(report)));
+        let report = Box::new(move |report| {
+            if report_sender.try_send(report).is_err() {
+                tracing::trace!("report queue is full");
+            }
+        });
         let (data, group) = DataPlane::start(&options, report).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
@@ -73,7 +80,10 @@ impl Daemon {
         let mut seed = [0; 32];
         if let Err(error) = getrandom::fill(&mut seed) {
             data.stop();
-            return Err(RunError::Start { what: "the system's random numbers", cause: std::io::Error::other(error) });
+            return Err(RunError::Start {
+                what: "the system's random numbers",
+                cause: std::io::Error::other(error),
+            });
         }
         let endpoint = Endpoint::new(clock.now(), seed, Arc::clone(&configuration.ike));
         zeroize::Zeroize::zeroize(&mut seed);
@@ -110,7 +120,11 @@ impl Daemon {
     ///
     /// # Errors
     /// [`RunError`] if a signal handler or the control socket can't be had.
-    pub async fn run(mut self, mut reports: mpsc::Receiver<SadReport>, mut server: ControlServer) -> Result<(), RunError> {
+    pub async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<SadReport>,
+        mut server: ControlServer,
+    ) -> Result<(), RunError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(RunError::start("signals"))?;
@@ -120,11 +134,16 @@ impl Daemon {
         self.attempts.set_sender(resolved_sender);
         for (name, tunnel) in self.configuration.tunnels.clone() {
             if tunnel.start {
-                self.attempts.connect(&name, &tunnel, &self.configuration, Duration::ZERO);
+                self.attempts
+                    .connect(&name, &tunnel, &self.configuration, Duration::ZERO);
             }
         }
         self.notify(&[sd_notify::NotifyState::Ready]);
-        self.log(Level::Info, None, &format!("serving {} connections", self.configuration.tunnels.len()));
+        self.log(
+            Level::Info,
+            None,
+            &format!("serving {} connections", self.configuration.tunnels.len()),
+        );
         let mut stop_at = None;
         while !self.stopped {
             self.drain().await;
@@ -200,17 +219,36 @@ impl Daemon {
                 self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
                 self.adapt_mtu(&up.connection, &up.path).await;
             }
-            Event::IkeDown { connection, spi_i, spi_r, reason } => {
-                self.log(Level::Info, Some(&connection), &format!("IKE SA {spi_i}-{spi_r} is down: {reason}"));
+            Event::IkeDown {
+                connection,
+                spi_i,
+                spi_r,
+                reason,
+            } => {
+                self.log(
+                    Level::Info,
+                    Some(&connection),
+                    &format!("IKE SA {spi_i}-{spi_r} is down: {reason}"),
+                );
             }
             Event::ChildUp(up) => self.log(Level::Info, Some(&up.connection), &describe::child_up(&up)),
-            Event::ChildDown { connection, child, reason, .. } => {
-                self.log(Level::Info, Some(&connection), &format!("Child SA {child} is down: {reason}"));
+            Event::ChildDown {
+                connection,
+                child,
+                reason,
+                ..
+            } => {
+                self.log(
+                    Level::Info,
+                    Some(&connection),
+                    &format!("Child SA {child} is down: {reason}"),
+                );
             }
             Event::Failed(failure) => {
                 self.log(Level::Warn, failure.connection.as_deref(), &describe::failure(&failure));
                 if let Some(connection) = failure.connection.clone() {
-                    self.known.entry(connection).or_default().failure = Some(failure);
+                    let at = self.clock.now().instant;
+                    self.known.entry(connection).or_default().failure = Some((at, failure));
                 }
             }
             Event::NeedTarget { connection, at } => {
@@ -219,9 +257,18 @@ impl Daemon {
                     self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
                 }
             }
-            Event::Message { connection, received, path, line } => {
+            Event::Message {
+                connection,
+                received,
+                path,
+                line,
+            } => {
                 let arrow = if received { "<-" } else { "->" };
-                self.log(Level::Debug, connection.as_deref(), &format!("{arrow} {} {line}", path.remote));
+                self.log(
+                    Level::Debug,
+                    connection.as_deref(),
+                    &format!("{arrow} {} {line}", path.remote),
+                );
             }
             Event::ShutdownComplete => self.stopped = true,
         }
@@ -229,11 +276,21 @@ impl Daemon {
 
     /// A name was resolved (or not): make the attempt, or try again later.
     fn connect(&mut self, resolved: Resolved) {
-        let Resolved { connection, child, target } = resolved;
-        let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else { return };
+        let Resolved {
+            connection,
+            child,
+            target,
+        } = resolved;
+        let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else {
+            return;
+        };
         match target {
             Ok(target) => {
-                let command = Command::Up { connection: Arc::clone(&connection), child, target };
+                let command = Command::Up {
+                    connection: Arc::clone(&connection),
+                    child,
+                    target,
+                };
                 if let Err(error) = self.endpoint.handle_command(self.clock.now(), command) {
                     self.log(Level::Warn, Some(&connection), &error.to_string());
                 }
@@ -241,7 +298,11 @@ impl Daemon {
             Err(error) => {
                 let wait = self.attempts.back_off(&connection, tunnel.retry);
                 let again = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
-                self.log(Level::Warn, Some(&connection), &format!("{error}; next attempt in {again}"));
+                self.log(
+                    Level::Warn,
+                    Some(&connection),
+                    &format!("{error}; next attempt in {again}"),
+                );
                 self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
             }
         }
@@ -255,11 +316,12 @@ impl Daemon {
             Order::Reload => self.reload().await,
             Order::Up { connection, child } => match self.configuration.tunnels.get(&connection).cloned() {
                 None => Err(format!("no connection named {connection:?}")),
-                Some(tunnel) if tunnel.remote_hosts.is_empty() => {
-                    Err(format!("connection {connection:?} has no remote_addrs to connect to: it waits for the peer"))
-                }
+                Some(tunnel) if tunnel.remote_hosts.is_empty() => Err(format!(
+                    "connection {connection:?} has no remote_addrs to connect to: it waits for the peer"
+                )),
                 Some(tunnel) => {
-                    self.attempts.connect_child(&connection, child, &tunnel, &self.configuration, Duration::ZERO);
+                    self.attempts
+                        .connect_child(&connection, child, &tunnel, &self.configuration, Duration::ZERO);
                     Ok(format!("connecting {connection}"))
                 }
             },
@@ -316,7 +378,10 @@ impl Daemon {
     async fn reload_from_file(&mut self) -> Result<String, String> {
         let new = config::load(&self.configuration.path).map_err(|errors| {
             let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            format!("the configuration is not reloaded, nothing changed:\n{}", list.join("\n"))
+            format!(
+                "the configuration is not reloaded, nothing changed:\n{}",
+                list.join("\n")
+            )
         })?;
         if new.gateway != self.configuration.gateway {
             return Err("[gateway] changed: that takes a restart; nothing changed".to_owned());
@@ -326,11 +391,14 @@ impl Daemon {
         for (name, tunnel) in &old.tunnels {
             if self.configuration.tunnels.get(name) != Some(tunnel) {
                 self.attempts.cancel(name);
-                self.links.remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed).await;
+                self.links
+                    .remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
+                    .await;
                 plan.push(format!("{name}: removed or changed"));
             }
         }
-        self.endpoint.reconfigure(self.clock.now(), Arc::clone(&self.configuration.ike));
+        self.endpoint
+            .reconfigure(self.clock.now(), Arc::clone(&self.configuration.ike));
         self.drain().await;
         for (name, tunnel) in &old.tunnels {
             if self.configuration.tunnels.get(name) != Some(tunnel) {
@@ -343,18 +411,34 @@ impl Daemon {
                 plan.push(format!("{name}: added"));
             }
             if tunnel.start {
-                self.attempts.connect(&name, &tunnel, &self.configuration, Duration::ZERO);
+                self.attempts
+                    .connect(&name, &tunnel, &self.configuration, Duration::ZERO);
             }
         }
-        Ok(if plan.is_empty() { "reloaded: no tunnel changed".to_owned() } else { format!("reloaded: {}", plan.join("; ")) })
+        Ok(if plan.is_empty() {
+            "reloaded: no tunnel changed".to_owned()
+        } else {
+            format!("reloaded: {}", plan.join("; "))
+        })
     }
 
     async fn add_tunnel(&mut self, name: &ConnectionName, tunnel: &Tunnel) -> Result<(), RunError> {
-        let mtu = tunnel.mtu.unwrap_or_else(|| status::inner_mtu(&self.configuration, name, None));
-        let options = InterfaceOptions { name: tunnel.interface.clone(), mtu, clamp_mss: tunnel.clamp_mss };
-        self.data.add_interface(name, &options).map_err(RunError::start("a TUN interface"))?;
+        let mtu = tunnel
+            .mtu
+            .unwrap_or_else(|| status::inner_mtu(&self.configuration, name, None));
+        let options = InterfaceOptions {
+            name: tunnel.interface.clone(),
+            mtu,
+            clamp_mss: tunnel.clamp_mss,
+        };
+        self.data
+            .add_interface(name, &options)
+            .map_err(RunError::start("a TUN interface"))?;
         self.known.entry(Arc::clone(name)).or_default().mtu = mtu;
-        self.links.configure(&tunnel.interface, mtu, &tunnel.addresses).await.map_err(RunError::start("an interface"))?;
+        self.links
+            .configure(&tunnel.interface, mtu, &tunnel.addresses)
+            .await
+            .map_err(RunError::start("an interface"))?;
         self.links
             .add_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
             .await
@@ -363,7 +447,9 @@ impl Daemon {
 
     /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
     async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path) {
-        let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else { return };
+        let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else {
+            return;
+        };
         let mtu = status::inner_mtu(&self.configuration, name, Some(path));
         let known = self.known.entry(Arc::clone(name)).or_default();
         if known.mtu != mtu {
@@ -377,7 +463,9 @@ impl Daemon {
 
     async fn tear_down(self) {
         for tunnel in self.configuration.tunnels.values() {
-            self.links.remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed).await;
+            self.links
+                .remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
+                .await;
         }
         self.data.stop();
     }
@@ -403,7 +491,9 @@ enum Came {
 }
 
 fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(8)
 }
 
 async fn sleep_until_some(at: Option<tokio::time::Instant>) {

@@ -11,8 +11,8 @@ pub fn ike_up(up: &IkeUp) -> String {
         (None, true) => "we began it".to_owned(),
         (None, false) => "the peer began it".to_owned(),
     };
-    let nat = match up.nat {
-        (false, false) => "no NAT",
+    let nat = match (up.nat.local, up.nat.remote && !up.nat.pretended) {
+        (false, false) => "no NAT seen",
         (true, false) => "we are behind a NAT",
         (false, true) => "the peer is behind a NAT",
         (true, true) => "both are behind a NAT",
@@ -31,7 +31,11 @@ pub fn ike_up(up: &IkeUp) -> String {
 /// `Child SA net is up: 10.1.0.0/16 === 10.2.0.0/16, aes256gcm16, SPIs in 0x... out 0x...`.
 #[must_use]
 pub fn child_up(up: &ChildUp) -> String {
-    let how = if up.rekeyed_from.is_some() { "is rekeyed" } else { "is up" };
+    let how = if up.rekeyed_from.is_some() {
+        "is rekeyed"
+    } else {
+        "is up"
+    };
     format!(
         "Child SA {} {how}: {} === {}, {}, SPIs in {:#010x} out {:#010x}",
         up.child,

@@ -27,7 +27,10 @@ pub struct Journal {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { recent: VecDeque::with_capacity(KEPT), followers: broadcast::channel(BACKLOG).0 }
+        Self {
+            recent: VecDeque::with_capacity(KEPT),
+            followers: broadcast::channel(BACKLOG).0,
+        }
     }
 }
 

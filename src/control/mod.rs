@@ -1,6 +1,71 @@
 //! The control thread: one tokio runtime that owns the IKE endpoint.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `daemon` | the loop: what comes in, what goes out |
+//! | `sockets` | UDP 500 and control's part of UDP 4500 |
+//! | `attempts`, `resolve` | when to connect, and where to |
+//! | `links` | interfaces, addresses, routes (rtnetlink) |
+//! | `server`, `protocol`, `client` | the control socket |
+//! | `status`, `describe`, `journal` | what an operator is told |
 
-pub mod clock;
-pub mod links;
-pub mod resolve;
-pub mod sockets;
+mod attempts;
+pub mod client;
+mod clock;
+mod daemon;
+mod describe;
+mod journal;
+mod links;
+pub mod protocol;
+mod resolve;
+mod server;
+mod sockets;
+mod status;
+
+use crate::config::Configuration;
+use std::io;
+use std::path::Path;
+
+/// Why the daemon can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Something it needs could not be had.
+    #[error("{what}: {cause}")]
+    Start {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl RunError {
+    /// For `map_err`: what was wanted.
+    pub fn start(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Start { what, cause }
+    }
+
+    /// Whether a privilege is missing (exit code 77).
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        let Self::Start { cause, .. } = self;
+        cause.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
+/// Runs the daemon until a signal or `landbridge stop` ends it. The control socket is made at `socket`.
+///
+/// # Errors
+/// [`RunError`], with what could not be had.
+pub fn run(configuration: Configuration, socket: &Path) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::start("the control thread"))?;
+    runtime.block_on(async {
+        // Before anything is bound or created: is another one here already?
+        let server = server::ControlServer::open(socket)?;
+        let (daemon, reports) = daemon::Daemon::start(configuration).await?;
+        daemon.run(reports, server).await
+    })
+}

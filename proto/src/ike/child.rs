@@ -42,6 +42,7 @@ pub struct Child {
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
     rekeyed_from: Option<ChildSaId>,
+    since: Instant,
     rekey_at: Option<Instant>,
     expire_at: Option<Instant>,
 }
@@ -81,6 +82,7 @@ impl Child {
             suite: self.suite,
             local_ts: self.entry.local_ts.clone(),
             remote_ts: self.entry.remote_ts.clone(),
+            since: self.since,
             rekey_at: self.rekey_at,
         }
     }
@@ -164,6 +166,7 @@ impl IkeSa {
             .map(|time| now + time.saturating_sub(shared.jitter(config.rand_time)));
         let child = Child {
             expire_at: config.life_time.map(|time| now + time),
+            since: now,
             rekey_at,
             rekeyed_from: rekeys,
             replaces: rekeys.filter(|_| wait_for_peer),

@@ -183,6 +183,8 @@ pub struct ChildUp {
     pub local_ts: Vec<TrafficSelector>,
     /// Selectors on the peer's side.
     pub remote_ts: Vec<TrafficSelector>,
+    /// When it was installed.
+    pub since: Instant,
     /// When it will be rekeyed.
     pub rekey_at: Option<Instant>,
 }

@@ -96,7 +96,7 @@ impl PacketCipher for CipherWithHmac {
         text: &mut [u8],
         icv: &[u8],
     ) -> Result<(), IntegrityError> {
-        if text.len() % self.sizes.block != 0 || icv.len() != self.sizes.icv {
+        if !text.len().is_multiple_of(self.sizes.block) || icv.len() != self.sizes.icv {
             return Err(IntegrityError);
         }
         let high = esn_high.map(u32::to_be_bytes);

@@ -1,0 +1,192 @@
+//! The snapshot for `landbridge status`, and the MTU that goes with a path.
+
+use super::daemon::Daemon;
+use super::protocol::{ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, Status};
+use crate::config::Configuration;
+use crate::data::{ChildSaStats, ConnectionStats};
+use crate::sys::netdev;
+use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER};
+use landbridge_proto::esp::transform;
+use landbridge_proto::ike;
+use landbridge_proto::policy::sad::{ConnectionName, Path};
+use landbridge_proto::time::Instant;
+use landbridge_proto::wire::TrafficSelector;
+use std::collections::BTreeMap;
+
+/// Ethernet's MTU: what is taken for a path that nothing is known of.
+const USUAL_MTU: u16 = 1500;
+/// RFC 8200 §5: no link carries less, and neither does a tunnel.
+const LEAST_MTU: u16 = 1280;
+
+/// Everything at this moment.
+pub(super) fn snapshot(daemon: &Daemon) -> Status {
+    let now = daemon.clock.now().instant;
+    let sas = daemon.endpoint.status();
+    let connections = daemon
+        .configuration
+        .tunnels
+        .keys()
+        .map(|name| connection(daemon, name, &sas, now))
+        .collect();
+    let counters = daemon.endpoint.counters();
+    let mut drops: BTreeMap<String, u64> = [
+        ("malformed", counters.malformed),
+        ("unknown_ike_spi", counters.unknown_spi),
+        ("ike_integrity", counters.integrity_failed),
+        ("ike_unexpected", counters.unexpected),
+        ("ike_replayed", counters.replayed),
+        ("cookies_sent", counters.cookies_sent),
+        ("over_limit", counters.over_limit),
+        ("fragments", counters.fragments_dropped),
+        ("no_matching_connection", counters.no_matching_connection),
+        ("auth_failed", counters.auth_failed),
+    ]
+    .map(|(cause, count)| (cause.to_owned(), count))
+    .into();
+    for (cause, count) in daemon.data.stray_drops() {
+        *drops.entry(cause.to_owned()).or_default() += count;
+    }
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: now.saturating_since(Instant::ZERO).as_secs(),
+        connections,
+        half_open: sas.iter().filter(|sa| sa.stage == "half-open").count() as u64,
+        drops,
+        offloads: daemon
+            .data
+            .offloads()
+            .into_iter()
+            .map(|(name, granted)| (name.to_owned(), granted))
+            .collect(),
+    }
+}
+
+fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[ike::IkeSaStatus], now: Instant) -> ConnectionStatus {
+    let stats = daemon.data.stats(name);
+    let known = daemon.known.get(name).cloned().unwrap_or_default();
+    // One that is over is not shown; it only repeats its last answers for a while.
+    let own = sas
+        .iter()
+        .filter(|sa| sa.connection.as_ref() == Some(name) && sa.stage != "closing");
+    let ike_sas: Vec<IkeSaStatus> = own.map(|sa| ike_sa(sa, &stats, now)).collect();
+    let next = daemon.attempts.due_in(name);
+    let state = if ike_sas.iter().any(|sa| !sa.children.is_empty()) {
+        ConnectionState::Up
+    } else if !ike_sas.is_empty() || next.is_some() {
+        ConnectionState::Connecting
+    } else {
+        ConnectionState::Down
+    };
+    let ChildSaStats {
+        inbound,
+        outbound,
+        drops,
+    } = &stats.total;
+    ConnectionStatus {
+        name: name.to_string(),
+        state,
+        interface: daemon
+            .configuration
+            .tunnels
+            .get(name)
+            .map(|t| t.interface.clone())
+            .unwrap_or_default(),
+        mtu: known.mtu,
+        ike_sas,
+        bytes_in: inbound.bytes,
+        bytes_out: outbound.bytes,
+        packets_in: inbound.packets,
+        packets_out: outbound.packets,
+        drops: by_cause(drops),
+        last_failure: known.failure.map(|(at, failure)| FailureStatus {
+            verdict: failure.verdict,
+            remote: failure.path.remote.to_string(),
+            offered: failure.offered,
+            wanted: failure.wanted,
+            hint: failure.hint,
+            age_seconds: now.saturating_since(at).as_secs(),
+        }),
+        next_attempt_seconds: next.map(|wait| wait.as_secs()),
+    }
+}
+
+fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSaStatus {
+    IkeSaStatus {
+        stage: sa.stage.to_owned(),
+        spi_i: sa.spi_i.to_string(),
+        spi_r: sa.spi_r.to_string(),
+        initiator: sa.initiator,
+        local: sa.path.local.to_string(),
+        remote: sa.path.remote.to_string(),
+        peer: sa.peer.as_ref().map(ToString::to_string),
+        suite: sa.suite.map(|suite| suite.to_string()),
+        nat_local: sa.nat.local,
+        nat_remote: sa.nat.remote && !sa.nat.pretended,
+        age_seconds: sa.since.map(|since| now.saturating_since(since).as_secs()),
+        rekey_in_seconds: sa.rekey_at.map(|at| at.saturating_since(now).as_secs()),
+        in_flight: sa.in_flight.clone(),
+        children: sa.children.iter().map(|child| child_sa(child, stats, now)).collect(),
+    }
+}
+
+fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> ChildSaStatus {
+    let own = stats
+        .children
+        .iter()
+        .find(|(id, _)| *id == child.id)
+        .map(|(_, stats)| stats.clone())
+        .unwrap_or_default();
+    let words = |list: &[TrafficSelector]| list.iter().map(ToString::to_string).collect();
+    ChildSaStatus {
+        name: child.child.to_string(),
+        spi_in: format!("{:#010x}", child.spis.0),
+        spi_out: format!("{:#010x}", child.spis.1),
+        suite: child.suite.to_string(),
+        local_ts: words(&child.local_ts),
+        remote_ts: words(&child.remote_ts),
+        age_seconds: now.saturating_since(child.since).as_secs(),
+        rekey_in_seconds: child.rekey_at.map(|at| at.saturating_since(now).as_secs()),
+        bytes_in: own.inbound.bytes,
+        bytes_out: own.outbound.bytes,
+        packets_in: own.inbound.packets,
+        packets_out: own.outbound.packets,
+        drops: by_cause(&own.drops),
+    }
+}
+
+fn by_cause(drops: &[(&'static str, u64)]) -> BTreeMap<String, u64> {
+    drops
+        .iter()
+        .map(|(cause, count)| ((*cause).to_owned(), *count))
+        .collect()
+}
+
+/// The largest inner packet that fits the path of a connection, whatever of its proposals is chosen. Without a path, of
+/// the usual one.
+pub(super) fn inner_mtu(configuration: &Configuration, name: &ConnectionName, path: Option<&Path>) -> u16 {
+    let outer = path
+        .and_then(|path| netdev::path_mtu(path.remote).ok())
+        .unwrap_or(USUAL_MTU);
+    let ipv6 = path.is_some_and(Path::is_ipv6);
+    let Some(connection) = configuration.ike.connections.get(name) else {
+        return LEAST_MTU;
+    };
+    let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
+    let suites = proposals.flat_map(|proposal| {
+        proposal.encryption.iter().flat_map(|encryption| {
+            let integrity: Vec<_> = if encryption.is_aead() {
+                vec![None]
+            } else {
+                proposal.integrity.iter().copied().map(Some).collect()
+            };
+            integrity.into_iter().map(|integrity| CipherSuite {
+                encryption: *encryption,
+                integrity,
+            })
+        })
+    });
+    let fits = suites
+        .filter_map(|suite| (ESP_PROVIDER.sizes)(suite))
+        .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, true));
+    fits.min().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LEAST_MTU)
+}
