@@ -1,6 +1,11 @@
 //! The cases of `tests/config-cases`: a configuration, and beside it exactly what is said about it.
 //!
 //! `LANDBRIDGE_BLESS=1 cargo test --test config_cases` writes what is said now; read the diff before you commit it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::let_underscore_must_use,
+    reason = "a test may panic; leftovers may be absent"
+)]
 
 use landbridge::config::{self, Configuration};
 use landbridge_proto::crypto::Group;

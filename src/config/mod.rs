@@ -171,6 +171,17 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
     })
 }
 
+/// Where the daemon listens, for a client that may not read the keys: what the file says, if it can be read at all.
+#[must_use]
+pub fn control_socket(path: &Path) -> PathBuf {
+    let text = read(path).unwrap_or_default();
+    let findings = Findings::new(path, &text);
+    let document = document::parse(&findings);
+    let gateway = Table::root(&findings, &document).table("gateway");
+    let socket = gateway.as_ref().and_then(|table| table.get("control_socket")).and_then(|value| value.string());
+    socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from)
+}
+
 fn read_document(root: &Table<'_, '_>) -> Option<(gateway::Read, Vec<connection::Read>)> {
     let gateway = gateway::read(root.table("gateway"));
     let list = connection::read_all(root, gateway.id.as_ref());

@@ -1,0 +1,292 @@
+//! The control socket's language: a stream socket in the file system, one JSON object a line each way.
+//!
+//! A client sends one [`Request`] and reads [`Response`]s. All requests but [`Request::Log`] are answered by exactly one;
+//! `Log` by any number of [`Response::Line`] and, unless it follows, a final [`Response::Done`]. A request that can't be
+//! carried out or read is answered by [`Response::Error`]. Unknown fields are ignored by both sides, so that each may be
+//! older than the other; an unknown `command` or `result` is an error.
+//!
+//! ```json
+//! {"command":"up","connection":"cloud"}
+//! {"result":"done","message":"connecting cloud"}
+//! ```
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Longest line that is read, in octets.
+pub const LONGEST_LINE: usize = 16 << 20;
+
+/// What a client wants.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// [`Response::Status`].
+    Status,
+    /// Bring a connection up, or one child of it.
+    Up {
+        /// Which.
+        connection: String,
+        /// One child; all whose start action is `start`, or all if none has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+    },
+    /// Take a connection down, or one child of it; it stays down.
+    Down {
+        /// Which.
+        connection: String,
+        /// One child; the whole connection with its IKE SA.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+    },
+    /// Rekey the Child SAs of a connection, or of one child.
+    Rekey {
+        /// Which.
+        connection: String,
+        /// One child, or all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+    },
+    /// Read the configuration file again; what did not change keeps its SAs, a broken file changes nothing.
+    Reload,
+    /// The recent log lines, and with `follow` those to come.
+    Log {
+        /// Keep sending until the client hangs up.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// [`Response::Version`].
+    Version,
+    /// Delete all SAs and end.
+    Stop,
+}
+
+/// What the daemon answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Response {
+    /// Carried out, or begun.
+    Done {
+        /// What, in words.
+        message: String,
+    },
+    /// Not carried out.
+    Error {
+        /// Why, and what to do; may have several lines.
+        message: String,
+    },
+    /// To [`Request::Status`].
+    Status {
+        /// The snapshot.
+        status: Box<Status>,
+    },
+    /// A line of the log.
+    Line {
+        /// Time, connection, text.
+        line: String,
+    },
+    /// To [`Request::Version`].
+    Version {
+        /// The daemon's version, which may not be the client's.
+        version: String,
+    },
+}
+
+/// The daemon at one moment. Ages and times are in seconds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Since it was started.
+    pub uptime_seconds: u64,
+    /// Every configured connection, up or not, by name.
+    pub connections: Vec<ConnectionStatus>,
+    /// Responder's IKE SAs of peers that have not proven who they are.
+    pub half_open: u64,
+    /// Drops that belong to no connection, by cause (`unknown_spi`, `malformed`, `cookies_sent`, ...).
+    pub drops: BTreeMap<String, u64>,
+    /// What the kernel granted: `udp_gso`, `udp_gro`, ...
+    pub offloads: BTreeMap<String, bool>,
+}
+
+/// Whether a connection carries traffic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// A Child SA is installed.
+    Up,
+    /// An attempt is under way, or the next one waits.
+    Connecting,
+    /// Nothing there, nothing to do: taken down, or waiting for the peer.
+    #[default]
+    Down,
+}
+
+impl std::fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A configured connection.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionStatus {
+    /// Name.
+    pub name: String,
+    /// Whether it carries traffic.
+    pub state: ConnectionState,
+    /// TUN interface.
+    pub interface: String,
+    /// Its MTU.
+    pub mtu: u16,
+    /// Its IKE SAs; more than one for a moment during a rekey.
+    pub ike_sas: Vec<IkeSaStatus>,
+    /// Octets of inner packets received, across all rekeys and reconnects.
+    pub bytes_in: u64,
+    /// Octets of inner packets sent.
+    pub bytes_out: u64,
+    /// Inner packets received.
+    pub packets_in: u64,
+    /// Inner packets sent.
+    pub packets_out: u64,
+    /// Packets dropped, by cause (`replayed`, `integrity`, `selector_in`, ...).
+    pub drops: BTreeMap<String, u64>,
+    /// Why the last attempt failed; gone when the connection is up again.
+    pub last_failure: Option<FailureStatus>,
+    /// Until the next attempt.
+    pub next_attempt_seconds: Option<u64>,
+}
+
+/// An IKE SA.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IkeSaStatus {
+    /// `initiating`, `half-open`, `established`, `rekeyed`, `closing`.
+    pub stage: String,
+    /// The initiator's SPI, 16 hexadecimal digits.
+    pub spi_i: String,
+    /// The responder's SPI.
+    pub spi_r: String,
+    /// Whether we began it.
+    pub initiator: bool,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// The peer's identity, once proven.
+    pub peer: Option<String>,
+    /// Algorithms in the words of the configuration, once chosen.
+    pub suite: Option<String>,
+    /// We are behind a NAT.
+    pub nat_local: bool,
+    /// The peer is behind a NAT.
+    pub nat_remote: bool,
+    /// Since it was established.
+    pub age_seconds: Option<u64>,
+    /// Until it is rekeyed.
+    pub rekey_in_seconds: Option<u64>,
+    /// The exchange under way: `IKE_AUTH request 1, sent 2 times`.
+    pub in_flight: Option<String>,
+    /// Its Child SAs.
+    pub children: Vec<ChildSaStatus>,
+}
+
+/// A Child SA pair.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChildSaStatus {
+    /// The child's name in the configuration.
+    pub name: String,
+    /// Our inbound SPI, `0x` and 8 hexadecimal digits.
+    pub spi_in: String,
+    /// The peer's inbound SPI.
+    pub spi_out: String,
+    /// Algorithms in the words of the configuration.
+    pub suite: String,
+    /// Negotiated selectors on our side.
+    pub local_ts: Vec<String>,
+    /// Negotiated selectors on the peer's side.
+    pub remote_ts: Vec<String>,
+    /// Since it was installed.
+    pub age_seconds: u64,
+    /// Until it is rekeyed.
+    pub rekey_in_seconds: Option<u64>,
+    /// Octets of inner packets received.
+    pub bytes_in: u64,
+    /// Octets of inner packets sent.
+    pub bytes_out: u64,
+    /// Inner packets received.
+    pub packets_in: u64,
+    /// Inner packets sent.
+    pub packets_out: u64,
+    /// Packets dropped, by cause.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A failed attempt, explained.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FailureStatus {
+    /// What happened.
+    pub verdict: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// What the peer offered.
+    pub offered: Vec<String>,
+    /// What we wanted.
+    pub wanted: Vec<String>,
+    /// What to change, and at which end.
+    pub hint: Option<String>,
+    /// How long ago.
+    pub age_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_on_the_socket() {
+        for (request, line) in [
+            (Request::Status, r#"{"command":"status"}"#),
+            (
+                Request::Up {
+                    connection: "a".into(),
+                    child: None,
+                },
+                r#"{"command":"up","connection":"a"}"#,
+            ),
+            (
+                Request::Rekey {
+                    connection: "a".into(),
+                    child: Some("net".into()),
+                },
+                r#"{"command":"rekey","connection":"a","child":"net"}"#,
+            ),
+            (Request::Log { follow: true }, r#"{"command":"log","follow":true}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), line);
+            assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        }
+        assert_eq!(
+            serde_json::from_str::<Request>(r#"{"command":"log"}"#).unwrap(),
+            Request::Log { follow: false }
+        );
+        assert!(serde_json::from_str::<Request>(r#"{"command":"fly"}"#).is_err());
+    }
+
+    #[test]
+    fn an_older_client_reads_a_newer_status() {
+        let line = r#"{"result":"status","status":{"connections":[{"name":"a","state":"up","colour":"blue"}]}}"#;
+        let Response::Status { status } = serde_json::from_str(line).unwrap() else {
+            panic!("not a status")
+        };
+        assert_eq!(status.connections[0].state, ConnectionState::Up);
+        assert_eq!(status.connections[0].last_failure, None);
+    }
+}
