@@ -1,5 +1,5 @@
 //! The `landbridge` command: everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    landbridge::cli::main()
 }

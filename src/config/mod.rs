@@ -1,10 +1,33 @@
 //! `/etc/landbridge/landbridge.toml`: parsed, checked and turned into what the protocol and the data path take.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `document` | TOML with places; a reader that collects all errors and knows the keys |
+//! | `gateway`, `connection`, `auth`, `child` | one table each |
+//! | `identity`, `selector`, `proposals`, `units` | values with a syntax of their own |
+//! | `secrets` | keys, from files only |
+//! | `check` | what clashes between connections |
 
+mod auth;
+mod check;
+mod child;
+mod connection;
+mod document;
+mod gateway;
+mod identity;
+mod proposals;
+mod secrets;
+mod selector;
+mod units;
+
+pub use gateway::DEFAULT_SOCKET;
+
+use document::{Findings, Spot, Table};
 use landbridge_proto::policy::connection::Config;
 use landbridge_proto::policy::sad::ConnectionName;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,23 +97,111 @@ pub struct Prefix {
 
 /// What is wrong, where, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}{}: {problem}{}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default(), remedy.as_deref().map(|r| format!("\n  {r}")).unwrap_or_default())]
+#[error("{}{}{}: {problem}{}", file.display(), part(":", *line), part(":", *column), part("\n  ", remedy.as_deref()))]
 pub struct ConfigError {
     /// File.
     pub file: PathBuf,
     /// Line, from 1.
     pub line: Option<usize>,
+    /// Column in characters, from 1.
+    pub column: Option<usize>,
     /// Problem.
     pub problem: String,
     /// Remedy.
     pub remedy: Option<String>,
 }
 
+/// Where the configuration is, unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/landbridge/landbridge.toml";
+/// Larger files are no configuration.
+const LARGEST: u64 = 4 << 20;
+
 /// Reads and checks a configuration file and the secrets it names.
 ///
 /// # Errors
 /// All that is wrong, not just the first.
-pub fn load(path: &std::path::Path) -> Result<Configuration, Vec<ConfigError>> {
-    let _ = path;
-    todo!()
+pub fn load(path: &Path) -> Result<Configuration, Vec<ConfigError>> {
+    let text = read(path).map_err(|error| {
+        let problem = format!("can't read it: {error}");
+        vec![ConfigError {
+            file: path.to_owned(),
+            line: None,
+            column: None,
+            problem,
+            remedy: None,
+        }]
+    })?;
+    parse(path, &text)
+}
+
+/// The same for a text that is already there; `path` is what relative file names start from.
+///
+/// # Errors
+/// All that is wrong, not just the first.
+pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>> {
+    let findings = Findings::new(path, text);
+    let document = document::parse(&findings);
+    // Where the syntax is wrong, what follows from it would only mislead.
+    let found = if findings.is_clean() {
+        read_document(&Table::root(&findings, &document))
+    } else {
+        None
+    };
+    let (errors, mut warnings) = findings.into_parts();
+    let (Some((gateway, list)), []) = (found, &errors[..]) else {
+        return Err(errors);
+    };
+    if list.is_empty() {
+        warnings.push(format!(
+            "{}: no [connections.NAME]: there is nothing to do",
+            path.display()
+        ));
+    }
+    let (connections, tunnels) = connection::into_maps(list);
+    let ike = Arc::new(Config {
+        connections,
+        gateway: gateway.ike,
+    });
+    Ok(Configuration {
+        path: path.to_owned(),
+        gateway: gateway.settings,
+        ike,
+        tunnels,
+        warnings,
+    })
+}
+
+/// Where the daemon listens, for a client that may not read the keys: what the file says, if it can be read at all.
+#[must_use]
+pub fn control_socket(path: &Path) -> PathBuf {
+    let text = read(path).unwrap_or_default();
+    let findings = Findings::new(path, &text);
+    let document = document::parse(&findings);
+    let gateway = Table::root(&findings, &document).table("gateway");
+    let socket = gateway
+        .as_ref()
+        .and_then(|table| table.get("control_socket"))
+        .and_then(|value| value.string());
+    socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from)
+}
+
+fn read_document(root: &Table<'_, '_>) -> Option<(gateway::Read, Vec<connection::Read>)> {
+    let gateway = gateway::read(root.table("gateway"));
+    let list = connection::read_all(root, gateway.id.as_ref());
+    root.finish();
+    let wanted = list.len();
+    let list: Vec<_> = list.into_iter().flatten().collect();
+    check::check(root.findings(), &list);
+    (list.len() == wanted).then_some((gateway, list))
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn part<T: std::fmt::Display>(before: &str, part: Option<T>) -> String {
+    part.map_or_else(String::new, |part| format!("{before}{part}"))
 }

@@ -1,0 +1,9 @@
+//! `landbridge up`: bring a connection, or one child of it, up.
+
+use super::socket::{Which, order};
+use super::{Exit, Global};
+use crate::control::protocol::Request;
+
+pub(super) fn run(global: &Global, Which { connection, child }: Which) -> Exit {
+    order(global, &Request::Up { connection, child })
+}

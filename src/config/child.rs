@@ -1,0 +1,154 @@
+//! `.children.NAME`: what a Child SA is negotiated from.
+
+use super::document::{Table, Value, nearest};
+use super::gateway::set;
+use super::units::{duration, duration_or_never, integer, octets};
+use super::{Spot, proposals, selector};
+use landbridge_proto::policy::connection::{Child, StartAction};
+use landbridge_proto::policy::sad::{ChildName, Mode, TrafficLimits};
+use landbridge_proto::wire::TrafficSelector;
+use std::time::Duration;
+
+/// Lifetime before rekey.
+const REKEY_TIME: Duration = Duration::from_secs(3600);
+/// Packets the replay window covers.
+const REPLAY_WINDOW: u32 = 4096;
+// RFC 4303 §2.2: "the sender's counter and the receiver's counter MUST be reset (by establishing a new SA and thus a new
+// key) prior to the transmission of the 2^32nd packet on an SA." So a rekey begins at three quarters of that, also where
+// 64-bit numbers were chosen.
+const REKEY_PACKETS: u64 = 3 << 30;
+
+/// A child and where it stands.
+pub(super) struct Read {
+    pub child: Child,
+    pub spot: Spot,
+}
+
+/// Reads a child; what is wrong is reported, and then there is nothing.
+pub(super) fn read(name: &str, table: Table<'_, '_>) -> Option<Read> {
+    let spot = table.spot();
+    let (local_ts, remote_ts) = (selectors(&table, "local_ts"), selectors(&table, "remote_ts"));
+    let esp_proposals = proposals::esp(&table);
+    let (rekey_time, life_time, rand_time) = lifetimes(&table);
+    let limits = limits(&table);
+    let mut replay_window = REPLAY_WINDOW;
+    if let Some(value) = table.get("replay_window") {
+        set(&mut replay_window, integer(&value, 32..=65_536));
+    }
+    let mut start_action = StartAction::None;
+    if let Some(value) = table.get("start_action") {
+        set(&mut start_action, action(&value));
+    }
+    if let Some(value) = table.get("mode") {
+        mode(&value);
+    }
+    table.finish();
+    let child = Child {
+        name: ChildName::from(name),
+        local_ts: local_ts?,
+        remote_ts: remote_ts?,
+        esp_proposals: esp_proposals?,
+        rekey_time,
+        life_time,
+        rand_time,
+        limits,
+        mode: Mode::Tunnel,
+        replay_window,
+        start_action,
+    };
+    Some(Read { child, spot })
+}
+
+fn selectors(table: &Table<'_, '_>, key: &'static str) -> Option<Vec<TrafficSelector>> {
+    match table.get(key) {
+        Some(value) => selector::read(&value),
+        None => {
+            let remedy = format!("write for example {key} = [\"10.1.0.0/16\"]");
+            table
+                .findings()
+                .error(table.spot(), format!("[{}] has no {key}", table.path()), Some(remedy));
+            None
+        }
+    }
+}
+
+/// Rekey, life and random time: 1 h, 1.1 times that, a tenth of it.
+fn lifetimes(table: &Table<'_, '_>) -> (Option<Duration>, Option<Duration>, Duration) {
+    let mut rekey_time = Some(REKEY_TIME);
+    let given = table.get("rekey_time");
+    if let Some(value) = &given {
+        set(&mut rekey_time, duration_or_never(value));
+    }
+    let mut life_time = rekey_time.map(|d| d * 11 / 10);
+    if let Some(value) = table.get("life_time") {
+        set(&mut life_time, duration_or_never(&value));
+        if let (Some(life), Some(rekey)) = (life_time, rekey_time)
+            && life <= rekey
+        {
+            let (life, rekey) = (humantime::format_duration(life), humantime::format_duration(rekey));
+            let remedy = "leave it out: it is then 1.1 times rekey_time".to_owned();
+            value.error(format!("{life} is not longer than rekey_time ({rekey})"), Some(remedy));
+        }
+    }
+    let mut rand_time = rekey_time.unwrap_or_default() / 10;
+    if let Some(value) = table.get("rand_time") {
+        set(&mut rand_time, duration(&value));
+        if rekey_time.is_some_and(|rekey| rand_time >= rekey) {
+            value.error("it must be shorter than rekey_time", None);
+        }
+    }
+    (rekey_time, life_time, rand_time)
+}
+
+fn limits(table: &Table<'_, '_>) -> TrafficLimits {
+    let mut limits = TrafficLimits {
+        soft_packets: Some(REKEY_PACKETS),
+        ..TrafficLimits::default()
+    };
+    if let Some(value) = table.get("rekey_bytes") {
+        set(&mut limits.soft_bytes, octets(&value).map(Some));
+    }
+    if let Some(value) = table.get("life_bytes") {
+        set(&mut limits.hard_bytes, octets(&value).map(Some));
+        above(&value, limits.hard_bytes, limits.soft_bytes, "rekey_bytes");
+    }
+    if let Some(value) = table.get("rekey_packets") {
+        set(&mut limits.soft_packets, value.integer(1..=u64::MAX >> 1).map(Some));
+    }
+    if let Some(value) = table.get("life_packets") {
+        set(&mut limits.hard_packets, value.integer(1..=u64::MAX >> 1).map(Some));
+        above(&value, limits.hard_packets, limits.soft_packets, "rekey_packets");
+    }
+    limits
+}
+
+fn above(value: &Value<'_, '_>, hard: Option<u64>, soft: Option<u64>, name: &str) {
+    if let (Some(hard), Some(soft)) = (hard, soft)
+        && hard <= soft
+    {
+        value.error(format!("{hard} is not above {name} ({soft})"), None);
+    }
+}
+
+fn action(value: &Value<'_, '_>) -> Option<StartAction> {
+    match value.string()? {
+        "start" => Some(StartAction::Start),
+        "trap" => Some(StartAction::Trap),
+        "none" => Some(StartAction::None),
+        other => {
+            let remedy = nearest(other, ["start", "trap", "none"]).map(|word| format!("did you mean {word:?}?"));
+            value.error(format!("{other:?} is not \"start\", \"trap\" or \"none\""), remedy);
+            None
+        }
+    }
+}
+
+fn mode(value: &Value<'_, '_>) {
+    match value.string() {
+        None | Some("tunnel") => {}
+        Some(other) => value.error(
+            format!("{other:?} is not supported: a gateway joins networks, which takes \"tunnel\""),
+            Some("leave it out".to_owned()),
+        ),
+    }
+}

@@ -1,0 +1,408 @@
+//! `[connections.NAME]`: a peer, how to reach it, and the tunnel to it.
+
+use super::document::{Table, Value};
+use super::gateway::set;
+use super::units::{self, duration_or_never, integer, is_any, is_host_name, some_duration};
+use super::{Prefix, Spot, Tunnel, auth, child, proposals};
+use landbridge_proto::policy::connection::{Connection, StartAction};
+use landbridge_proto::policy::sad::ConnectionName;
+use landbridge_proto::policy::selector::to_prefixes;
+use landbridge_proto::wire::{Identification, TrafficSelector};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Lifetime of an IKE SA before rekey.
+const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+/// Silence after which the peer is asked whether it lives.
+const DPD_DELAY: Duration = Duration::from_secs(30);
+/// RFC 7383 §2.5.1: "1280 bytes" for IPv6; it passes nearly every IPv4 path too.
+const FRAGMENT_SIZE: usize = 1280;
+/// Metric of the tunnel's routes: a route the operator set up by hand (metric 0) wins.
+const METRIC: u32 = 100;
+/// First wait after a failed attempt, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Longest interface name (IFNAMSIZ, 16, holds a terminator).
+const INTERFACE_NAME: usize = 15;
+
+/// A connection, its tunnel, and where things stand that other connections may clash with.
+pub(super) struct Read {
+    pub connection: Connection,
+    pub tunnel: Tunnel,
+    pub spot: Spot,
+    pub interface_spot: Spot,
+    pub routes_spot: Spot,
+    /// In the order of the file.
+    pub child_spots: Vec<(Arc<str>, Spot)>,
+}
+
+/// Reads a connection; what is wrong is reported, and then there is nothing.
+pub(super) fn read(name: &str, table: Table<'_, '_>, gateway_id: Option<&Identification>) -> Option<Read> {
+    let spot = table.spot();
+    check_name(&table, name, "connection");
+    let local_addrs = table.get("local_addrs").map_or(Some(Vec::new()), |value| local(&value));
+    let remote = table.get("remote_addrs");
+    let peer = remote.as_ref().map_or_else(|| Some(Peer::default()), peer);
+    let default_id = match (gateway_id, local_addrs.as_deref()) {
+        (Some(id), _) => Some(id.clone()),
+        (None, Some([address])) => Some(Identification::address(*address)),
+        _ => None,
+    };
+    let auth = auth::read(&table, default_id.as_ref());
+    let ike_proposals = proposals::ike(&table);
+    let children = children(&table);
+    let (start, remote_ts) = children.as_deref().map(summary_of).unwrap_or_default();
+
+    let mut remote_port = 500;
+    if let Some(value) = table.get("remote_port") {
+        set(&mut remote_port, integer(&value, 1..=65_535));
+    }
+    let mut ike_rekey_time = Some(IKE_REKEY_TIME);
+    if let Some(value) = table.get("rekey_time") {
+        set(&mut ike_rekey_time, duration_or_never(&value));
+    }
+    let mut dpd_delay = Some(DPD_DELAY);
+    if let Some(value) = table.get("dpd_delay") {
+        set(&mut dpd_delay, duration_or_never(&value));
+        if dpd_delay.is_none() {
+            value.warn("a dead peer will be noticed only at the next rekey");
+        }
+    }
+    let fragmentation = flag(&table, "fragmentation", true);
+    let mut fragment_size = FRAGMENT_SIZE;
+    if let Some(value) = table.get("fragment_size") {
+        set(&mut fragment_size, integer(&value, 160..=65_535));
+    }
+    let force_udp_encapsulation = flag(&table, "encap", false);
+    let keep_trying = flag(&table, "keep_trying", true);
+    let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
+    if start && hosts.is_empty() && peer.is_some() {
+        let place = remote.as_ref().map_or(spot, Value::spot);
+        let problem = format!(
+            "[{}] is to be started, but has no remote_addrs to connect to",
+            table.path()
+        );
+        let remedy =
+            "name the peer's address in remote_addrs, or set start_action = \"none\" and wait for it".to_owned();
+        table.findings().error(place, problem, Some(remedy));
+    }
+    let (tunnel, interface_spot, routes_spot) = tunnel(&table, name, &remote_ts, hosts, start);
+    table.finish();
+
+    let child_spots = children
+        .iter()
+        .flatten()
+        .map(|c| (Arc::clone(&c.child.name), c.spot))
+        .collect();
+    let (local, remote) = auth?;
+    let connection = Connection {
+        name: ConnectionName::from(name),
+        local_addrs: local_addrs?,
+        remote_addrs: peer?.addresses,
+        remote_port,
+        ike_proposals: ike_proposals?,
+        local,
+        remote,
+        ike_rekey_time,
+        dpd_delay,
+        fragmentation,
+        fragment_size,
+        force_udp_encapsulation,
+        keep_trying,
+        children: children?
+            .into_iter()
+            .map(|c| (Arc::clone(&c.child.name), Arc::new(c.child)))
+            .collect(),
+    };
+    Some(Read {
+        connection,
+        tunnel: tunnel?,
+        spot,
+        interface_spot,
+        routes_spot,
+        child_spots,
+    })
+}
+
+/// The peer's addresses.
+#[derive(Default)]
+struct Peer {
+    /// All of them, to connect to.
+    hosts: Vec<String>,
+    /// The literal ones, to accept from; empty for any.
+    addresses: Vec<IpAddr>,
+}
+
+fn local(value: &Value<'_, '_>) -> Option<Vec<IpAddr>> {
+    let (mut list, mut complete) = (Vec::new(), true);
+    for (text, item) in value.strings()? {
+        match text.parse::<IpAddr>() {
+            _ if is_any(text) => return Some(Vec::new()),
+            Ok(address) => list.push(address),
+            Err(_) => {
+                let remedy = "write an address of this machine, or leave local_addrs out for any".to_owned();
+                item.error(format!("{text:?} is not an address"), Some(remedy));
+                complete = false;
+            }
+        }
+    }
+    complete.then_some(list)
+}
+
+fn peer(value: &Value<'_, '_>) -> Option<Peer> {
+    let (mut peer, mut any, mut complete) = (Peer::default(), false, true);
+    for (text, item) in value.strings()? {
+        if is_any(text) {
+            any = true;
+        } else if let Ok(address) = text.parse() {
+            peer.hosts.push(text.to_owned());
+            peer.addresses.push(address);
+        } else if is_host_name(text) {
+            // It may resolve to anything, each time; who the peer is, it proves by its key.
+            peer.hosts.push(text.to_owned());
+            any = true;
+        } else {
+            let remedy = "write an address, a name that resolves to one, or \"%any\" to wait for the peer".to_owned();
+            item.error(format!("{text:?} is not an address or name"), Some(remedy));
+            complete = false;
+        }
+    }
+    if any {
+        peer.addresses.clear();
+    }
+    complete.then_some(peer)
+}
+
+fn children(table: &Table<'_, '_>) -> Option<Vec<child::Read>> {
+    let Some(all) = table.table("children") else {
+        let problem = format!("[{}] has no children", table.path());
+        let remedy = format!("add [{}.children.net] with local_ts and remote_ts", table.path());
+        table.findings().error(table.spot(), problem, Some(remedy));
+        return None;
+    };
+    let named = all.named();
+    if named.is_empty() {
+        let remedy = format!("add [{}.net] with local_ts and remote_ts", all.path());
+        all.findings()
+            .error(all.spot(), format!("[{}] is empty", all.path()), Some(remedy));
+    }
+    let read = |(name, value): (&str, Value<'_, '_>)| {
+        let table = value.table()?;
+        check_name(&table, name, "child");
+        child::read(name, table)
+    };
+    // All of them are read before any is missed, so that all that is wrong is reported.
+    let list: Vec<_> = named.into_iter().map(read).collect();
+    list.into_iter()
+        .collect::<Option<Vec<_>>>()
+        .filter(|list| !list.is_empty())
+}
+
+/// Whether one is to be started, and all remote selectors.
+fn summary_of(children: &[child::Read]) -> (bool, Vec<TrafficSelector>) {
+    let start = children.iter().any(|c| c.child.start_action == StartAction::Start);
+    (
+        start,
+        children
+            .iter()
+            .flat_map(|c| c.child.remote_ts.iter().cloned())
+            .collect(),
+    )
+}
+
+fn tunnel(
+    table: &Table<'_, '_>,
+    name: &str,
+    remote_ts: &[TrafficSelector],
+    remote_hosts: Vec<String>,
+    start: bool,
+) -> (Option<Tunnel>, Spot, Spot) {
+    let (mut interface, mut interface_spot) = (Some(default_interface(name)), table.spot());
+    if let Some(value) = table.get("interface") {
+        interface = interface_name(&value);
+        interface_spot = value.spot();
+    }
+    let addresses = table
+        .get("addresses")
+        .map_or(Some(Vec::new()), |value| units::addresses(&value));
+    let mut mtu = None;
+    if let Some(value) = table.get("mtu") {
+        set(&mut mtu, read_mtu(&value));
+    }
+    let given = table.get("routes");
+    let routes_spot = given.as_ref().map_or(table.spot(), Value::spot);
+    let routes = match &given {
+        Some(value) => units::networks(value),
+        None => Some(routes_of(table, remote_ts)),
+    };
+    let mut metric = METRIC;
+    if let Some(value) = table.get("metric") {
+        // The unreachable route behind it has a worse one.
+        set(&mut metric, integer(&value, 1..=u64::from(u32::MAX - 1024)));
+    }
+    let mut retry = RETRY;
+    if let Some(value) = table.get("retry_min") {
+        set(&mut retry.0, some_duration(&value));
+        retry.1 = retry.1.max(retry.0);
+    }
+    if let Some(value) = table.get("retry_max") {
+        set(&mut retry.1, some_duration(&value));
+        if retry.1 < retry.0 {
+            value.error(
+                format!("it is shorter than retry_min ({})", humantime::format_duration(retry.0)),
+                None,
+            );
+        }
+    }
+    let clamp_mss = flag(table, "clamp_mss", true);
+    let fail_closed = flag(table, "fail_closed", true);
+    let tunnel = interface
+        .zip(addresses)
+        .zip(routes)
+        .map(|((interface, addresses), routes)| Tunnel {
+            interface,
+            addresses,
+            mtu,
+            clamp_mss,
+            routes,
+            fail_closed,
+            metric,
+            remote_hosts,
+            start,
+            retry,
+        });
+    (tunnel, interface_spot, routes_spot)
+}
+
+/// The prefixes of the remote selectors, without duplicates and without those that lie within another.
+fn routes_of(table: &Table<'_, '_>, remote_ts: &[TrafficSelector]) -> Vec<Prefix> {
+    let mut list = Vec::new();
+    for selector in remote_ts {
+        list.extend(
+            to_prefixes(selector)
+                .into_iter()
+                .map(|(address, length)| Prefix { address, length }),
+        );
+    }
+    list.sort_by_key(|prefix| (prefix.length, prefix.address));
+    let mut routes: Vec<Prefix> = Vec::new();
+    for prefix in list {
+        if !routes.iter().any(|wider| wider.contains(prefix.address)) {
+            routes.push(prefix);
+        }
+    }
+    if routes.iter().any(|route| route.length == 0) {
+        let problem = format!(
+            "[{}] would send everything into the tunnel, also the tunnel's own packets",
+            table.path()
+        );
+        let remedy =
+            "remote_ts may stay as it is; say with routes = [\"...\"] which networks lie behind the peer".to_owned();
+        table.findings().error(table.spot(), problem, Some(remedy));
+    }
+    routes
+}
+
+fn read_mtu(value: &Value<'_, '_>) -> Option<Option<u16>> {
+    if !value.is_string() {
+        let mtu = integer::<u16>(value, 576..=65_535)?;
+        if mtu < 1280 {
+            value.warn("IPv6 needs an MTU of 1280 at least (RFC 8200 §5)");
+        }
+        return Some(Some(mtu));
+    }
+    if value.string()? != "auto" {
+        value.error("an integer is expected, or \"auto\"", None);
+        return None;
+    }
+    Some(None)
+}
+
+fn flag(table: &Table<'_, '_>, key: &'static str, default: bool) -> bool {
+    table.get(key).and_then(|value| value.boolean()).unwrap_or(default)
+}
+
+/// Names appear in log lines, commands and interface names.
+fn check_name(table: &Table<'_, '_>, name: &str, what: &str) {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with(['-', '.']) {
+        let problem = format!("{name:?} can't be the name of a {what}");
+        let remedy = "use at most 64 letters, digits, - _ and ., and begin with none of - and .".to_owned();
+        table.findings().error(table.spot(), problem, Some(remedy));
+    }
+}
+
+fn interface_name(value: &Value<'_, '_>) -> Option<String> {
+    let name = value.string()?;
+    let fine = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
+    if name.is_empty()
+        || name.len() > INTERFACE_NAME
+        || !name.chars().all(fine)
+        || matches!(name, "." | ".." | "lo" | "all" | "default")
+    {
+        let remedy = format!("use at most {INTERFACE_NAME} letters, digits, - _ and .");
+        value.error(format!("{name:?} can't be the name of an interface"), Some(remedy));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// `lb-NAME`; a name too long is cut, and told from others by a digest of it.
+fn default_interface(name: &str) -> String {
+    let whole = format!("lb-{name}");
+    if whole.len() <= INTERFACE_NAME {
+        return whole;
+    }
+    // FNV-1a: any fixed function of the name would do; the name of the interface must not change with a release.
+    let digest = name.bytes().fold(0x811c_9dc5_u32, |hash, octet| {
+        (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193)
+    });
+    let kept: String = whole.chars().take(INTERFACE_NAME - 5).collect();
+    format!("{kept}-{:04x}", (digest >> 16) ^ (digest & 0xffff))
+}
+
+/// All connections in the order of the file.
+pub(super) fn read_all(root: &Table<'_, '_>, gateway_id: Option<&Identification>) -> Vec<Option<Read>> {
+    let Some(all) = root.table("connections") else {
+        return Vec::new();
+    };
+    all.named()
+        .into_iter()
+        .map(|(name, value)| read(name, value.table()?, gateway_id))
+        .collect()
+}
+
+/// Sorted out for the rest of the daemon.
+pub(super) fn into_maps(
+    list: Vec<Read>,
+) -> (
+    BTreeMap<ConnectionName, Arc<Connection>>,
+    BTreeMap<ConnectionName, Tunnel>,
+) {
+    list.into_iter()
+        .map(|read| {
+            let name = Arc::clone(&read.connection.name);
+            ((Arc::clone(&name), Arc::new(read.connection)), (name, read.tunnel))
+        })
+        .unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_fit_and_differ() {
+        assert_eq!(default_interface("cloud"), "lb-cloud");
+        assert_eq!(default_interface("twelve-chars"), "lb-twelve-chars");
+        let (a, b) = (
+            default_interface("a-very-long-name-1"),
+            default_interface("a-very-long-name-2"),
+        );
+        assert!(
+            a.len() == 15 && b.len() == 15 && a != b && a.starts_with("lb-a-very-"),
+            "{a} {b}"
+        );
+    }
+}

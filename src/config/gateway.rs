@@ -1,0 +1,140 @@
+//! `[gateway]`: what holds for the whole daemon.
+
+use super::GatewaySettings;
+use super::document::{Table, Value};
+use super::identity;
+use super::units::{integer, some_duration};
+use landbridge_proto::policy::connection::Gateway;
+use landbridge_proto::wire::Identification;
+use std::path::PathBuf;
+
+/// Where the control socket is, unless the configuration or `--socket` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/landbridge/control.sock";
+
+/// The daemon's settings, the key exchange's, and the identity that connections take when they give none.
+pub(super) struct Read {
+    pub settings: GatewaySettings,
+    pub ike: Gateway,
+    pub id: Option<Identification>,
+}
+
+/// Reads the table; a value that is wrong is reported and leaves its default.
+pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
+    let mut settings = GatewaySettings {
+        control_socket: PathBuf::from(DEFAULT_SOCKET),
+        workers: None,
+        port: 500,
+        nat_port: 4500,
+        log_level: "info".to_owned(),
+    };
+    let mut ike = Gateway::default();
+    let mut id = None;
+    let Some(table) = table else {
+        return Read { settings, ike, id };
+    };
+
+    id = table
+        .get("id")
+        .and_then(|value| identity::read(&value))
+        .flatten()
+        .or(id);
+    if let Some(value) = table.get("control_socket") {
+        set(&mut settings.control_socket, socket(&value));
+    }
+    if let Some(value) = table.get("workers") {
+        set(&mut settings.workers, integer(&value, 1..=256).map(Some));
+    }
+    let port = table
+        .get("port")
+        .inspect(|value| set(&mut settings.port, integer(value, 1..=65_535)));
+    if let Some(value) = table.get("nat_port") {
+        set(&mut settings.nat_port, integer(&value, 1..=65_535));
+    }
+    if settings.port == settings.nat_port
+        && let Some(value) = port
+    {
+        value.error("port and nat_port must differ", None);
+    }
+    if let Some(value) = table.get("log_level") {
+        set(&mut settings.log_level, log_level(&value));
+    }
+    ike.nat_port = settings.nat_port;
+    read_ike(&table, &mut ike);
+    table.finish();
+    Read { settings, ike, id }
+}
+
+fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
+    if let Some(value) = table.get("cookie_threshold") {
+        set(&mut ike.cookie_threshold, integer(&value, 0..=1_000_000));
+    }
+    if let Some(value) = table.get("half_open_limit") {
+        set(&mut ike.half_open_limit, integer(&value, 1..=1_000_000));
+    }
+    if let Some(value) = table.get("half_open_limit_per_address") {
+        set(&mut ike.half_open_limit_per_address, integer(&value, 1..=1_000_000));
+    }
+    if let Some(value) = table.get("half_open_timeout") {
+        set(&mut ike.half_open_timeout, some_duration(&value));
+    }
+    if let Some(value) = table.get("retransmit_timeout") {
+        set(&mut ike.retransmit_timeout, some_duration(&value));
+    }
+    if let Some(value) = table.get("retransmit_base") {
+        set(&mut ike.retransmit_base_percent, retransmit_base(&value));
+    }
+    if let Some(value) = table.get("retransmit_tries") {
+        set(&mut ike.retransmit_tries, integer(&value, 1..=100));
+    }
+    if let Some(value) = table.get("nat_keepalive") {
+        set(&mut ike.nat_keepalive, some_duration(&value));
+    }
+}
+
+/// The factor as a percentage.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked before"
+)]
+fn retransmit_base(value: &Value<'_, '_>) -> Option<u32> {
+    let factor = value.number()?;
+    // RFC 7296 §2.4: "retransmission times MUST increase exponentially".
+    if !(1.1..=10.0).contains(&factor) {
+        value.error(format!("{factor} is not between 1.1 and 10"), None);
+        return None;
+    }
+    Some((factor * 100.0).round() as u32)
+}
+
+fn socket(value: &Value<'_, '_>) -> Option<PathBuf> {
+    let path = PathBuf::from(value.string()?);
+    // sun_path holds 108 octets with the terminator (unix(7)).
+    if !path.is_absolute() || path.as_os_str().len() > 107 {
+        value.error("an absolute path of at most 107 octets is expected", None);
+        return None;
+    }
+    Some(path)
+}
+
+fn log_level(value: &Value<'_, '_>) -> Option<String> {
+    let text = value.string()?;
+    // EnvFilter takes any bare word for a target, so a mistyped level would silence everything.
+    let level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+    let fine = text
+        .split(',')
+        .all(|part| part.contains(['=', '[']) || level(&part.trim().to_ascii_lowercase()));
+    if !fine || tracing_subscriber::EnvFilter::builder().parse(text).is_err() {
+        let remedy = "write error, warn, info, debug or trace, or for example \"landbridge=debug,info\"".to_owned();
+        value.error(format!("{text:?} is not a level"), Some(remedy));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Replaces a default by what was read, if it could be read.
+pub(super) fn set<T>(place: &mut T, found: Option<T>) {
+    if let Some(found) = found {
+        *place = found;
+    }
+}

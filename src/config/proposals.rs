@@ -1,0 +1,71 @@
+//! Lists of proposals. The words are `policy::proposal`'s.
+
+use super::document::{Table, Value};
+use landbridge_proto::crypto::Encryption;
+use landbridge_proto::policy::proposal::{EspProposal, IkeProposal, ProposalSyntaxError};
+use landbridge_proto::wire::limits;
+
+/// `proposals` of a connection; without it, the defaults.
+pub(super) fn ike(table: &Table<'_, '_>) -> Option<Vec<IkeProposal>> {
+    match table.get("proposals") {
+        Some(value) => list(&value, IkeProposal::parse, IkeProposal::defaults, |_, _| {}),
+        None => Some(IkeProposal::defaults()),
+    }
+}
+
+/// `esp_proposals` of a child; without it, the defaults.
+pub(super) fn esp(table: &Table<'_, '_>) -> Option<Vec<EspProposal>> {
+    match table.get("esp_proposals") {
+        Some(value) => list(&value, EspProposal::parse, EspProposal::defaults, examine),
+        None => Some(EspProposal::defaults()),
+    }
+}
+
+fn examine(value: &Value<'_, '_>, proposal: &EspProposal) {
+    if proposal.groups.is_empty() {
+        value.warn(format!(
+            "{proposal} has no key exchange: rekeys have no perfect forward secrecy; add for example -x25519 at both ends"
+        ));
+    }
+    if proposal.encryption.contains(&Encryption::Null) {
+        value.warn(format!("{proposal} does not encrypt: packets can be read on the way"));
+    }
+}
+
+fn list<P>(
+    value: &Value<'_, '_>,
+    parse: impl Fn(&str) -> Result<P, ProposalSyntaxError>,
+    defaults: impl Fn() -> Vec<P>,
+    examine: impl Fn(&Value<'_, '_>, &P),
+) -> Option<Vec<P>> {
+    let items = value.strings()?;
+    if items.is_empty() {
+        value.error("it is empty", Some("leave it out to get the defaults".to_owned()));
+        return None;
+    }
+    let (mut found, mut complete) = (Vec::new(), true);
+    for (text, item) in items {
+        if text == "default" {
+            found.extend(defaults());
+            continue;
+        }
+        match parse(text) {
+            Ok(proposal) => {
+                examine(&item, &proposal);
+                found.push(proposal);
+            }
+            Err(error) => {
+                item.error(error.to_string(), None);
+                complete = false;
+            }
+        }
+    }
+    if found.len() > limits::PROPOSALS {
+        value.error(
+            format!("{} proposals; a message holds {}", found.len(), limits::PROPOSALS),
+            None,
+        );
+        return None;
+    }
+    complete.then_some(found)
+}

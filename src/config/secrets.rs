@@ -1,0 +1,286 @@
+//! Secrets come from files only: `psk_file`, `private_key_file`. Nothing of their contents is ever repeated in a message.
+//!
+//! A path is relative to the configuration file; `credential:NAME` is a file that systemd hands over (`LoadCredential=`).
+
+use super::document::Value;
+use base64::Engine;
+use landbridge_proto::crypto::{Secret, SigningKey, VerifyingKey};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Largest file taken for a key.
+const LARGEST: u64 = 64 * 1024;
+/// Shorter pre-shared keys can be guessed by whoever plays the responder (RFC 7296 §2.15: "deriving the shared secret
+/// from a password is not secure").
+const SHORT_PSK: usize = 16;
+
+/// The pre-shared key in a file: text without its line end, `0x` and hex, or `0s` and base64.
+pub(super) fn psk(value: &Value<'_, '_>, directory: &Path) -> Option<Secret> {
+    let (path, octets) = private(value, directory)?;
+    match decode_psk(&octets) {
+        Ok(secret) => {
+            if secret.expose().len() < SHORT_PSK {
+                value.warn(format!(
+                    "the pre-shared key in {} is short; make a strong one with: landbridge keygen --psk FILE",
+                    path.display()
+                ));
+            }
+            Some(secret)
+        }
+        Err(problem) => {
+            let remedy = "make one with: landbridge keygen --psk FILE".to_owned();
+            value.error(format!("{}: {problem}", path.display()), Some(remedy));
+            None
+        }
+    }
+}
+
+/// The Ed25519 key in a PKCS#8 PEM file.
+pub(super) fn private_key(value: &Value<'_, '_>, directory: &Path) -> Option<SigningKey> {
+    let (path, octets) = private(value, directory)?;
+    let key = std::str::from_utf8(&octets)
+        .ok()
+        .and_then(|text| SigningKey::from_pem(text).ok());
+    if key.is_none() {
+        value.error(
+            format!("{} is not an unencrypted Ed25519 key in PKCS#8 PEM", path.display()),
+            Some("make one with: landbridge keygen FILE (or: openssl genpkey -algorithm ed25519)".to_owned()),
+        );
+    }
+    key
+}
+
+/// The Ed25519 public key in a PEM file. Anybody may read it, but only we may write it.
+pub(super) fn public_key(value: &Value<'_, '_>, text: &str, directory: &Path) -> Option<VerifyingKey> {
+    let (path, octets, metadata) = read(value, text, directory)?;
+    if metadata.mode() & 0o022 != 0 && !is_credential(text) {
+        value.error(
+            format!(
+                "{} may be written by others: they could put their own key in",
+                path.display()
+            ),
+            Some(format!("chmod go-w {}", path.display())),
+        );
+        return None;
+    }
+    let key = std::str::from_utf8(&octets)
+        .ok()
+        .and_then(|text| VerifyingKey::from_pem(text).ok());
+    if key.is_none() {
+        value.error(
+            format!("{} is not an Ed25519 public key in PEM", path.display()),
+            Some("the peer gets it with: landbridge pubkey KEYFILE (or: openssl pkey -pubout)".to_owned()),
+        );
+    }
+    key
+}
+
+/// A public key in the configuration itself: PEM, or the base64 of its SubjectPublicKeyInfo with or without `0s`.
+pub(super) fn inline_public_key(value: &Value<'_, '_>, text: &str) -> Option<VerifyingKey> {
+    let text = text.trim();
+    let body = text.strip_prefix("0s").unwrap_or(text);
+    let pem = if body.starts_with("-----BEGIN") {
+        body.to_owned()
+    } else {
+        format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
+    };
+    let key = VerifyingKey::from_pem(&pem).ok();
+    if key.is_none() {
+        value.error(
+            "not an Ed25519 public key",
+            Some("write what stands between BEGIN and END in the output of: landbridge pubkey KEYFILE".to_owned()),
+        );
+    }
+    key
+}
+
+/// Reads a file that only we may read.
+fn private(value: &Value<'_, '_>, directory: &Path) -> Option<(PathBuf, Zeroizing<Vec<u8>>)> {
+    let text = value.string()?;
+    let (path, octets, metadata) = read(value, text, directory)?;
+    // systemd guards its credentials by the directory, and shows an ACL for the service's user as group bits.
+    if is_credential(text) {
+        return Some((path, octets));
+    }
+    let shown = path.display();
+    if metadata.mode() & 0o077 != 0 {
+        value.error(
+            format!("{shown} may be read by others (mode {:03o})", metadata.mode() & 0o777),
+            Some(format!("chmod 600 {shown}")),
+        );
+        return None;
+    }
+    if metadata.uid() != 0 && Some(metadata.uid()) != own_uid() {
+        value.error(
+            format!("{shown} belongs to another user ({})", metadata.uid()),
+            Some(format!("chown root {shown} && chmod 600 {shown}")),
+        );
+        return None;
+    }
+    Some((path, octets))
+}
+
+fn read(
+    value: &Value<'_, '_>,
+    text: &str,
+    directory: &Path,
+) -> Option<(PathBuf, Zeroizing<Vec<u8>>, std::fs::Metadata)> {
+    let path = match locate(
+        text,
+        directory,
+        std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+    ) {
+        Ok(path) => path,
+        Err(problem) => {
+            value.error(problem, None);
+            return None;
+        }
+    };
+    match read_capped(&path) {
+        Ok((octets, metadata)) => Some((path, octets, metadata)),
+        Err(error) => {
+            value.error(format!("can't read {}: {error}", path.display()), None);
+            None
+        }
+    }
+}
+
+fn locate(text: &str, directory: &Path, credentials: Option<PathBuf>) -> Result<PathBuf, String> {
+    let Some(name) = text.strip_prefix("credential:") else {
+        return if text.is_empty() {
+            Err("the file name is empty".to_owned())
+        } else {
+            Ok(directory.join(text))
+        };
+    };
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(format!("{name:?} is not the name of a credential"));
+    }
+    credentials.map(|folder| folder.join(name)).ok_or_else(|| {
+        format!(
+            "{text:?} needs $CREDENTIALS_DIRECTORY, which systemd sets for a service with LoadCredential={name}:FILE"
+        )
+    })
+}
+
+fn is_credential(text: &str) -> bool {
+    text.starts_with("credential:")
+}
+
+fn read_capped(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, std::fs::Metadata)> {
+    // Asked before opening: opening a FIFO would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() > LARGEST {
+        return Err(std::io::Error::other("it is larger than any key"));
+    }
+    // One allocation of the right size, so that no copy is left behind by growing.
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(LARGEST).unwrap_or(usize::MAX)));
+    file.take(LARGEST).read_to_end(&mut octets)?;
+    Ok((octets, metadata))
+}
+
+// RFC 7296 §2.15: "MUST accept ASCII strings of at least 64 octets and MUST NOT add a null terminator before using them
+// as shared secrets. It MUST also accept a hex encoding of the shared secret."
+fn decode_psk(octets: &[u8]) -> Result<Secret, &'static str> {
+    let text = octets.strip_suffix(b"\n").unwrap_or(octets);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let secret = if let Some(hex) = text.strip_prefix(b"0x") {
+        Secret::new(decode_hex(hex).ok_or("what follows 0x is not hexadecimal")?)
+    } else if let Some(base64) = text.strip_prefix(b"0s") {
+        let decoded = base64::engine::general_purpose::STANDARD.decode(base64);
+        Secret::new(decoded.map_err(|_| "what follows 0s is not base64")?)
+    } else if text.contains(&0) {
+        return Err("there is a NUL octet in the key");
+    } else if text.contains(&b'\n') {
+        return Err("there is more than one line; a key is one line");
+    } else {
+        Secret::new(text.to_vec())
+    };
+    if secret.expose().is_empty() {
+        Err("the key is empty")
+    } else {
+        Ok(secret)
+    }
+}
+
+fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |octet: &u8| char::from(*octet).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, []) = text.as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(high)? << 4 | digit(low)?))
+        .collect()
+}
+
+/// Our effective user, as the kernel tells it.
+fn own_uid() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn psk(text: &[u8]) -> Result<Vec<u8>, &'static str> {
+        decode_psk(text).map(|s| s.expose().to_vec())
+    }
+
+    #[test]
+    fn a_psk_is_text_hex_or_base64() {
+        // RFC 7296 §2.15: "MUST accept ASCII strings of at least 64 octets and MUST NOT add a null terminator"
+        let long = [b'k'; 200];
+        assert_eq!(psk(&long).unwrap(), long);
+        assert_eq!(psk(b"secret\n").unwrap(), b"secret");
+        assert_eq!(psk(b"secret\r\n").unwrap(), b"secret");
+        assert_eq!(psk(b" spaces belong to it \n").unwrap(), b" spaces belong to it ");
+        assert_eq!(
+            psk(b"trailing newline only once\n\n").unwrap_err(),
+            "there is more than one line; a key is one line"
+        );
+        // "It MUST also accept a hex encoding of the shared secret."
+        assert_eq!(psk(b"0x00fFa0\n").unwrap(), [0, 0xff, 0xa0]);
+        assert_eq!(psk(b"0sAP+g").unwrap(), [0, 0xff, 0xa0]);
+        for bad in [&b""[..], b"\n", b"0x", b"0x0", b"0xzz", b"0s?", b"nul\0inside"] {
+            assert!(psk(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_stay_in_their_directory() {
+        let at = |text: &str| {
+            locate(
+                text,
+                Path::new("/etc/landbridge"),
+                Some("/run/credentials/landbridge".into()),
+            )
+        };
+        assert_eq!(at("cloud.psk").unwrap(), Path::new("/etc/landbridge/cloud.psk"));
+        assert_eq!(at("/srv/cloud.psk").unwrap(), Path::new("/srv/cloud.psk"));
+        assert_eq!(
+            at("credential:cloud.psk").unwrap(),
+            Path::new("/run/credentials/landbridge/cloud.psk")
+        );
+        assert!(at("credential:../shadow").is_err() && at("credential:..").is_err() && at("credential:").is_err());
+        assert!(
+            locate("credential:x", Path::new("/"), None)
+                .unwrap_err()
+                .contains("LoadCredential=x:FILE")
+        );
+    }
+
+    #[test]
+    fn our_user_is_known() {
+        assert_eq!(own_uid(), Some(std::fs::metadata("/proc/self").unwrap().uid()));
+    }
+}

@@ -1,0 +1,210 @@
+//! The cases of `tests/config-cases`: a configuration, and beside it exactly what is said about it.
+//!
+//! `LANDBRIDGE_BLESS=1 cargo test --test config_cases` writes what is said now; read the diff before you commit it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::let_underscore_must_use,
+    reason = "a test may panic; leftovers may be absent"
+)]
+
+use landbridge::config::{self, Configuration};
+use landbridge_proto::crypto::Group;
+use landbridge_proto::policy::connection::{LocalCredential, RemoteCredential, StartAction};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The example keys of RFC 8410 §10.1 and §10.3.
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+";
+
+/// A directory with the files that cases name. Git keeps no modes, so they are made here.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for (file, mode, text) in [
+        ("cloud.psk", 0o600, "a pre-shared key that is long enough\n"),
+        ("other.psk", 0o400, "0x000102030405060708090a0b0c0d0e0f\n"),
+        ("open.psk", 0o644, "a pre-shared key that everybody may read\n"),
+        ("group.psk", 0o640, "a pre-shared key that the group may read\n"),
+        ("short.psk", 0o600, "secret\n"),
+        ("empty.psk", 0o600, "\n"),
+        ("nul.psk", 0o600, "a\0b"),
+        ("hex.psk", 0o600, "0x12345\n"),
+        ("own.key", 0o600, PRIVATE_KEY),
+        ("open.key", 0o644, PRIVATE_KEY),
+        ("peer.pub", 0o644, PUBLIC_KEY),
+        ("writable.pub", 0o666, PUBLIC_KEY),
+    ] {
+        let path = folder.join(file);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::create_dir(folder.join("directory.psk")).unwrap();
+    folder
+}
+
+fn said(path: &Path) -> String {
+    let mut text = String::new();
+    match config::load(path) {
+        Ok(configuration) => {
+            text.push_str("ok\n");
+            for warning in configuration.warnings {
+                writeln!(text, "warning: {warning}").unwrap();
+            }
+        }
+        Err(errors) => errors.iter().for_each(|error| writeln!(text, "{error}").unwrap()),
+    }
+    text.replace(&format!("{}/", path.parent().unwrap().display()), "")
+}
+
+#[test]
+fn every_case_is_judged_as_written_beside_it() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config-cases");
+    let folder = folder("config-cases");
+    let bless = std::env::var_os("LANDBRIDGE_BLESS").is_some();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for entry in fs::read_dir(&cases).unwrap() {
+        let case = entry.unwrap().path();
+        if case.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        count += 1;
+        let copy = folder.join(case.file_name().unwrap());
+        fs::copy(&case, &copy).unwrap();
+        let (said, expected) = (said(&copy), case.with_extension("expected"));
+        if bless {
+            fs::write(&expected, said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(format!("--- {}\n{said}", case.display()));
+        }
+    }
+    assert!(count > 20, "only {count} cases in {}", cases.display());
+    assert!(wrong.is_empty(), "not as expected:\n{}", wrong.join("\n"));
+}
+
+fn load(name: &str, text: &str) -> Configuration {
+    let path = folder(name).join("landbridge.toml");
+    fs::write(&path, text).unwrap();
+    config::load(&path).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+const SMALL: &str = r#"
+[connections.cloud]
+remote_addrs = ["203.0.113.7"]
+[connections.cloud.local]
+id = "office.example.com"
+psk_file = "cloud.psk"
+[connections.cloud.remote]
+id = "cloud.example.com"
+auth = "psk"
+[connections.cloud.children.net]
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.2.0.0/16", "10.2.3.0/24", "192.0.2.1-192.0.2.2"]
+"#;
+
+#[test]
+fn defaults_are_those_of_the_guide() {
+    let configuration = load("defaults", SMALL);
+    let connection = &configuration.ike.connections["cloud"];
+    let child = &connection.children["net"];
+    let tunnel = &configuration.tunnels["cloud"];
+    assert_eq!(configuration.warnings, Vec::<String>::new());
+    assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
+    assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(4 * 3600)));
+    assert!(connection.fragmentation && connection.keep_trying && !connection.force_udp_encapsulation);
+    assert_eq!((connection.remote_port, connection.fragment_size), (500, 1280));
+    assert_eq!(child.rekey_time, Some(Duration::from_secs(3600)));
+    assert_eq!(child.life_time, Some(Duration::from_secs(3960)));
+    assert_eq!(child.rand_time, Duration::from_secs(360));
+    assert_eq!(child.replay_window, 4096);
+    assert_eq!(child.start_action, StartAction::None);
+    assert!(
+        child
+            .esp_proposals
+            .iter()
+            .all(|p| p.groups.contains(&Group::Curve25519)),
+        "PFS is on"
+    );
+    assert_eq!(tunnel.interface, "lb-cloud");
+    assert!(tunnel.fail_closed && tunnel.clamp_mss && tunnel.mtu.is_none() && !tunnel.start);
+    // What lies within another route needs none of its own; a range takes the prefixes that cover it.
+    let routes: Vec<String> = tunnel.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(routes, ["10.2.0.0/16", "192.0.2.1/32", "192.0.2.2/32"]);
+    assert_eq!(configuration.gateway.port, 500);
+    assert_eq!(configuration.gateway.control_socket, Path::new(config::DEFAULT_SOCKET));
+}
+
+#[test]
+fn one_psk_file_serves_both_directions_and_no_key_shows_in_debug() {
+    let configuration = load("one-psk", SMALL);
+    let connection = &configuration.ike.connections["cloud"];
+    let (LocalCredential::Psk(ours), RemoteCredential::Psk(theirs)) =
+        (&connection.local.credential, &connection.remote.credential)
+    else {
+        panic!("not PSK")
+    };
+    assert_eq!(ours.expose(), b"a pre-shared key that is long enough");
+    assert_eq!(theirs, std::slice::from_ref(ours));
+    assert!(!format!("{configuration:?}").contains("long enough"));
+}
+
+#[test]
+fn two_psks_are_taken_during_a_rotation() {
+    let text = SMALL.replace("auth = \"psk\"", "psk_files = [\"cloud.psk\", \"other.psk\"]");
+    let configuration = load("rotation", &text);
+    let RemoteCredential::Psk(list) = &configuration.ike.connections["cloud"].remote.credential else {
+        panic!("not PSK")
+    };
+    assert_eq!(list.len(), 2);
+    assert_eq!(list[1].expose(), (0..16).collect::<Vec<u8>>());
+}
+
+#[test]
+fn any_peer_means_to_wait_for_it() {
+    for word in ["%any", "any", "0.0.0.0/0"] {
+        let configuration = load("any", &SMALL.replace("203.0.113.7", word));
+        assert!(configuration.tunnels["cloud"].remote_hosts.is_empty());
+        assert!(configuration.ike.connections["cloud"].remote_addrs.is_empty());
+    }
+    // A name may resolve to anything: connect to it, and take the peer from anywhere.
+    let configuration = load("name", &SMALL.replace("203.0.113.7", "gw.example.net"));
+    assert_eq!(configuration.tunnels["cloud"].remote_hosts, ["gw.example.net"]);
+    assert!(configuration.ike.connections["cloud"].remote_addrs.is_empty());
+}
+
+#[test]
+fn the_examples_are_right() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let folder = folder("examples");
+    for name in ["office-cloud.psk", "cloud.psk"] {
+        fs::write(folder.join(name), "a pre-shared key that is long enough").unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for name in ["office.key", "cloud.key"] {
+        fs::copy(folder.join("own.key"), folder.join(name)).unwrap();
+    }
+    for name in ["office.pub", "cloud.pub"] {
+        fs::copy(folder.join("peer.pub"), folder.join(name)).unwrap();
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(examples).unwrap() {
+        let example = entry.unwrap().path();
+        if example.extension().is_some_and(|e| e == "toml") {
+            let copy = folder.join(example.file_name().unwrap());
+            fs::copy(&example, &copy).unwrap();
+            assert_eq!(said(&copy), "ok\n", "{}", example.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 5, "{count} examples");
+}
