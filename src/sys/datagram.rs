@@ -26,6 +26,18 @@ pub struct Received {
 /// # Errors
 /// Port in use, not permitted, no IPv6 on this machine.
 pub fn bind_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
+    bind(ipv6, port, false)
+}
+
+/// The same as a member of a reuseport group.
+///
+/// # Errors
+/// As [`bind_wildcard`].
+pub fn bind_group_member(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
+    bind(ipv6, port, true)
+}
+
+fn bind(ipv6: bool, port: u16, group: bool) -> io::Result<UdpSocket> {
     let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: no pointers; the result is checked.
     let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
@@ -40,6 +52,9 @@ pub fn bind_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
     } else {
         Ipv4Addr::UNSPECIFIED.into()
     };
+    if group {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
     want_destination(&socket, ipv6)?;
     let (address, length) = to_sockaddr(SocketAddr::new(any, port));
     // SAFETY: `address` is a valid sockaddr of `length` octets.
@@ -181,7 +196,16 @@ pub fn send(socket: &impl AsFd, datagram: &[u8], local: IpAddr, remote: SocketAd
 #[repr(align(8))]
 struct ControlBuffer([u8; 128]);
 
-fn set_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// Sets an integer option.
+///
+/// # Errors
+/// As the system says.
+pub(super) fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `value` is an int that lives through the call, and its size is given.
     let result = unsafe {
         libc::setsockopt(
@@ -199,7 +223,7 @@ fn set_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value
     }
 }
 
-fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+pub(super) fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all-zero octets are a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let place = std::ptr::from_mut(&mut storage);
@@ -234,7 +258,7 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
     }
 }
 
-fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let place = std::ptr::from_ref(storage);
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {

@@ -2,3 +2,6 @@
 
 pub mod datagram;
 pub mod netdev;
+pub mod poll;
+pub mod tun;
+pub mod udp;
