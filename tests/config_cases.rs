@@ -141,6 +141,13 @@ fn defaults_are_those_of_the_guide() {
     let routes: Vec<String> = tunnel.routes.iter().map(ToString::to_string).collect();
     assert_eq!(routes, ["10.2.0.0/16", "192.0.2.1/32", "192.0.2.2/32"]);
     assert_eq!(configuration.gateway.port, 500);
+    // The key exchange deals SAs out to as many owners as there are workers.
+    assert_eq!(
+        configuration.gateway.workers,
+        Some(configuration.ike.gateway.workers.into())
+    );
+    assert_eq!(tunnel.retry, configuration.ike.gateway.retry);
+    assert_eq!(tunnel.retry, (Duration::from_secs(1), Duration::from_secs(60)));
     assert_eq!(configuration.gateway.control_socket, Path::new(config::DEFAULT_SOCKET));
 }
 
