@@ -5,10 +5,10 @@ use super::clock::Clock;
 use super::journal::{Journal, Level};
 use super::links::Links;
 use super::server::{Answer, ControlServer, Order};
-use super::sockets::IkeSockets;
+use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions, Sinks};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Reports from the workers that may wait for control.
 const REPORT_QUEUE: usize = 1024;
+/// IKE messages that came to the workers, waiting for control.
+const STRAY_QUEUE: usize = 256;
 /// How long a clean stop waits for the peers' answers to Delete.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -39,6 +41,12 @@ pub struct Daemon {
     stopped: bool,
 }
 
+/// What comes from the workers.
+pub struct Inlets {
+    reports: mpsc::Receiver<SadReport>,
+    strays: mpsc::Receiver<(Path, Vec<u8>)>,
+}
+
 /// What is remembered of a connection beyond its SAs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -53,21 +61,32 @@ impl Daemon {
     ///
     /// # Errors
     /// [`RunError`], with what could not be had.
-    pub async fn start(configuration: Configuration) -> Result<(Self, mpsc::Receiver<SadReport>), RunError> {
+    pub async fn start(configuration: Configuration) -> Result<(Self, Inlets), RunError> {
         let clock = Clock::start();
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
+        let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
+        let nat_port = configuration.gateway.nat_port;
         let options = DataOptions {
             workers,
-            nat_port: configuration.gateway.nat_port,
+            nat_port,
+            udp_gso: true,
+            coalesce: true,
         };
-        // A full queue loses a report, and the next one tells the same again.
-        let report = Box::new(move |report| {
-            if report_sender.try_send(report).is_err() {
-                tracing::trace!("report queue is full");
-            }
-        });
-        let (data, group) = DataPlane::start(&options, report).map_err(RunError::start("the data path"))?;
+        // A full queue loses a report, and the next one tells the same again; IKE is sent again by its timer.
+        let sinks = Sinks {
+            reports: Arc::new(move |report| {
+                if report_sender.try_send(report).is_err() {
+                    tracing::trace!("report queue is full");
+                }
+            }),
+            strays: Arc::new(move |path, message| {
+                if stray_sender.try_send((path, message)).is_err() {
+                    tracing::trace!("stray queue is full");
+                }
+            }),
+        };
+        let (data, group) = DataPlane::start(&options, sinks).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
         let (sockets, links) = match (sockets, Links::open().map_err(RunError::start("netlink"))) {
@@ -113,18 +132,18 @@ impl Daemon {
         for (name, granted) in daemon.data.offloads() {
             tracing::info!(offload = name, granted, "data path");
         }
-        Ok((daemon, reports))
+        Ok((daemon, Inlets { reports, strays }))
     }
 
     /// Runs until a signal or `landbridge stop` ends it, then deletes all SAs, routes and interfaces.
     ///
     /// # Errors
     /// [`RunError`] if a signal handler or the control socket can't be had.
-    pub async fn run(
-        mut self,
-        mut reports: mpsc::Receiver<SadReport>,
-        mut server: ControlServer,
-    ) -> Result<(), RunError> {
+    pub async fn run(mut self, inlets: Inlets, mut server: ControlServer) -> Result<(), RunError> {
+        let Inlets {
+            mut reports,
+            mut strays,
+        } = inlets;
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(RunError::start("signals"))?;
@@ -154,10 +173,14 @@ impl Daemon {
             let wake = self.clock.to_tokio(wake);
             // Taken out for the time of the select: the handler needs the endpoint and the sockets at once.
             let Some(mut sockets) = self.sockets.take() else { break };
-            let (endpoint, clock) = (&mut self.endpoint, self.clock);
+            let (endpoint, clock, data) = (&mut self.endpoint, self.clock, &self.data);
             let mut came = None;
             tokio::select! {
-                () = sockets.receive(|path: Path, datagram: &[u8]| endpoint.handle_datagram(clock.now(), path, datagram)) => {}
+                () = sockets.receive(|path, came| match came {
+                    Inbound::Ike(message) => endpoint.handle_datagram(clock.now(), path, message),
+                    Inbound::Esp(packet) => data.inject(path.remote, packet.to_vec()),
+                }) => {}
+                Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),
                 Some(report) = reports.recv() => {
                     endpoint.handle_report(clock.now(), report);

@@ -2,6 +2,7 @@
 
 use crate::data::ControlSockets;
 use crate::sys::datagram::{self, Received};
+use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::policy::sad::Path;
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +16,14 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
 /// Datagrams taken from one socket before the others have their turn.
 const BUDGET: usize = 32;
+
+/// What came in.
+pub enum Inbound<'a> {
+    /// An IKE message, its marker cut off.
+    Ike(&'a [u8]),
+    /// An ESP packet that the kernel merged into an IKE message's datagram (UDP_GRO looks at addresses only).
+    Esp(&'a [u8]),
+}
 
 /// Both ports, both families.
 pub struct IkeSockets {
@@ -56,9 +65,9 @@ impl IkeSockets {
         })
     }
 
-    /// Waits until there is something to receive, then hands each IKE message (its marker cut off) to `handle`, up to a
-    /// budget for each socket. On the NAT port, what has no marker is not IKE and not for us.
-    pub async fn receive(&mut self, mut handle: impl FnMut(Path, &[u8])) {
+    /// Waits until there is something to receive, then hands it to `handle`, up to a
+    /// budget for each socket.
+    pub async fn receive(&mut self, mut handle: impl FnMut(Path, Inbound<'_>)) {
         let Self {
             sockets,
             nat_port,
@@ -133,18 +142,20 @@ impl IkeSocket {
     }
 }
 
-fn split(received: &Received, buffer: &[u8], port: u16, nat_port: u16, handle: &mut impl FnMut(Path, &[u8])) {
+fn split(received: &Received, buffer: &[u8], port: u16, nat_port: u16, handle: &mut impl FnMut(Path, Inbound<'_>)) {
     let path = Path {
         local: SocketAddr::new(received.local, port),
         remote: received.remote,
     };
     for datagram in buffer[..received.len].chunks(received.segment.max(1)) {
         if port == nat_port {
-            if let Some(message) = datagram.strip_prefix(&NON_ESP_MARKER) {
-                handle(path, message);
+            match classify(datagram) {
+                Datagram::Ike => handle(path, Inbound::Ike(&datagram[NON_ESP_MARKER.len()..])),
+                Datagram::Esp(_) => handle(path, Inbound::Esp(datagram)),
+                Datagram::Keepalive | Datagram::Short => {}
             }
         } else {
-            handle(path, datagram);
+            handle(path, Inbound::Ike(datagram));
         }
     }
 }

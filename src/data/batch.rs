@@ -24,8 +24,21 @@ impl SendBatch {
     #[must_use]
     pub fn new(gso: bool) -> Self {
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let to = Destination { local: IpAddr::V4(Ipv4Addr::UNSPECIFIED), remote: nowhere, tos: 0 };
-        Self { octets: vec![0; MOST_OCTETS + 2048], len: 0, segment: 0, count: 0, closed: false, to, gso, told: false }
+        let to = Destination {
+            local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            remote: nowhere,
+            tos: 0,
+        };
+        Self {
+            octets: vec![0; MOST_OCTETS + 2048],
+            len: 0,
+            segment: 0,
+            count: 0,
+            closed: false,
+            to,
+            gso,
+            told: false,
+        }
     }
 
     /// Whether the kernel segments.
@@ -98,9 +111,15 @@ impl SendBatch {
 
 /// EIO: the device can't; EINVAL, EMSGSIZE: a segment is larger than the path's MTU.
 fn degrades(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+    )
 }
 
 fn send_singly(fd: RawFd, octets: &[u8], segment: usize, to: &Destination) -> usize {
-    octets.chunks(segment).filter(|packet| udp::send_segments(fd, packet, packet.len(), to).is_err()).count()
+    octets
+        .chunks(segment)
+        .filter(|packet| udp::send_segments(fd, packet, packet.len(), to).is_err())
+        .count()
 }

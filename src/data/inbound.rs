@@ -86,7 +86,11 @@ impl Inbound {
             current: None,
             told: false,
         };
-        Self { batch: ReceiveBatch::new(), opener: Opener { states: Vec::new() }, joiner }
+        Self {
+            batch: ReceiveBatch::new(),
+            opener: Opener { states: Vec::new() },
+            joiner,
+        }
     }
 
     /// Drops what is gone. The replay window of a pair lives as long as the pair.
@@ -101,7 +105,9 @@ impl Inbound {
     /// Receives what a socket has, up to a budget; true if there may be more.
     pub fn run(&mut self, socket: &UdpSocket, cx: &Cx<'_>) -> bool {
         for _ in 0..BUDGET {
-            let Ok(count) = self.batch.receive(socket) else { return false };
+            let Ok(count) = self.batch.receive(socket) else {
+                return false;
+            };
             let mut unknown_told = 0;
             for index in 0..count {
                 self.message(index, cx, &mut unknown_told);
@@ -121,7 +127,9 @@ impl Inbound {
                 return;
             }
             let end = (start + message.segment).min(message.len);
-            if let Some(Admitted { pair, flow, range }) = opener.datagram(&mut octets[start..end], &message, cx, unknown_told) {
+            if let Some(Admitted { pair, flow, range }) =
+                opener.datagram(&mut octets[start..end], &message, cx, unknown_told)
+            {
                 let place = base + start + range.start..base + start + range.end;
                 joiner.push(&pair.interface, &flow, place, batch.octets());
             }
@@ -131,7 +139,13 @@ impl Inbound {
 
     /// A datagram that control received merged into an IKE message.
     pub fn inject(&mut self, remote: SocketAddr, octets: &mut [u8], cx: &Cx<'_>) {
-        let message = Message { len: octets.len(), segment: octets.len().max(1), remote, local: remote.ip(), tos: 0 };
+        let message = Message {
+            len: octets.len(),
+            segment: octets.len().max(1),
+            remote,
+            local: remote.ip(),
+            tos: 0,
+        };
         if let Some(Admitted { pair, range, .. }) = self.opener.datagram(octets, &message, cx, &mut 0) {
             let plain = VnetHeader::default().to_octets();
             let pieces = [IoSlice::new(&plain), IoSlice::new(&octets[range])];
@@ -154,7 +168,13 @@ impl Opener {
             Datagram::Esp(spi) => spi,
             Datagram::Ike => {
                 let local = SocketAddr::new(message.local, cx.nat_port);
-                (cx.strays)(Path { local, remote: message.remote }, octets[4..].to_vec());
+                (cx.strays)(
+                    Path {
+                        local,
+                        remote: message.remote,
+                    },
+                    octets[4..].to_vec(),
+                );
                 return None;
             }
             Datagram::Keepalive => {
@@ -170,7 +190,10 @@ impl Opener {
             cx.stray_counters.unknown_spi.add(1);
             if *unknown_told < UNKNOWN_TOLD {
                 *unknown_told += 1;
-                (cx.reports)(SadReport::UnknownSpi { spi, remote: message.remote });
+                (cx.reports)(SadReport::UnknownSpi {
+                    spi,
+                    remote: message.remote,
+                });
             }
             return None;
         };
@@ -248,7 +271,11 @@ enum Refused {
 impl Joiner {
     /// Takes the packet at `place` of the buffers.
     fn push(&mut self, interface: &Arc<Interface>, flow: &Flow, place: Range<usize>, octets: &[u8]) {
-        if self.current.as_ref().is_none_or(|current| current.token != interface.token) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|current| current.token != interface.token)
+        {
             // Another tunnel's: what was collected goes first.
             self.flush(octets);
             self.current = Some(Arc::clone(interface));
@@ -261,7 +288,12 @@ impl Joiner {
     /// Writes what was collected, a super-packet a write.
     fn flush(&mut self, octets: &[u8]) {
         let Some(interface) = self.current.take() else { return };
-        let Self { coalescer, places, told, .. } = self;
+        let Self {
+            coalescer,
+            places,
+            told,
+            ..
+        } = self;
         let mut failed = 0;
         let mut refused = false;
         for item in coalescer.plan() {
@@ -304,7 +336,11 @@ fn state<'a>(states: &'a mut Vec<Option<State>>, pair: &Pair) -> Option<&'a mut 
     let place = states.get_mut(slot)?;
     if place.as_ref().is_none_or(|state| state.id != pair.id()) {
         let sa = InboundSa::new(&ESP_PROVIDER, &pair.entry.inbound, pair.entry.replay_window)?;
-        *place = Some(State { id: pair.id(), sa, reports: InboundReports::default() });
+        *place = Some(State {
+            id: pair.id(),
+            sa,
+            reports: InboundReports::default(),
+        });
     }
     place.as_mut()
 }

@@ -131,7 +131,10 @@ impl DataPlane {
         };
         let table = Arc::new(ArcSwap::from_pointee(SaTable::default()));
         let (reports, strays): (Arc<ReportSink>, Arc<StraySink>) = (sinks.reports, sinks.strays);
-        let coalesce = CoalesceOptions { tcp: options.coalesce, udp: options.coalesce };
+        let coalesce = CoalesceOptions {
+            tcp: options.coalesce,
+            udp: options.coalesce,
+        };
         let mut workers = Vec::with_capacity(count);
         for (index, socket) in ipv4.enumerate() {
             let mailbox = Arc::new(Mailbox::new()?);
@@ -147,11 +150,22 @@ impl DataPlane {
                 gso: options.udp_gso,
                 coalesce,
             };
-            let thread = std::thread::Builder::new().name(format!("landbridge-{index}")).spawn(move || worker.run())?;
+            let thread = std::thread::Builder::new()
+                .name(format!("landbridge-{index}"))
+                .spawn(move || worker.run())?;
             workers.push((mailbox, thread));
         }
         let past = BTreeMap::new();
-        Ok((Self { table, workers, past, next_token: FIRST_INTERFACE, granted: Vec::new() }, control))
+        Ok((
+            Self {
+                table,
+                workers,
+                past,
+                next_token: FIRST_INTERFACE,
+                granted: Vec::new(),
+            },
+            control,
+        ))
     }
 
     /// Creates a connection's TUN interface (down, without addresses: that is `control::links`).
@@ -168,15 +182,24 @@ impl DataPlane {
         let owner = self.workers.len() - 1 - (token - FIRST_INTERFACE) as usize % self.workers.len();
         let name = Arc::clone(connection);
         let interface = Interface::new(token, name, tun, owner, options.clamp_mss, options.mtu);
-        self.change(|table| table.ports.push(Port { interface: Arc::new(interface), active: Vec::new() }));
+        self.change(|table| {
+            table.ports.push(Port {
+                interface: Arc::new(interface),
+                active: Vec::new(),
+            })
+        });
         Ok(())
     }
 
     /// Removes it, and the SAs that use it.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
         let table = self.table.load_full();
-        let gone: Vec<ChildSaId> =
-            table.pairs.values().filter(|pair| pair.entry.connection == *connection).map(|pair| pair.id()).collect();
+        let gone: Vec<ChildSaId> = table
+            .pairs
+            .values()
+            .filter(|pair| pair.entry.connection == *connection)
+            .map(|pair| pair.id())
+            .collect();
         gone.into_iter().for_each(|id| self.forget(id));
         self.change(|table| table.ports.retain(|port| port.interface.connection != *connection));
         self.past.remove(connection);
@@ -239,21 +262,31 @@ impl DataPlane {
     /// Drops that belong to no connection, by cause (`unknown_spi`, `short`).
     #[must_use]
     pub fn stray_drops(&self) -> Vec<(&'static str, u64)> {
-        let sum = |pick: fn(&stats::StrayCounters) -> u64| self.workers.iter().map(|(mailbox, _)| pick(&mailbox.strays)).sum();
-        vec![("unknown_spi", sum(|s| s.unknown_spi.get())), ("short", sum(|s| s.short.get()))]
+        let sum = |pick: fn(&stats::StrayCounters) -> u64| {
+            self.workers.iter().map(|(mailbox, _)| pick(&mailbox.strays)).sum()
+        };
+        vec![
+            ("unknown_spi", sum(|s| s.unknown_spi.get())),
+            ("short", sum(|s| s.short.get())),
+        ]
     }
 
     /// What the kernel granted and what was degraded, for `doctor` and `status`: e.g. `("udp-gso", true)`.
     #[must_use]
     pub fn offloads(&self) -> Vec<(&'static str, bool)> {
         let mut offloads = self.granted.clone();
-        offloads.push(("udp-gso", self.workers.iter().all(|(mailbox, _)| mailbox.gso.load(Relaxed))));
+        offloads.push((
+            "udp-gso",
+            self.workers.iter().all(|(mailbox, _)| mailbox.gso.load(Relaxed)),
+        ));
         offloads
     }
 
     /// An ESP packet that came to control's socket, merged into an IKE message.
     pub fn inject(&self, remote: SocketAddr, packet: Vec<u8>) {
-        let Some(spi) = packet.first_chunk::<4>().map(|octets| u32::from_be_bytes(*octets)) else { return };
+        let Some(spi) = packet.first_chunk::<4>().map(|octets| u32::from_be_bytes(*octets)) else {
+            return;
+        };
         let owner = usize::from(spi::owner_of(spi)) % self.workers.len();
         self.workers[owner].0.inject(remote, packet);
     }
@@ -271,7 +304,12 @@ impl DataPlane {
     }
 
     fn port(&self, connection: &ConnectionName) -> Option<Port> {
-        self.table.load().ports.iter().find(|port| port.interface.connection == *connection).cloned()
+        self.table
+            .load()
+            .ports
+            .iter()
+            .find(|port| port.interface.connection == *connection)
+            .cloned()
     }
 
     fn forget(&mut self, id: ChildSaId) {

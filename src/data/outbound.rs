@@ -87,7 +87,11 @@ impl Outbound {
         }
         let seed = pair.entry.iv_seed.expose().try_into().ok()?;
         let sa = OutboundSa::new(&ESP_PROVIDER, &pair.entry.outbound, seed)?;
-        self.states.push(State { id, sa, reports: OutboundReports::default() });
+        self.states.push(State {
+            id,
+            sa,
+            reports: OutboundReports::default(),
+        });
         self.states.last_mut()
     }
 
@@ -114,14 +118,20 @@ impl Outbound {
     fn packet(&mut self, port: &Port, cx: &Cx<'_>, octets: &mut [u8]) {
         let interface = &port.interface;
         let counters = &interface.counters.outbound;
-        let Some((header, packet)) = octets.split_first_chunk_mut::<{ VnetHeader::LEN }>() else { return };
+        let Some((header, packet)) = octets.split_first_chunk_mut::<{ VnetHeader::LEN }>() else {
+            return;
+        };
         let vnet = VnetHeader::from_octets(header);
         let Ok(flow) = flow::parse(packet) else {
             counters.dropped(Drop::Malformed, 1);
             return;
         };
         let Some(pair) = choose(&port.active, &flow) else {
-            let cause = if port.active.is_empty() { Drop::NoSa } else { Drop::SelectorOut };
+            let cause = if port.active.is_empty() {
+                Drop::NoSa
+            } else {
+                Drop::SelectorOut
+            };
             counters.dropped(cause, 1);
             if cause == Drop::NoSa {
                 self.acquire(cx, &flow);
@@ -147,7 +157,11 @@ impl Outbound {
     fn seal(&mut self, port: &Port, cx: &Cx<'_>, pair: &Pair, segmenter: &Segmenter<'_>) {
         let flow = segmenter.flow();
         let (next_header, tos) = (if flow.is_ipv6() { 41 } else { 4 }, tunnel::outer_tos(flow.tos));
-        let to = Destination { local: pair.path.local.ip(), remote: pair.path.remote, tos };
+        let to = Destination {
+            local: pair.path.local.ip(),
+            remote: pair.path.remote,
+            tos,
+        };
         let ipv6 = pair.path.is_ipv6();
         let count = segmenter.count();
         let counters = &pair.counters.outbound;
@@ -169,13 +183,20 @@ impl Outbound {
         for index in 0..count {
             let inner = segmenter.segment_len(index);
             // Looked up anew each time: flushing needs all of self in between.
-            let Some(position) = self.states.iter().position(|state| state.id == pair.id()) else { return };
+            let Some(position) = self.states.iter().position(|state| state.id == pair.id()) else {
+                return;
+            };
             let len = self.states[position].sa.sealed_len(inner);
             let batch = if ipv6 { &self.batch_v6 } else { &self.batch_v4 };
             if !batch.fits(len, &to) {
                 self.flush(port, cx);
             }
-            let Self { states, batch_v4, batch_v6, .. } = self;
+            let Self {
+                states,
+                batch_v4,
+                batch_v6,
+                ..
+            } = self;
             let sa = &mut states[position].sa;
             let place = if ipv6 { batch_v6 } else { batch_v4 }.place(len, &to);
             let at = sa.headroom();
@@ -210,25 +231,39 @@ impl Outbound {
             return;
         }
         self.errors_left -= 1;
-        let Some(len) = segmenter.write_segment(0, &mut self.scratch) else { return };
-        let Ok(flow) = flow::parse(&self.scratch[..len]) else { return };
+        let Some(len) = segmenter.write_segment(0, &mut self.scratch) else {
+            return;
+        };
+        let Ok(flow) = flow::parse(&self.scratch[..len]) else {
+            return;
+        };
         // From the far end of the packet's own way: the gateway need not have an address on the interface.
         let source = flow.key.destination;
         let mut answer = [0; ICMP_BUFFER];
-        let error = IcmpError::TooBig { mtu: u32::from(mtu) };
+        let error = IcmpError::TooBig { mtu };
         if let Some(len) = icmp::build(error, &flow, &self.scratch[..len], source, &mut answer) {
             let plain = VnetHeader::default().to_octets();
-            if port.interface.tun.write(&[IoSlice::new(&plain), IoSlice::new(&answer[..len])]).is_err() {
+            if port
+                .interface
+                .tun
+                .write(&[IoSlice::new(&plain), IoSlice::new(&answer[..len])])
+                .is_err()
+            {
                 port.interface.counters.outbound.dropped(Drop::TunFailed, 1);
             }
         }
     }
 
     fn acquire(&mut self, cx: &Cx<'_>, flow: &Flow) {
-        let due = self.acquired.is_none_or(|last| cx.now.duration_since(last).as_secs() >= 1);
+        let due = self
+            .acquired
+            .is_none_or(|last| cx.now.duration_since(last).as_secs() >= 1);
         if due {
             self.acquired = Some(cx.now);
-            (cx.reports)(SadReport::Acquire { source: flow.key.source, destination: flow.key.destination });
+            (cx.reports)(SadReport::Acquire {
+                source: flow.key.source,
+                destination: flow.key.destination,
+            });
         }
     }
 }
@@ -238,7 +273,8 @@ fn choose<'a>(active: &'a [Arc<Pair>], flow: &Flow) -> Option<&'a Arc<Pair>> {
     let (source, destination) = ports(flow);
     let protocol = flow.key.protocol;
     active.iter().find(|pair| {
-        pair.local.contains(flow.key.source, protocol, source) && pair.remote.contains(flow.key.destination, protocol, destination)
+        pair.local.contains(flow.key.source, protocol, source)
+            && pair.remote.contains(flow.key.destination, protocol, destination)
     })
 }
 

@@ -89,7 +89,10 @@ impl DirectionCounters {
     }
 
     fn traffic(&self) -> Traffic {
-        Traffic { packets: self.packets.get(), bytes: self.bytes.get() }
+        Traffic {
+            packets: self.packets.get(),
+            bytes: self.bytes.get(),
+        }
     }
 }
 
@@ -109,9 +112,18 @@ impl PairCounters {
         let drops = DROP_NAMES
             .iter()
             .enumerate()
-            .map(|(index, name)| (*name, self.inbound.drops[index].get() + self.outbound.drops[index].get()))
+            .map(|(index, name)| {
+                (
+                    *name,
+                    self.inbound.drops[index].get() + self.outbound.drops[index].get(),
+                )
+            })
             .collect();
-        ChildSaStats { inbound: self.inbound.traffic(), outbound: self.outbound.traffic(), drops }
+        ChildSaStats {
+            inbound: self.inbound.traffic(),
+            outbound: self.outbound.traffic(),
+            drops,
+        }
     }
 }
 

@@ -31,7 +31,15 @@ impl Interface {
     #[must_use]
     pub fn new(token: u64, connection: ConnectionName, tun: Tun, owner: usize, clamp_mss: bool, mtu: u16) -> Self {
         let counters = PairCounters::default();
-        Self { token, connection, tun, owner, clamp_mss, counters, mtu: AtomicU16::new(mtu) }
+        Self {
+            token,
+            connection,
+            tun,
+            owner,
+            clamp_mss,
+            counters,
+            mtu: AtomicU16::new(mtu),
+        }
     }
 
     /// Inner MTU.
@@ -107,7 +115,10 @@ impl SaTable {
     /// The pair that receives by an SPI.
     #[must_use]
     pub fn inbound(&self, spi: u32) -> Option<&Arc<Pair>> {
-        self.by_slot.get(spi::slot_of(spi))?.as_ref().filter(|pair| pair.entry.inbound.spi == spi)
+        self.by_slot
+            .get(spi::slot_of(spi))?
+            .as_ref()
+            .filter(|pair| pair.entry.inbound.spi == spi)
     }
 
     /// Adds a pair, or replaces the view of one.
@@ -118,7 +129,10 @@ impl SaTable {
         }
         self.by_slot[slot] = Some(Arc::clone(&pair));
         for port in &mut self.ports {
-            port.active.iter_mut().filter(|active| active.id() == id).for_each(|active| *active = Arc::clone(&pair));
+            port.active
+                .iter_mut()
+                .filter(|active| active.id() == id)
+                .for_each(|active| *active = Arc::clone(&pair));
         }
         self.pairs.insert(id, pair);
     }
@@ -135,7 +149,9 @@ impl SaTable {
 
     /// Sends by a pair from now on, in the place of another.
     pub fn activate(&mut self, id: ChildSaId, replaces: Option<ChildSaId>) {
-        let Some(pair) = self.pairs.get(&id).cloned() else { return };
+        let Some(pair) = self.pairs.get(&id).cloned() else {
+            return;
+        };
         self.deactivate(id);
         if let Some(replaces) = replaces {
             self.deactivate(replaces);

@@ -164,8 +164,9 @@ impl Worker {
     /// Waits for the interfaces that are this worker's, and no more for those that are gone.
     fn take_up(&self, table: &SaTable, poll: &Poll, watched: &mut BTreeSet<(u64, RawFd)>) {
         let own = table.ports.iter().filter(|port| port.interface.owner == self.index);
-        let wanted: BTreeSet<(u64, RawFd)> =
-            own.map(|port| (port.interface.token, port.interface.tun.as_raw_fd())).collect();
+        let wanted: BTreeSet<(u64, RawFd)> = own
+            .map(|port| (port.interface.token, port.interface.tun.as_raw_fd()))
+            .collect();
         for (_, fd) in watched.difference(&wanted) {
             poll.remove(*fd);
         }
