@@ -75,15 +75,25 @@ impl Mailbox {
 
 /// Everything a worker needs.
 pub struct Worker {
+    /// Its number.
     pub index: usize,
+    /// What to look things up in.
     pub table: Arc<ArcSwap<SaTable>>,
+    /// What control says.
     pub mailbox: Arc<Mailbox>,
+    /// Its member of the IPv4 group.
     pub ipv4: Arc<UdpSocket>,
+    /// Its member of the IPv6 group.
     pub ipv6: Option<Arc<UdpSocket>>,
+    /// Reports to control.
     pub reports: Arc<ReportSink>,
+    /// IKE that came merged into ESP.
     pub strays: Arc<StraySink>,
+    /// The group's port.
     pub nat_port: u16,
+    /// Let the kernel segment.
     pub gso: bool,
+    /// What to join for the TUN.
     pub coalesce: CoalesceOptions,
 }
 

@@ -185,8 +185,8 @@ impl ReceiveBatch {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for index in 0..count {
-            self.messages[index] = describe(&headers[index], &self.names[index]);
+        for ((message, header), name) in self.messages.iter_mut().zip(&headers).zip(&self.names).take(count) {
+            *message = describe(header, name);
         }
         Ok(count)
     }
