@@ -1,5 +1,7 @@
 //! Holds the import rules of CONTRIBUTING.md: imports run one way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

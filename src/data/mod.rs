@@ -332,8 +332,8 @@ impl DataPlane {
 
 /// Control's members of the reuseport groups on the NAT port: what carries a non-ESP marker comes here.
 pub struct ControlSockets {
-    /// 0.0.0.0:4500.
+    /// `0.0.0.0:4500`.
     pub ipv4: Arc<UdpSocket>,
-    /// [::]:4500, if the machine has IPv6.
+    /// `[::]:4500`, if the machine has IPv6.
     pub ipv6: Option<Arc<UdpSocket>>,
 }

@@ -151,7 +151,7 @@ impl Outbound {
             self.too_big(port, &segmenter, mtu);
             return;
         }
-        self.seal(port, cx, &Arc::clone(pair), &segmenter);
+        self.seal(port, cx, pair, &segmenter);
     }
 
     fn seal(&mut self, port: &Port, cx: &Cx<'_>, pair: &Pair, segmenter: &Segmenter<'_>) {

@@ -22,11 +22,8 @@ pub fn inside<T: Send + 'static>(
     thread::spawn(move || {
         let file = File::open(&path).unwrap();
         // SAFETY: the descriptor is an open namespace file; only this thread moves.
-        assert_eq!(
-            unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) },
-            0,
-            "setns {path}"
-        );
+        let moved = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(moved, 0, "setns {path}");
         what()
     })
 }

@@ -188,9 +188,9 @@ pub trait Prf: Send + Sync {
     fn algorithm(&self) -> PrfAlgorithm;
     /// Preferred key length and output length in octets (equal for HMAC).
     fn output_len(&self) -> usize;
-    /// prf(key, data[0] | data[1] | ...).
+    /// `prf(key, data[0] | data[1] | ...)`.
     fn prf(&self, key: &[u8], data: &[&[u8]]) -> Secret;
-    /// prf+(key, seed[0] | seed[1] | ...), `len` octets; `None` beyond 255 blocks (RFC 7296 §2.13).
+    /// `prf+(key, seed[0] | seed[1] | ...)`, `len` octets; `None` beyond 255 blocks (RFC 7296 §2.13).
     fn prf_plus(&self, key: &[u8], seed: &[&[u8]], len: usize) -> Option<Secret>;
 }
 

@@ -1,4 +1,4 @@
-//! ESP (RFC 4303): [`outbound`] seals, [`inbound`] opens, [`replay`] is the window, [`encap`] tells ESP from IKE on
+//! ESP (RFC 4303): `outbound` seals, `inbound` opens, [`replay`] is the window, [`encap`] tells ESP from IKE on
 //! port 4500 (RFC 3948), [`transform`] has the sizes.
 
 pub mod encap;

@@ -166,7 +166,7 @@ pub fn fingerprint(key: &VerifyingKey) -> String {
     format!("SHA256:{}", base64(&Sha256::digest(key.to_spki_der())))
 }
 
-/// <msg octets> | nonce | prf(SK_p, RestOfIDPayload) (RFC 7296 §2.15).
+/// `<msg octets> | nonce | prf(SK_p, RestOfIDPayload)` (RFC 7296 §2.15).
 fn signed_octets(provider: &Provider, keys: &IkeKeys, octets: &SignedOctets<'_>) -> Result<Vec<u8>, AuthError> {
     let prf = (provider.prf)(keys.suite.prf).ok_or(AuthError::Unsupported)?;
     let key = if octets.initiator { &keys.pi } else { &keys.pr };
@@ -174,7 +174,7 @@ fn signed_octets(provider: &Provider, keys: &IkeKeys, octets: &SignedOctets<'_>)
     Ok([octets.message, octets.peer_nonce, maced_id.expose()].concat())
 }
 
-/// AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), <SignedOctets>) (§2.15: "17 ASCII characters without null
+/// `AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), <SignedOctets>)` (§2.15: "17 ASCII characters without null
 /// termination").
 fn shared_key_mic(provider: &Provider, keys: &IkeKeys, psk: &Secret, signed: &[u8]) -> Result<Secret, AuthError> {
     let prf = (provider.prf)(keys.suite.prf).ok_or(AuthError::Unsupported)?;

@@ -160,7 +160,10 @@ impl Endpoint {
             }
             return;
         }
-        let proper = header.spi_i != IkeSpi::ZERO && header.spi_r == IkeSpi::ZERO && header.message_id == 0;
+        // Our own request come back (checklist L7): its SPI is one that we chose.
+        let reflected = self.sas.contains_key(&header.spi_i);
+        let proper =
+            !reflected && header.spi_i != IkeSpi::ZERO && header.spi_r == IkeSpi::ZERO && header.message_id == 0;
         if !proper || !header.flags.initiator || self.shutting_down {
             self.shared.counters.unexpected += 1;
             return;

@@ -78,7 +78,8 @@ impl IkeSa {
             Ok(()) => self.connection.clone(),
             Err(error) => {
                 shared.counters.auth_failed += 1;
-                self.tell_error(shared, "a peer did not authenticate itself", &error);
+                // Whoever gets this far has proven nothing: it may not fill the log.
+                shared.failed_by_stranger(self.failure("a peer did not authenticate itself", &error));
                 return Reply::failed(&error);
             }
         };

@@ -549,8 +549,20 @@ impl IkeSa {
 
     /// The same, from an error.
     pub fn tell_error(&self, shared: &mut Shared, what: &str, error: &IkeError) {
+        shared.failed(self.failure(what, error));
+    }
+
+    /// An error as the operator reads it.
+    pub fn failure(&self, what: &str, error: &IkeError) -> Failure {
         let (offered, wanted, hint) = error.explain();
-        self.tell_failure(shared, format!("{what}: {error}"), offered, wanted, hint);
+        Failure {
+            connection: self.name(),
+            path: self.path,
+            verdict: format!("{what}: {error}"),
+            offered,
+            wanted,
+            hint,
+        }
     }
 
     /// A snapshot.

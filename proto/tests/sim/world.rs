@@ -57,7 +57,7 @@ impl Plan {
             faults,
             crossing_rekeys: false,
             restart: false,
-            fragment: seed % 3 == 0,
+            fragment: seed.is_multiple_of(3),
         }
     }
 }
@@ -298,8 +298,8 @@ impl World {
         while self.now < end {
             self.step();
         }
-        for who in 0..2 {
-            let arrived = self.delivered[who] - before[who];
+        for (who, before) in before.into_iter().enumerate() {
+            let arrived = self.delivered[who] - before;
             assert!(
                 arrived >= 38,
                 "seed {}: only {arrived} of 40 packets reached node {who} over a good link",
