@@ -503,7 +503,7 @@ fn packets_open(expected: &Value) {
             .find_map(|child| {
                 let to_responder = child["spi_responder_inbound"] == spi;
                 let to_initiator = child["spi_initiator_inbound"] == spi;
-                (to_responder || to_initiator).then(|| (child, if to_responder { "encr_i" } else { "encr_r" }))
+                (to_responder || to_initiator).then_some((child, if to_responder { "encr_i" } else { "encr_r" }))
             })
             .unwrap();
         let key = hex(&child.0[child.1]);
