@@ -7,7 +7,7 @@
 . "$LB_TOP/netns-scripts/topology.sh"
 need_root
 step "Getting ready"
-need_packages iproute2 iputils-ping nftables tcpdump iperf3 procps openssl python3
+need_packages build-essential iproute2 iputils-ping nftables tcpdump iperf3 procps openssl python3
 (cd "$LB_TOP" && cargo build --release --quiet)
 LB=$LB_TOP/target/release/landbridge
 [ -n "${CARGO_TARGET_DIR:-}" ] && LB=$CARGO_TARGET_DIR/release/landbridge
@@ -25,7 +25,7 @@ done
 "$LB" keygen --psk "$LB_TMP/office/office-cloud.psk" >/dev/null
 cp -p "$LB_TMP/office/office-cloud.psk" "$LB_TMP/cloud/office-cloud.psk"
 
-background capture internet tcpdump -i isp0 -n -U -s 96 -w "$LB_TMP/wire.pcap"
+background capture internet tcpdump -i isp0 -n -U -s 96 --immediate-mode -w "$LB_TMP/wire.pcap"
 wait_until 5 grep -q listening "$LB_TMP/capture.log" || fail "tcpdump did not start"
 
 gateway() { background "$1" "$1-gw" "$LB" run --config "$LB_TMP/$1/landbridge.toml" --socket "$LB_TMP/$1.sock"; }

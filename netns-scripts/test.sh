@@ -25,7 +25,7 @@ plain_tests() {
     local t names=()
     for t in tests/*.rs; do names+=(--test "$(basename "$t" .rs)"); done
     cargo test -p landbridge --quiet "${names[@]}" &&
-    cargo test -p landbridge-proto --quiet --tests -- --skip sim::
+    cargo test -p landbridge-proto --quiet --tests -- --skip sim_
 }
 stage_simulation() { LANDBRIDGE_SIM_SEEDS=${LANDBRIDGE_SIM_SEEDS:-1000} cargo test -p landbridge-proto --test sim -- --nocapture; }
 stage_netns()   { cargo test -p landbridge --test netns -- --test-threads=1; }

@@ -125,7 +125,8 @@ fn nothing_but_ike_and_esp_is_on_the_wire() {
         let out = run(std::process::Command::new("tcpdump").args(["-n", "-r", file.to_str().unwrap(), filter]));
         String::from_utf8_lossy(&out.stdout).lines().count()
     };
-    assert!(count("udp port 4500 or udp port 500") > 1000);
+    // (A captured packet may be a super-packet of up to 64 segments.)
+    assert!(count("udp port 4500 or udp port 500") > 100);
     assert_eq!(count("not (udp port 4500 or udp port 500 or arp or icmp6)"), 0);
     assert_eq!(count("net 10.0.0.0/8"), 0);
 }
