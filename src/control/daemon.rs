@@ -8,7 +8,7 @@ use super::server::{Answer, ControlServer, Order};
 use super::sockets::IkeSockets;
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions, Upcalls};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Reports from the workers that may wait for control.
 const REPORT_QUEUE: usize = 1024;
+/// IKE messages from the workers that may wait for control: the kernel had merged them with ESP.
+const STRAY_QUEUE: usize = 64;
 /// How long a clean stop waits for the peers' answers to Delete.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -33,6 +35,7 @@ pub struct Daemon {
     pub(super) known: BTreeMap<ConnectionName, Known>,
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
+    strays: mpsc::Receiver<(Path, Vec<u8>)>,
     links: Links,
     transmit: Vec<u8>,
     stopping: bool,
@@ -60,14 +63,28 @@ impl Daemon {
         let options = DataOptions {
             workers,
             nat_port: configuration.gateway.nat_port,
+            ..DataOptions::default()
         };
-        // A full queue loses a report, and the next one tells the same again.
-        let report = Box::new(move |report| {
-            if report_sender.try_send(report).is_err() {
+        // A full queue loses a report, and the next one tells the same again; what is told once is kept for later.
+        let report = move |report| {
+            let sent = report_sender.try_send(report).is_ok();
+            if !sent {
                 tracing::trace!("report queue is full");
             }
-        });
-        let (data, group) = DataPlane::start(&options, report).map_err(RunError::start("the data path"))?;
+            sent
+        };
+        let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
+        let ike = move |path: Path, message: &[u8]| {
+            // IKE repeats what is lost.
+            if stray_sender.try_send((path, message.to_vec())).is_err() {
+                tracing::trace!("queue of IKE messages from the workers is full");
+            }
+        };
+        let upcalls = Upcalls {
+            report: Box::new(report),
+            ike: Box::new(ike),
+        };
+        let (data, group) = DataPlane::start(&options, upcalls).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
         let (sockets, links) = match (sockets, Links::open().map_err(RunError::start("netlink"))) {
@@ -96,6 +113,7 @@ impl Daemon {
             known: BTreeMap::new(),
             attempts: Attempts::default(),
             sockets: Some(sockets),
+            strays,
             links,
             transmit: Vec::with_capacity(2048),
             stopping: false,
@@ -154,7 +172,7 @@ impl Daemon {
             let wake = self.clock.to_tokio(wake);
             // Taken out for the time of the select: the handler needs the endpoint and the sockets at once.
             let Some(mut sockets) = self.sockets.take() else { break };
-            let (endpoint, clock) = (&mut self.endpoint, self.clock);
+            let (endpoint, clock, strays) = (&mut self.endpoint, self.clock, &mut self.strays);
             let mut came = None;
             tokio::select! {
                 () = sockets.receive(|path: Path, datagram: &[u8]| endpoint.handle_datagram(clock.now(), path, datagram)) => {}
@@ -165,6 +183,7 @@ impl Daemon {
                         endpoint.handle_report(clock.now(), report);
                     }
                 }
+                Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 order = server.next() => came = Some(Came::Order(order)),
                 Some(target) = resolved.recv() => came = Some(Came::Target(target)),
                 _ = terminate.recv() => came = Some(Came::Stop),

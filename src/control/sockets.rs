@@ -1,6 +1,6 @@
 //! The IKE sockets: UDP 500, and control's member of the groups on UDP 4500 (what carries a non-ESP marker).
 
-use crate::data::ControlSockets;
+use crate::data::{ControlSockets, EspReturn};
 use crate::sys::datagram::{self, Received};
 use landbridge_proto::policy::sad::Path;
 use std::future::poll_fn;
@@ -20,6 +20,7 @@ const BUDGET: usize = 32;
 pub struct IkeSockets {
     sockets: Vec<IkeSocket>,
     nat_port: u16,
+    esp: EspReturn,
     buffer: Vec<u8>,
     framed: Vec<u8>,
 }
@@ -51,17 +52,20 @@ impl IkeSockets {
         Ok(Self {
             sockets,
             nat_port,
+            esp: group.esp.clone(),
             buffer: vec![0; 64 * 1024],
             framed: Vec::new(),
         })
     }
 
     /// Waits until there is something to receive, then hands each IKE message (its marker cut off) to `handle`, up to a
-    /// budget for each socket. On the NAT port, what has no marker is not IKE and not for us.
+    /// budget for each socket. On the NAT port, what has no marker is not IKE: the data path gets it (the kernel merges by
+    /// address and size, and may put ESP behind an IKE message).
     pub async fn receive(&mut self, mut handle: impl FnMut(Path, &[u8])) {
         let Self {
             sockets,
             nat_port,
+            esp,
             buffer,
             ..
         } = self;
@@ -78,7 +82,8 @@ impl IkeSockets {
                     {
                         Ok(received) => {
                             any = true;
-                            split(&received, buffer, socket.port, *nat_port, &mut handle);
+                            let to = |path, datagram: &[u8]| esp.deliver(&path, datagram);
+                            split(&received, buffer, socket.port, *nat_port, &mut handle, to);
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         // RFC 7296 §2.4: ICMP is a hint at most; here it only uses up the socket's pending error.
@@ -133,15 +138,23 @@ impl IkeSocket {
     }
 }
 
-fn split(received: &Received, buffer: &[u8], port: u16, nat_port: u16, handle: &mut impl FnMut(Path, &[u8])) {
+fn split(
+    received: &Received,
+    buffer: &[u8],
+    port: u16,
+    nat_port: u16,
+    handle: &mut impl FnMut(Path, &[u8]),
+    not_ike: impl Fn(Path, &[u8]),
+) {
     let path = Path {
         local: SocketAddr::new(received.local, port),
         remote: received.remote,
     };
     for datagram in buffer[..received.len].chunks(received.segment.max(1)) {
         if port == nat_port {
-            if let Some(message) = datagram.strip_prefix(&NON_ESP_MARKER) {
-                handle(path, message);
+            match datagram.strip_prefix(&NON_ESP_MARKER) {
+                Some(message) => handle(path, message),
+                None => not_ike(path, datagram),
             }
         } else {
             handle(path, datagram);

@@ -1,15 +1,73 @@
 //! The data path: W plain threads between TUN queues and UDP sockets. No tokio, no lock and no allocation a packet.
 //!
-//! [`table`] is the immutable view of all SAs that control publishes; [`worker`] the loop of one thread;
-//! [`report`] what workers tell control; [`stats`] the counters.
+//! | module | subject |
+//! |---|---|
+//! | [`table`] | the immutable view of all SAs that control publishes, and the register it is made from |
+//! | [`worker`] | the loop of one thread, and what all threads see |
+//! | [`outbound`] | TUN -> UDP: split, seal |
+//! | [`batch`] | the send batch: where datagrams are sealed and sent from |
+//! | [`inbound`] | UDP -> TUN: open, check |
+//! | [`deliver`] | joined packets to the TUNs |
+//! | [`report`] | what workers tell control |
+//! | [`stats`] | the counters |
+//!
+//! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
+//! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
+//! replay window are handed to the owner once, and live until the pair is removed.
 
-use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadReport, SadUpdate};
+mod batch;
+mod deliver;
+mod inbound;
+mod outbound;
+mod report;
+mod stats;
+mod table;
+mod worker;
+
+pub use report::Upcalls;
+
+use crate::sys::poll::{Poll, Waker};
+use crate::sys::receive::Message;
+use crate::sys::tun::{Tun, TunOptions};
+use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
+use arc_swap::ArcSwap;
+use landbridge_proto::esp::encap::{Datagram, classify};
+use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, Path, SadUpdate};
+use landbridge_proto::policy::spi;
+use stats::{Cause, Counters};
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use table::{Refusal, Register};
+use worker::{Desk, Shared, Worker};
+
+/// The kernel's buffers of each UDP socket, in octets: some milliseconds at ten gigabits a second.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Datagrams that may wait for a worker that they did not come to.
+const MAILBOX: usize = 256;
+/// How long the workers may take to let an interface go.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running data path, owned by control.
 pub struct DataPlane {
-    _todo: (),
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    register: Register,
+    options: DataOptions,
+    granted: Granted,
+}
+
+/// What the kernel granted at the start.
+#[derive(Clone, Copy, Debug)]
+struct Granted {
+    gro: bool,
+    ipv6: bool,
+    /// Of the interfaces; `None` before the first.
+    tun: Option<(bool, bool)>,
 }
 
 /// How the data path is set up.
@@ -19,6 +77,28 @@ pub struct DataOptions {
     pub workers: usize,
     /// NAT traversal port (4500): the reuseport group of workers and control.
     pub nat_port: u16,
+    /// Use UDP_SEGMENT where the kernel has it.
+    pub udp_gso: bool,
+    /// Use UDP_GRO where the kernel has it.
+    pub udp_gro: bool,
+    /// Use super-packets on the TUNs where the kernel has them.
+    pub tun_offload: bool,
+    /// Bind each worker to a processor.
+    pub pin: bool,
+}
+
+impl Default for DataOptions {
+    /// One worker on port 4500, all offloads, not pinned.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            nat_port: 4500,
+            udp_gso: true,
+            udp_gro: true,
+            tun_offload: true,
+            pin: false,
+        }
+    }
 }
 
 /// A connection's interface, before SAs exist. It outlives them.
@@ -62,74 +142,298 @@ pub struct ConnectionStats {
 }
 
 impl DataPlane {
-    /// Binds the group of UDP sockets on `nat_port` (index 0 is control's, returned), starts the workers.
+    /// Binds the group of UDP sockets on `nat_port` (index 0 is control's, returned), starts the workers. Threads and
+    /// sockets are of the calling thread's network namespace.
     ///
     /// # Errors
     /// Port in use, no permission: as the system says it, with the address in the message.
-    pub fn start(
-        options: &DataOptions,
-        reports: Box<dyn Fn(SadReport) + Send + Sync>,
-    ) -> io::Result<(Self, ControlSockets)> {
-        let _ = (options, reports);
-        todo!()
+    pub fn start(options: &DataOptions, upcalls: Upcalls) -> io::Result<(Self, ControlSockets)> {
+        let workers = options.workers.clamp(1, 1 << spi::OWNER_BITS);
+        let steering = Steering {
+            shift: spi::OWNER_SHIFT,
+            bits: spi::OWNER_BITS,
+            workers,
+        };
+        let group_options = GroupOptions {
+            port: options.nat_port,
+            gro: options.udp_gro,
+            buffer: SOCKET_BUFFER,
+        };
+        let ipv4 = bind_group(false, &group_options, &steering)?;
+        let ipv6 = match bind_group(true, &group_options, &steering) {
+            Ok(group) => Some(group),
+            // A machine without IPv6 does without.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(error) => return Err(error),
+        };
+        let granted = Granted {
+            gro: ipv4.gro,
+            ipv6: ipv6.is_some(),
+            tun: None,
+        };
+        let (control_ipv4, members_ipv4) = take_apart(ipv4)?;
+        let (control_ipv6, mut members_ipv6) = match ipv6.map(take_apart).transpose()? {
+            Some((control, members)) => (Some(control), members.into_iter().map(Some).collect()),
+            None => (None, Vec::new()),
+        };
+        members_ipv6.resize_with(workers, || None);
+        let mut desks = Vec::with_capacity(workers);
+        let mut ready = Vec::with_capacity(workers);
+        for (number, sockets) in members_ipv4.into_iter().zip(members_ipv6).enumerate() {
+            let (mailbox_sender, mailbox) = sync_channel(MAILBOX);
+            let desk = Desk {
+                bell: Waker::new()?,
+                mailbox: mailbox_sender,
+                seen: AtomicU64::new(0),
+                counters: Counters::default(),
+            };
+            let worker = Worker {
+                number,
+                sockets: [Some(sockets.0), sockets.1],
+                mailbox,
+                poll: Poll::new()?,
+                pin: options.pin,
+            };
+            worker.listen(&desk)?;
+            desks.push(desk);
+            ready.push(worker);
+        }
+        let shared = Arc::new(Shared {
+            table: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            desks,
+            upcalls,
+            nat_port: options.nat_port,
+            segmentation: AtomicBool::new(options.udp_gso),
+            told_segment_size: AtomicBool::new(false),
+            coalesce_tcp: AtomicBool::new(true),
+            coalesce_udp: AtomicBool::new(true),
+        });
+        let mut data = Self {
+            shared: Arc::clone(&shared),
+            threads: Vec::with_capacity(workers),
+            register: Register::default(),
+            options: options.clone(),
+            granted,
+        };
+        for worker in ready {
+            match start_thread(worker, Arc::clone(&shared)) {
+                Ok(thread) => data.threads.push(thread),
+                Err(error) => {
+                    data.stop();
+                    return Err(error);
+                }
+            }
+        }
+        let sockets = ControlSockets {
+            ipv4: Arc::new(control_ipv4),
+            ipv6: control_ipv6.map(Arc::new),
+            esp: EspReturn { shared },
+        };
+        Ok((data, sockets))
     }
 
-    /// Creates a connection's TUN interface (down, without addresses: that is `control::routes`).
+    /// Creates a connection's TUN interface (down, without addresses: that is `control::links`) in the calling thread's
+    /// network namespace.
     ///
     /// # Errors
     /// No `/dev/net/tun`, no CAP_NET_ADMIN, name taken.
     pub fn add_interface(&mut self, connection: &ConnectionName, options: &InterfaceOptions) -> io::Result<()> {
-        let _ = (connection, options);
-        todo!()
+        if self.register.has_interface(connection) {
+            let text = format!("connection {connection} has an interface already");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        let offload = self.options.tun_offload;
+        let tun = Tun::create(&options.name, TunOptions { offload })?;
+        let (vnet, uso) = self.granted.tun.unwrap_or((true, true));
+        self.granted.tun = Some((vnet && tun.vnet(), uso && tun.uso()));
+        self.register.add_interface(connection, tun, options);
+        self.publish();
+        Ok(())
     }
 
-    /// Removes it, and the SAs that use it.
+    /// Removes it, and the SAs that use it. When this returns the interface is gone.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
-        let _ = connection;
-        todo!()
+        self.register.remove_interface(connection);
+        self.publish();
+        // The interface goes when the last worker lets go of it.
+        let generation = self.shared.generation.load(Ordering::Relaxed);
+        let end = Instant::now() + PATIENCE;
+        while self
+            .shared
+            .desks
+            .iter()
+            .any(|desk| desk.seen.load(Ordering::Acquire) < generation)
+        {
+            if Instant::now() >= end {
+                tracing::error!(%connection, "a worker still holds the interface");
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// Changes the inner MTU that segmentation and MSS clamping go by.
     pub fn set_mtu(&mut self, connection: &ConnectionName, mtu: u16) {
-        let _ = (connection, mtu);
-        todo!()
+        self.register.set_mtu(connection, mtu);
+        self.publish();
     }
 
-    /// Carries out an order of the key exchange; it holds for every packet read after this returns.
+    /// Carries out an order of the key exchange; it holds for every packet read after this returns. What can't be carried
+    /// out is logged.
     pub fn apply(&mut self, update: &SadUpdate) {
-        let _ = update;
-        todo!()
+        let result = match update {
+            SadUpdate::InstallInbound(entry) => self.register.install(entry),
+            SadUpdate::ActivateOutbound { id, replaces } => self.register.activate(*id, *replaces),
+            SadUpdate::DeactivateOutbound(id) => self.register.deactivate(*id),
+            SadUpdate::Remove(id) => self.register.remove(*id),
+            SadUpdate::Move { id, path } => self.register.move_to(*id, *path),
+        };
+        match result {
+            Ok(()) => self.publish(),
+            // Such as what follows a removal of the interface, or a refused install (which was an error then).
+            Err(Refusal::Unknown) => tracing::debug!(?update, "an order for a Child SA that is not there"),
+            Err(refusal) => tracing::error!(%refusal, ?update, "a Child SA is not installed"),
+        }
+    }
+
+    fn publish(&mut self) {
+        self.shared.table.store(Arc::new(self.register.table()));
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        for desk in &self.shared.desks {
+            desk.bell.ring();
+        }
+        self.register.settle();
     }
 
     /// A connection's counters.
     #[must_use]
     pub fn stats(&self, connection: &ConnectionName) -> ConnectionStats {
-        let _ = connection;
-        todo!()
+        self.register.stats(connection)
     }
 
     /// Drops that belong to no connection, by cause (`unknown_spi`, `short`, ...).
     #[must_use]
     pub fn stray_drops(&self) -> Vec<(&'static str, u64)> {
-        todo!()
+        let mut list = Vec::new();
+        for desk in &self.shared.desks {
+            stats::add_drops(&mut list, desk.counters.drops());
+        }
+        list
     }
 
     /// What the kernel granted and what was degraded, for `doctor` and `status`: e.g. `("udp-gso", true)`.
     #[must_use]
     pub fn offloads(&self) -> Vec<(&'static str, bool)> {
-        todo!()
+        let shared = &self.shared;
+        let mut list = vec![
+            ("udp-gso", shared.segmentation.load(Ordering::Relaxed)),
+            ("udp-gro", self.granted.gro),
+            ("ipv6", self.granted.ipv6),
+        ];
+        if let Some((vnet, uso)) = self.granted.tun {
+            list.push(("tun-tso", vnet && shared.coalesce_tcp.load(Ordering::Relaxed)));
+            list.push(("tun-uso", uso && shared.coalesce_udp.load(Ordering::Relaxed)));
+        }
+        list
     }
 
     /// Stops and joins the workers; removes all interfaces.
     pub fn stop(self) {
-        todo!()
+        self.shared.stop.store(true, Ordering::Release);
+        for desk in &self.shared.desks {
+            desk.bell.ring();
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+        // Control may hold on to `Shared` by its `EspReturn`; the keys and interfaces go now.
+        self.shared.table.store(Arc::default());
     }
 }
 
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn take_apart(group: Group) -> io::Result<(UdpSocket, Vec<UdpSocket>)> {
+    let mut members = group.members.into_iter();
+    let control = members
+        .next()
+        .ok_or_else(|| io::Error::other("a group without members"))?;
+    Ok((control, members.collect()))
+}
+
+fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let name = format!("data-{}", worker.number);
+    std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let work = std::panic::AssertUnwindSafe(|| worker.run(&shared));
+        match std::panic::catch_unwind(work) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(%error, worker = name, "a worker can't go on"),
+            Err(_) => tracing::error!(worker = name, "a worker panicked"),
+        }
+        // A worker that is gone is a tunnel that swallows packets while it looks up. Better to be started again.
+        std::process::abort();
+    })
+}
+
 /// Control's members of the reuseport groups on the NAT port: what carries a non-ESP marker comes here.
+#[derive(Clone)]
 pub struct ControlSockets {
     /// 0.0.0.0:4500.
     pub ipv4: Arc<std::net::UdpSocket>,
     /// [::]:4500, if the machine has IPv6.
     pub ipv6: Option<Arc<std::net::UdpSocket>>,
+    /// Takes ESP that the kernel had merged behind IKE (UDP_GRO), and that so came to control.
+    pub esp: EspReturn,
+}
+
+/// Where ESP goes that came to control.
+#[derive(Clone)]
+pub struct EspReturn {
+    shared: Arc<Shared>,
+}
+
+impl EspReturn {
+    /// Hands a datagram from the NAT port to the owner of its SPI. What is not ESP is counted or ignored.
+    pub fn deliver(&self, path: &Path, datagram: &[u8]) {
+        let message = Message {
+            start: 0,
+            len: datagram.len(),
+            segment: datagram.len().max(1),
+            remote: path.remote,
+            local: path.local.ip(),
+            tos: 0,
+        };
+        match classify(datagram) {
+            Datagram::Esp(spi) => {
+                let owner = self.shared.inbound_owner(spi);
+                if !self.shared.post(owner, &message, datagram)
+                    && let Some(desk) = self.shared.desks.get(owner)
+                {
+                    desk.counters.dropped(Cause::Handover, 1);
+                }
+            }
+            Datagram::Short => {
+                if let Some(desk) = self.shared.desks.first() {
+                    desk.counters.dropped(Cause::Short, 1);
+                }
+            }
+            Datagram::Keepalive | Datagram::Ike => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for EspReturn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EspReturn")
+    }
 }

@@ -181,7 +181,12 @@ pub fn send(socket: &impl AsFd, datagram: &[u8], local: IpAddr, remote: SocketAd
 #[repr(align(8))]
 struct ControlBuffer([u8; 128]);
 
-fn set_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `value` is an int that lives through the call, and its size is given.
     let result = unsafe {
         libc::setsockopt(
@@ -199,7 +204,7 @@ fn set_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value
     }
 }
 
-fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+pub(super) fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all-zero octets are a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let place = std::ptr::from_mut(&mut storage);
@@ -234,7 +239,7 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
     }
 }
 
-fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let place = std::ptr::from_ref(storage);
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {

@@ -1,0 +1,299 @@
+//! UDP -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size only), opened in
+//! place, checked against the SA's selectors, and delivered.
+
+use super::deliver::Delivery;
+use super::outbound::{is_syn, ports};
+use super::report::{Limits, Seldom};
+use super::stats::Cause;
+use super::table::{ChildSa, Interface, SaTable};
+use super::worker::Wakeup;
+use crate::sys::receive::{Message, ReceiveBatch};
+use landbridge_proto::esp::encap::{Datagram, classify};
+use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
+use landbridge_proto::ip::flow::{self, Flow, FlowKey};
+use landbridge_proto::ip::mss;
+use landbridge_proto::ip::tunnel::{self, Ecn};
+use landbridge_proto::policy::sad::{Path, SadReport};
+use landbridge_proto::policy::spi;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+/// RFC 3948 §2.2: four zero octets where an ESP packet has its SPI.
+const NON_ESP_MARKER: usize = 4;
+/// Messages in a batch: as many as this if they are short, fewer if the kernel merges.
+const MESSAGES: usize = 64;
+const FEWEST: usize = 4;
+/// Octets of a batch: what the second-level cache holds.
+const BATCH_OCTETS: usize = 256 << 10;
+
+/// The inbound half of a worker.
+pub(super) struct Inbound {
+    /// By slot; those of other workers are `None`.
+    own: Vec<Option<Box<Receiving>>>,
+    batch: ReceiveBatch,
+    /// Messages to ask for, by what came last.
+    most: usize,
+    receiver: Receiver,
+}
+
+/// What receiving takes besides the SA.
+struct Receiver {
+    delivery: Delivery,
+    unknown: Seldom,
+}
+
+/// An inbound SA and what goes with it.
+struct Receiving {
+    child: Arc<ChildSa>,
+    interface: Arc<Interface>,
+    sa: InboundSa,
+    limits: Limits,
+    packets: u64,
+    bytes: u64,
+    /// The latest flow within the selectors.
+    latest: Option<FlowKey>,
+    first_told: bool,
+    alive: Seldom,
+    moved: Seldom,
+}
+
+impl Inbound {
+    pub(super) fn new() -> Self {
+        Self {
+            own: Vec::new(),
+            batch: ReceiveBatch::new(MESSAGES),
+            most: FEWEST * 2,
+            receiver: Receiver {
+                delivery: Delivery::default(),
+                unknown: Seldom::default(),
+            },
+        }
+    }
+
+    /// Takes up a new table: SAs that stay keep their window; a new one is taken, which goes only once.
+    pub(super) fn take_up(&mut self, table: &SaTable, owns: impl Fn(u32) -> bool) {
+        let count = self.own.len().max(table.inbound.len());
+        self.own.resize_with(count, || None);
+        for (slot, own) in self.own.iter_mut().enumerate() {
+            let child = table.inbound.get(slot).and_then(Option::as_ref);
+            let child = child.filter(|child| owns(child.entry.inbound.spi));
+            let interface = child.and_then(|child| table.interfaces.get(child.interface)?.as_ref());
+            let Some((child, interface)) = child.zip(interface) else {
+                *own = None;
+                continue;
+            };
+            match own {
+                Some(own) if Arc::ptr_eq(&own.child.pair, &child.pair) => {
+                    if !Arc::ptr_eq(&own.child, child) {
+                        own.child = Arc::clone(child);
+                    }
+                    if !Arc::ptr_eq(&own.interface, interface) {
+                        own.interface = Arc::clone(interface);
+                    }
+                }
+                own => *own = Receiving::new(child, interface).map(Box::new),
+            }
+        }
+    }
+
+    /// One turn of a socket: one batch.
+    pub(super) fn turn(&mut self, socket: &UdpSocket, wakeup: &Wakeup<'_>) {
+        match self.batch.receive(socket, self.most) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // What an ICMP error left behind: it is taken away by being read, and says nothing (RFC 7296 §2.4).
+            Err(error) => {
+                tracing::trace!(%error, "receiving ESP");
+                return;
+            }
+        }
+        let (octets, messages) = self.batch.parts();
+        let mut total = 0;
+        for message in messages {
+            total += message.len;
+            self.receiver.take(&mut self.own, octets, message, false, wakeup);
+        }
+        self.receiver.delivery.write(octets, wakeup);
+        if total > BATCH_OCTETS {
+            self.most = (self.most / 2).max(FEWEST);
+        } else if messages.len() == self.most && total * 2 <= BATCH_OCTETS {
+            self.most = (self.most * 2).min(MESSAGES);
+        }
+    }
+
+    /// A datagram that came to another worker or to control.
+    pub(super) fn handed_over(&mut self, octets: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) {
+        self.receiver.take(&mut self.own, octets, message, true, wakeup);
+        self.receiver.delivery.write(octets, wakeup);
+    }
+}
+
+impl Receiver {
+    /// Takes one message, which may hold many datagrams, each with its own SPI.
+    fn take(
+        &mut self,
+        own: &mut [Option<Box<Receiving>>],
+        octets: &mut [u8],
+        message: &Message,
+        handed_over: bool,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let end = message.start + message.len;
+        for start in (message.start..end).step_by(message.segment) {
+            let range = start..end.min(start + message.segment);
+            let Some(datagram) = octets.get_mut(range) else { return };
+            match classify(datagram) {
+                Datagram::Esp(spi) => {
+                    let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
+                    match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
+                        Some(receiving) => {
+                            if let Some((flow, place)) = receiving.open(datagram, message, wakeup) {
+                                let place = start + place.start..start + place.end;
+                                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
+                            }
+                        }
+                        None if !handed_over && wakeup.hand_over(spi, message, datagram) => {}
+                        None => self.unknown_spi(spi, message.remote, wakeup),
+                    }
+                }
+                Datagram::Ike => {
+                    // It was merged behind ESP, else the filter would have steered it to control.
+                    let message_octets = datagram.get(NON_ESP_MARKER..).unwrap_or_default();
+                    let local = SocketAddr::new(message.local, wakeup.shared.nat_port);
+                    let path = Path {
+                        local,
+                        remote: message.remote,
+                    };
+                    (wakeup.shared.upcalls.ike)(path, message_octets);
+                }
+                // RFC 3948 §2.3: "The receiver SHOULD ignore a received NAT-keepalive packet."
+                Datagram::Keepalive => {}
+                Datagram::Short => wakeup.counters.dropped(Cause::Short, 1),
+            }
+        }
+    }
+
+    fn unknown_spi(&mut self, spi: u32, remote: SocketAddr, wakeup: &Wakeup<'_>) {
+        wakeup.counters.dropped(Cause::UnknownSpi, 1);
+        if self.unknown.due(wakeup.now) {
+            (wakeup.shared.upcalls.report)(SadReport::UnknownSpi { spi, remote });
+        }
+    }
+}
+
+impl Receiving {
+    fn new(child: &Arc<ChildSa>, interface: &Arc<Interface>) -> Option<Self> {
+        Some(Self {
+            child: Arc::clone(child),
+            interface: Arc::clone(interface),
+            sa: child.pair.take_inbound()?,
+            limits: Limits::new(&child.entry.limits, child.entry.inbound.esn),
+            packets: 0,
+            bytes: 0,
+            latest: None,
+            first_told: false,
+            alive: Seldom::default(),
+            moved: Seldom::default(),
+        })
+    }
+
+    /// Opens an ESP packet; returns the inner packet's flow and place in `packet`. All else is counted.
+    fn open(
+        &mut self,
+        packet: &mut [u8],
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+    ) -> Option<(Flow, std::ops::Range<usize>)> {
+        if self.limits.expired(self.packets, self.bytes) {
+            self.limits.tell_end(self.child.entry.id, &wakeup.shared.upcalls);
+            return self.dropped(Cause::Expired);
+        }
+        let opened = match self.sa.open(packet) {
+            Ok(opened) => opened,
+            Err(error) => {
+                return self.dropped(match error {
+                    InboundError::Malformed => Cause::Malformed,
+                    InboundError::TooOld => Cause::TooOld,
+                    InboundError::Replayed => Cause::Replayed,
+                    InboundError::Integrity => Cause::Integrity,
+                    InboundError::Padding => Cause::Padding,
+                });
+            }
+        };
+        self.authentic(&opened, message, wakeup);
+        let inner = packet.get_mut(opened.payload.clone())?;
+        let ipv6 = match opened.next_header {
+            NextHeader::Ipv4 => false,
+            NextHeader::Ipv6 => true,
+            // RFC 4303 §2.6: dummy packets are discarded "without prejudice"; they are not even a drop.
+            NextHeader::Dummy => return None,
+            NextHeader::Other(_) => return self.dropped(Cause::NextHeader),
+        };
+        let Ok(mut flow) = flow::parse(inner) else {
+            return self.dropped(Cause::InnerMalformed);
+        };
+        if flow.is_ipv6() != ipv6 {
+            return self.dropped(Cause::NextHeader);
+        }
+        self.count(flow.total_len as u64, wakeup);
+        // RFC 4301 §5.2: "If an IPsec system receives an inbound packet on an SA and the packet's header fields are not
+        // consistent with the selectors for the SA, it MUST discard the packet."
+        if self.latest != Some(flow.key) {
+            let pair = &self.child.pair;
+            let (source, destination) = ports(&flow);
+            if !pair.remote.contains(flow.key.source, flow.key.protocol, source)
+                || !pair
+                    .local
+                    .contains(flow.key.destination, flow.key.protocol, destination)
+            {
+                return self.dropped(Cause::SelectorIn);
+            }
+            self.latest = Some(flow.key);
+        }
+        if tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
+            return self.dropped(Cause::CongestionMark);
+        }
+        if self.interface.clamp_mss && is_syn(&flow, inner) {
+            mss::clamp(inner, &flow, self.interface.mtu, false);
+        }
+        // What follows the inner packet is TFC padding (RFC 4303 §2.7).
+        let place = opened.payload.start..opened.payload.start + flow.total_len;
+        Some((flow, place))
+    }
+
+    fn dropped<T>(&self, cause: Cause) -> Option<T> {
+        self.child.pair.inbound.dropped(cause, 1);
+        None
+    }
+
+    fn count(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
+        self.packets += 1;
+        self.bytes += octets;
+        self.child.pair.inbound.add(1, octets);
+        let id = self.child.entry.id;
+        self.limits.tell(id, self.packets, self.bytes, &wakeup.shared.upcalls);
+    }
+
+    /// The ICV has verified: what control may learn from it.
+    fn authentic(&mut self, opened: &Opened, message: &Message, wakeup: &Wakeup<'_>) {
+        let report = &wakeup.shared.upcalls.report;
+        let id = self.child.entry.id;
+        if !self.first_told {
+            self.first_told = report(SadReport::FirstInbound(id));
+        }
+        if self.alive.due(wakeup.now) {
+            report(SadReport::Alive(id));
+        }
+        // RFC 7296 §2.23: only an authentic packet that is newer than all others speaks for a new address.
+        if message.remote != self.child.path.remote
+            && opened.sequence == self.sa.highest()
+            && self.moved.due(wakeup.now)
+        {
+            report(SadReport::PeerMoved {
+                id,
+                remote: message.remote,
+            });
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
+
+use super::batch::SendBatch;
+use super::report::{FewASecond, Limits, Seldom};
+use super::stats::Cause;
+use super::table::{ChildSa, Interface, SaTable};
+use super::worker::{Shared, Wakeup};
+use crate::sys::tun::Pieces;
+use landbridge_proto::esp::OutboundSa;
+use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
+use landbridge_proto::ip::icmp::{self, IcmpError};
+use landbridge_proto::ip::segment::Segmenter;
+use landbridge_proto::ip::vnet::VnetHeader;
+use landbridge_proto::ip::{mss, tunnel};
+use landbridge_proto::policy::sad::SadReport;
+use landbridge_proto::policy::selector::PortMatch;
+use std::sync::Arc;
+
+/// Packets of a TUN in one turn.
+const TURN_PACKETS: usize = 64;
+/// Octets of a TUN in one turn; then the others have theirs.
+const TURN_OCTETS: usize = 256 << 10;
+/// The longest packet a TUN hands out, with its header.
+const LONGEST: usize = VnetHeader::LEN + 65_536;
+
+/// The outbound half of a worker.
+pub(super) struct Outbound {
+    /// By number; those of other workers are `None`.
+    interfaces: Vec<Option<Own>>,
+    buffer: Vec<u8>,
+    pieces: Pieces,
+    icmp: Vec<u8>,
+}
+
+/// An interface that this worker reads.
+struct Own {
+    interface: Arc<Interface>,
+    /// In the order of [`Interface::active`].
+    active: Vec<Box<Sending>>,
+    resting: Vec<Box<Sending>>,
+    /// The latest flow, and which of the active pairs it goes by.
+    latest: Option<(FlowKey, usize)>,
+    acquire: Seldom,
+    errors: FewASecond,
+}
+
+/// An outbound SA and what goes with it.
+struct Sending {
+    child: Arc<ChildSa>,
+    sa: OutboundSa,
+    limits: Limits,
+    packets: u64,
+    bytes: u64,
+    sent: Seldom,
+}
+
+impl Outbound {
+    pub(super) fn new() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            buffer: vec![0; LONGEST],
+            pieces: Pieces::default(),
+            icmp: vec![0; icmp::MAX_LEN],
+        }
+    }
+
+    /// Takes up a new table: `owns` says which interfaces are this worker's. `came` and `went` hear of changes.
+    pub(super) fn take_up(
+        &mut self,
+        table: &SaTable,
+        owns: impl Fn(usize) -> bool,
+        mut came: impl FnMut(usize, &Interface),
+        mut went: impl FnMut(&Interface),
+    ) {
+        let count = self.interfaces.len().max(table.interfaces.len());
+        self.interfaces.resize_with(count, || None);
+        for (number, own) in self.interfaces.iter_mut().enumerate() {
+            let new = table.interfaces.get(number).and_then(Option::as_ref);
+            let new = new.filter(|_| owns(number));
+            // Another connection may have taken over the number.
+            let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.tun, &new.tun);
+            if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new))) {
+                went(&old.interface);
+            }
+            match (own, new) {
+                (Some(own), Some(new)) if !Arc::ptr_eq(&own.interface, new) => own.take_up(new),
+                (own @ None, Some(new)) => {
+                    came(number, new);
+                    own.insert(Own::new(new)).take_up(new);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One turn of a TUN. Everything is sent at its end.
+    pub(super) fn turn(&mut self, number: usize, wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) {
+        let Self {
+            interfaces,
+            buffer,
+            pieces,
+            icmp,
+        } = self;
+        let Some(Some(own)) = interfaces.get_mut(number) else {
+            return;
+        };
+        let interface = Arc::clone(&own.interface);
+        let mut octets = 0;
+        for _ in 0..TURN_PACKETS {
+            // An error is "nothing there", or the interface is going away: epoll will tell.
+            let Ok(len) = interface.tun.read(buffer) else { break };
+            let packet = buffer.get_mut(..len).unwrap_or_default();
+            if let Some(error) = own.send(packet, wakeup, sockets)
+                && let Some(len) = error.build(own.interface.mtu, icmp)
+            {
+                let header = [0; VnetHeader::LEN];
+                let header = if interface.tun.vnet() { &header[..] } else { &[] };
+                let answer = icmp.get(..len).unwrap_or_default();
+                if interface.tun.write(pieces, [header, answer].into_iter()).is_err() {
+                    interface.counters.dropped(Cause::TunWrite, 1);
+                }
+            }
+            octets += len;
+            if octets >= TURN_OCTETS {
+                break;
+            }
+        }
+        for batch in sockets.iter_mut().flatten() {
+            batch.send(wakeup.shared, wakeup.counters);
+        }
+    }
+}
+
+/// A packet to answer with an ICMP error.
+struct TooBig {
+    flow: Flow,
+    quoted: Vec<u8>,
+}
+
+impl TooBig {
+    /// The answer comes from the packet's destination: an address of our own would be a martian on the TUN, and any other
+    /// fails the strict reverse path check.
+    fn build(&self, mtu: u16, out: &mut [u8]) -> Option<usize> {
+        let source = self.flow.key.destination;
+        icmp::build(IcmpError::TooBig { mtu }, &self.flow, &self.quoted, source, out)
+    }
+}
+
+impl Own {
+    fn new(interface: &Arc<Interface>) -> Self {
+        Self {
+            interface: Arc::clone(interface),
+            active: Vec::new(),
+            resting: Vec::new(),
+            latest: None,
+            acquire: Seldom::default(),
+            errors: FewASecond::default(),
+        }
+    }
+
+    /// Pairs that stay keep their state; a new one brings its SA, which can be taken only once.
+    fn take_up(&mut self, interface: &Arc<Interface>) {
+        let mut old: Vec<Box<Sending>> = self.active.drain(..).chain(self.resting.drain(..)).collect();
+        let mut take = |child: &Arc<ChildSa>| {
+            let known = old
+                .iter()
+                .position(|sending| Arc::ptr_eq(&sending.child.pair, &child.pair));
+            match known {
+                Some(at) => {
+                    let mut sending = old.swap_remove(at);
+                    sending.child = Arc::clone(child);
+                    Some(sending)
+                }
+                None => Some(Box::new(Sending::new(child, child.pair.take_outbound()?))),
+            }
+        };
+        self.active = interface.active.iter().filter_map(&mut take).collect();
+        self.resting = interface.resting.iter().filter_map(&mut take).collect();
+        self.latest = None;
+        self.interface = Arc::clone(interface);
+    }
+
+    /// Sends one packet as read from the TUN.
+    fn send(&mut self, packet: &mut [u8], wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) -> Option<TooBig> {
+        let interface = &*self.interface;
+        let (vnet, packet) = if interface.tun.vnet() {
+            let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
+            (VnetHeader::from_octets(header), packet)
+        } else {
+            (VnetHeader::default(), packet)
+        };
+        let Ok(mut segmenter) = Segmenter::new(&vnet, packet) else {
+            interface.counters.dropped(Cause::OutMalformed, 1);
+            return None;
+        };
+        let flow = *segmenter.flow();
+        let count = segmenter.count();
+        let index = self.choose(&flow, count, wakeup)?;
+        if self.interface.clamp_mss && is_syn(&flow, packet) {
+            mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
+            segmenter = Segmenter::new(&vnet, packet).ok()?;
+        }
+        if segmenter.max_segment_len() > usize::from(self.interface.mtu) {
+            self.interface.counters.dropped(Cause::TooBig, count as u64);
+            if !flow.dont_fragment || !self.errors.allows(wakeup.now) {
+                return None;
+            }
+            // Rare, and limited: it may allocate.
+            let mut quoted = vec![0; segmenter.max_segment_len()];
+            segmenter.write_segment(0, &mut quoted)?;
+            let total_len = quoted.len();
+            return Some(TooBig {
+                flow: Flow { total_len, ..flow },
+                quoted,
+            });
+        }
+        let sending = self.active.get_mut(index)?;
+        let batch = sockets.get_mut(usize::from(sending.child.path.is_ipv6()))?.as_mut();
+        let Some(batch) = batch else {
+            wakeup.counters.dropped(Cause::SendFailed, count as u64);
+            return None;
+        };
+        sending.seal(&segmenter, &flow, count, wakeup, batch);
+        None
+    }
+
+    /// The pair for a flow; if there is none, the packet is counted and control may hear of it.
+    fn choose(&mut self, flow: &Flow, count: usize, wakeup: &Wakeup<'_>) -> Option<usize> {
+        if let Some((key, index)) = &self.latest
+            && *key == flow.key
+        {
+            return Some(*index);
+        }
+        let (source, destination) = ports(flow);
+        let fits = |sending: &Box<Sending>| {
+            let pair = &sending.child.pair;
+            pair.local.contains(flow.key.source, flow.key.protocol, source)
+                && pair
+                    .remote
+                    .contains(flow.key.destination, flow.key.protocol, destination)
+        };
+        if let Some(index) = self.active.iter().position(fits) {
+            self.latest = Some((flow.key, index));
+            return Some(index);
+        }
+        let cause = if self.active.is_empty() {
+            Cause::NoSa
+        } else {
+            Cause::SelectorOut
+        };
+        self.interface.counters.dropped(cause, count as u64);
+        // What the kernel itself multicasts on every interface that comes up is no reason for a tunnel.
+        if !flow.key.destination.is_multicast() && self.acquire.due(wakeup.now) {
+            (wakeup.shared.upcalls.report)(SadReport::Acquire {
+                source: flow.key.source,
+                destination: flow.key.destination,
+            });
+        }
+        None
+    }
+}
+
+impl Sending {
+    fn new(child: &Arc<ChildSa>, sa: OutboundSa) -> Self {
+        Self {
+            child: Arc::clone(child),
+            sa,
+            limits: Limits::new(&child.entry.limits, child.entry.outbound.esn),
+            packets: 0,
+            bytes: 0,
+            sent: Seldom::default(),
+        }
+    }
+
+    /// Seals all segments of a packet into the send batch.
+    fn seal(
+        &mut self,
+        segmenter: &Segmenter<'_>,
+        flow: &Flow,
+        count: usize,
+        wakeup: &Wakeup<'_>,
+        batch: &mut SendBatch,
+    ) {
+        let Shared { upcalls, .. } = wakeup.shared;
+        let Self { child, sa, .. } = self;
+        let (id, counters) = (child.entry.id, &child.pair.outbound);
+        if self.limits.expired(self.packets, self.bytes) {
+            counters.dropped(Cause::Expired, count as u64);
+            self.limits.tell_end(id, upcalls);
+            return;
+        }
+        let Ok(first) = sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
+            counters.dropped(Cause::Expired, count as u64);
+            self.limits.tell_end(id, upcalls);
+            return;
+        };
+        // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
+        let next_header = if flow.is_ipv6() { 41 } else { 4 };
+        let tos = tunnel::outer_tos(flow.tos);
+        let headroom = sa.headroom();
+        let mut octets = 0;
+        for (index, sequence) in (0..count).zip(first..) {
+            let len = segmenter.segment_len(index);
+            let sealed_len = sa.sealed_len(len);
+            let place = batch.place(sealed_len, &child.path, tos, wakeup.shared, wakeup.counters);
+            let Some(place) = place else { break };
+            if let Some(payload) = place.get_mut(headroom..) {
+                segmenter.write_segment(index, payload);
+            }
+            sa.seal(sequence, next_header, len, place);
+            octets += len as u64;
+        }
+        self.packets += count as u64;
+        self.bytes += octets;
+        counters.add(count as u64, octets);
+        self.limits.tell(id, self.packets, self.bytes, upcalls);
+        if self.sent.due(wakeup.now) {
+            (upcalls.report)(SadReport::Sent(id));
+        }
+    }
+}
+
+/// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).
+pub(super) fn ports(flow: &Flow) -> (PortMatch, PortMatch) {
+    match flow.key.ports {
+        Ports::Pair { source, destination } => (PortMatch::Number(source), PortMatch::Number(destination)),
+        Ports::Message(message) => (PortMatch::Number(message), PortMatch::Number(message)),
+        Ports::None | Ports::Opaque => (PortMatch::Opaque, PortMatch::Opaque),
+    }
+}
+
+/// A TCP SYN, whose MSS option may want clamping.
+pub(super) fn is_syn(flow: &Flow, packet: &[u8]) -> bool {
+    const SYN: u8 = 0x02;
+    flow.key.protocol == protocol::TCP
+        && !flow.later_fragment
+        && packet.get(flow.header_len + 13).is_some_and(|flags| flags & SYN != 0)
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sending({:?}, {} packets)", self.child, self.packets)
+    }
+}

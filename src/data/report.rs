@@ -1,0 +1,190 @@
+//! What workers tell control, and how seldom. The clock is read once for each time a worker wakes up.
+
+use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport, TrafficLimits};
+
+/// What the data path calls. Both are called by worker threads and must not block.
+pub struct Upcalls {
+    /// A report. `false`: the queue is full; what matters is then told again with a later packet.
+    pub report: Box<dyn Fn(SadReport) -> bool + Send + Sync>,
+    /// An IKE message (without its marker) that the kernel had merged with ESP (UDP_GRO) and that so came to a worker.
+    pub ike: Box<dyn Fn(Path, &[u8]) + Send + Sync>,
+}
+
+/// Nanoseconds since the worker began.
+pub(super) type Nanos = u64;
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// Once a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seldom {
+    next: Nanos,
+}
+
+impl Seldom {
+    /// Whether it is time again; the next time is a second later.
+    pub(super) fn due(&mut self, now: Nanos) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + SECOND;
+        true
+    }
+}
+
+/// A few a second (RFC 4443 §2.4 f: ICMP errors are limited).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FewASecond {
+    window: Seldom,
+    used: u32,
+}
+
+impl FewASecond {
+    const MOST: u32 = 20;
+
+    pub(super) fn allows(&mut self, now: Nanos) -> bool {
+        if self.window.due(now) {
+            self.used = 0;
+        }
+        self.used += 1;
+        self.used <= Self::MOST
+    }
+}
+
+/// Where one direction of an SA stands towards its limits (RFC 4301 §4.4.2.1, "soft" and "hard").
+#[derive(Debug)]
+pub(super) struct Limits {
+    soft: Mark,
+    hard: Mark,
+    soft_told: bool,
+    hard_told: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Mark {
+    const fn reached(self, packets: u64, bytes: u64) -> bool {
+        packets >= self.packets || bytes >= self.bytes
+    }
+}
+
+/// Without ESN, control is told in time that the sequence numbers run out: 2^28 packets before the end.
+const SOFT_WITHOUT_ESN: u64 = (1 << 32) - (1 << 28);
+
+impl Limits {
+    pub(super) fn new(limits: &TrafficLimits, esn: bool) -> Self {
+        let soft_packets = limits.soft_packets.unwrap_or(u64::MAX);
+        Self {
+            soft: Mark {
+                packets: if esn {
+                    soft_packets
+                } else {
+                    soft_packets.min(SOFT_WITHOUT_ESN)
+                },
+                bytes: limits.soft_bytes.unwrap_or(u64::MAX),
+            },
+            hard: Mark {
+                packets: limits.hard_packets.unwrap_or(u64::MAX),
+                bytes: limits.hard_bytes.unwrap_or(u64::MAX),
+            },
+            soft_told: false,
+            hard_told: false,
+        }
+    }
+
+    /// Whether the direction has stopped: its hard limit is reached.
+    pub(super) const fn expired(&self, packets: u64, bytes: u64) -> bool {
+        self.hard.reached(packets, bytes)
+    }
+
+    /// Tells control what was reached, once.
+    pub(super) fn tell(&mut self, id: ChildSaId, packets: u64, bytes: u64, upcalls: &Upcalls) {
+        if !self.soft_told && self.soft.reached(packets, bytes) {
+            self.soft_told = (upcalls.report)(SadReport::SoftLimit(id));
+        }
+        if self.expired(packets, bytes) {
+            self.tell_end(id, upcalls);
+        }
+    }
+
+    /// Tells control, once, that the direction has ended.
+    pub(super) fn tell_end(&mut self, id: ChildSaId, upcalls: &Upcalls) {
+        if !self.hard_told {
+            self.hard_told = (upcalls.report)(SadReport::HardLimit(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    fn upcalls(room: usize) -> (Upcalls, Arc<Mutex<Vec<SadReport>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&told);
+        let report = move |report| {
+            let mut list = list.lock().unwrap();
+            let fits = list.len() < room;
+            if fits {
+                list.push(report);
+            }
+            fits
+        };
+        let upcalls = Upcalls {
+            report: Box::new(report),
+            ike: Box::new(|_, _| {}),
+        };
+        (upcalls, told)
+    }
+
+    #[test]
+    fn limits_are_told_once_and_again_only_if_the_queue_was_full() {
+        let limits = TrafficLimits {
+            soft_packets: Some(10),
+            hard_bytes: Some(5000),
+            ..TrafficLimits::default()
+        };
+        let id = ChildSaId(3);
+        let mut state = Limits::new(&limits, true);
+        let (full, _) = upcalls(0);
+        let (upcalls, told) = upcalls(9);
+        state.tell(id, 9, 900, &upcalls);
+        assert_eq!(*told.lock().unwrap(), []);
+        state.tell(id, 10, 1000, &full);
+        state.tell(id, 11, 1100, &upcalls);
+        state.tell(id, 12, 1200, &upcalls);
+        assert_eq!(*told.lock().unwrap(), [SadReport::SoftLimit(id)]);
+        assert!(!state.expired(12, 4999) && state.expired(12, 5000));
+        state.tell(id, 13, 5001, &upcalls);
+        state.tell(id, 13, 5001, &upcalls);
+        assert_eq!(
+            *told.lock().unwrap(),
+            [SadReport::SoftLimit(id), SadReport::HardLimit(id)]
+        );
+    }
+
+    #[test]
+    fn without_esn_a_rekey_comes_before_the_numbers_run_out() {
+        let (upcalls, told) = upcalls(9);
+        for (esn, expected) in [(true, 0), (false, 1)] {
+            Limits::new(&TrafficLimits::default(), esn).tell(ChildSaId(1), 0xf000_0000, 1, &upcalls);
+            assert_eq!(told.lock().unwrap().len(), expected);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let (mut seldom, mut few) = (Seldom::default(), FewASecond::default());
+        assert_eq!(
+            [0, 1, 999_999_999, SECOND, SECOND + 1].map(|now| seldom.due(now)),
+            [true, false, false, true, false]
+        );
+        assert_eq!((0..100).filter(|now| few.allows(*now)).count(), 20);
+        assert!(few.allows(SECOND));
+    }
+}
