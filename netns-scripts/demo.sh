@@ -72,8 +72,8 @@ transfer office-host cloud-host 10.2.0.2
 transfer cloud-host office-host 10.1.0.2
 
 step "Throughput, one TCP stream (iperf3, this machine carries both hosts and both gateways)"
-background iperf cloud-host iperf3 -s -1
-wait_until 5 grep -q listening "$LB_TMP/iperf.log"
+background iperf cloud-host iperf3 -s -1 --forceflush
+wait_until 5 grep -q listening "$LB_TMP/iperf.log" || fail "iperf3 did not start"
 ns office-host iperf3 -c 10.2.0.2 -t 5 -J >"$LB_TMP/iperf.json" || { logs; fail "iperf3"; }
 good "$(python3 -c '
 import json, sys

@@ -24,8 +24,8 @@ def main():
         if ethertype == 0x0806:
             continue  # ARP between neighbours
         ip = frame[14:]
-        if ethertype == 0x86DD and ip[6] == 58:
-            continue  # the neighbours' own ICMPv6
+        if ethertype == 0x86DD and (ip[6] == 58 or (ip[6] == 0 and ip[40] == 58)):
+            continue  # the neighbours' own ICMPv6 (multicast reports have a hop-by-hop header)
         if ethertype != 0x0800:
             wrong.append(f"ethertype {ethertype:#06x}")
             continue

@@ -141,6 +141,13 @@ fn defaults_are_those_of_the_guide() {
     let routes: Vec<String> = tunnel.routes.iter().map(ToString::to_string).collect();
     assert_eq!(routes, ["10.2.0.0/16", "192.0.2.1/32", "192.0.2.2/32"]);
     assert_eq!(configuration.gateway.port, 500);
+    // The key exchange deals SAs out to as many owners as there are workers.
+    assert_eq!(
+        configuration.gateway.workers,
+        Some(configuration.ike.gateway.workers.into())
+    );
+    assert_eq!(tunnel.retry, configuration.ike.gateway.retry);
+    assert_eq!(tunnel.retry, (Duration::from_secs(1), Duration::from_secs(60)));
     assert_eq!(configuration.gateway.control_socket, Path::new(config::DEFAULT_SOCKET));
 }
 
@@ -207,4 +214,36 @@ fn the_examples_are_right() {
         }
     }
     assert!(count >= 5, "{count} examples");
+}
+
+const GUIDE: &str = include_str!("../docs/guide/configuration.md");
+
+#[test]
+fn the_guide_knows_every_key() {
+    let text = SMALL.replace(
+        "[connections.cloud]",
+        "[gateway]\nzzz = 1\n[connections.cloud]\nzzz = 1",
+    );
+    let text = text
+        .replace("id = \"office", "zzz = 1\nid = \"office")
+        .replace("id = \"cloud", "zzz = 1\nid = \"cloud");
+    let path = folder("guide").join("landbridge.toml");
+    fs::write(&path, text + "zzz = 1\n").unwrap();
+    let errors = config::load(&path).unwrap_err();
+    assert_eq!(errors.len(), 5, "{errors:?}");
+    for error in &errors {
+        let known = error.remedy.as_deref().unwrap().strip_prefix("known here: ").unwrap();
+        for key in known
+            .split(", ")
+            .filter(|key| !["local", "remote", "children"].contains(key))
+        {
+            assert!(GUIDE.contains(&format!("`{key}`")), "{key} ({})", error.problem);
+        }
+    }
+}
+
+#[test]
+fn the_guides_example_is_right() {
+    let example = GUIDE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(load("guide-example", example).warnings, Vec::<String>::new());
 }

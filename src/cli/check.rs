@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Exit {
                 for warning in &configuration.warnings {
                     drop(writeln!(std::io::stderr(), "warning: {warning}"));
                 }
-                print(&summary(configuration));
+                print(&summary(configuration).unwrap_or_default());
             }
             Err(errors) => report_errors(errors),
         }
@@ -162,27 +162,25 @@ fn reported(connection: &Connection, tunnel: &Tunnel) -> ReportedConnection {
 }
 
 /// What would run, for people.
-fn summary(configuration: &Configuration) -> String {
+fn summary(configuration: &Configuration) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    let count = configuration.tunnels.len();
+    let (count, gateway) = (configuration.tunnels.len(), &configuration.gateway);
     let plural = if count == 1 { "" } else { "s" };
-    let gateway = &configuration.gateway;
-    // Writing to a String can't fail.
-    let _ = writeln!(
+    let socket = gateway.control_socket.display();
+    writeln!(
         text,
         "{} is valid: {count} connection{plural}",
         configuration.path.display()
-    );
-    let socket = gateway.control_socket.display();
-    drop(writeln!(
+    )?;
+    writeln!(
         text,
         "  UDP {} and {}, control socket {socket}",
         gateway.port, gateway.nat_port
-    ));
+    )?;
     for (connection, tunnel) in pairs(configuration) {
-        drop(write_connection(&mut text, connection, tunnel));
+        write_connection(&mut text, connection, tunnel)?;
     }
-    text
+    Ok(text)
 }
 
 fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel) -> std::fmt::Result {

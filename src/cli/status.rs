@@ -47,20 +47,20 @@ pub(super) fn run(global: &Global, args: &Args) -> Exit {
     if args.json {
         json(&status);
     } else {
-        print(&clean(&table(&status)));
+        print(&clean(&table(&status).unwrap_or_default()));
     }
     Exit::Ok
 }
 
-/// The status for people. Writing to a String can't fail.
-fn table(status: &Status) -> String {
+/// The status for people.
+fn table(status: &Status) -> Result<String, std::fmt::Error> {
     let mut text = format!(
         "landbridge {}, running for {}",
         status.version,
         seconds(status.uptime_seconds)
     );
     if status.half_open > 0 {
-        drop(write!(text, ", {} half-open", status.half_open));
+        write!(text, ", {} half-open", status.half_open)?;
     }
     text.push_str("\n\n");
     let mut rows = vec![["CONNECTION", "STATE", "PEER", "INTERFACE", "IN", "OUT"].map(str::to_owned)];
@@ -88,10 +88,10 @@ fn table(status: &Status) -> String {
     text.extend(lines.next().map(String::as_str));
     for (connection, line) in status.connections.iter().zip(lines) {
         text.push_str(line);
-        drop(write_details(&mut text, connection));
+        write_details(&mut text, connection)?;
     }
-    drop(write_drops(&mut text, "dropped without a connection", &status.drops));
-    text
+    write_drops(&mut text, "dropped without a connection", &status.drops)?;
+    Ok(text)
 }
 
 fn write_details(text: &mut String, connection: &ConnectionStatus) -> std::fmt::Result {
@@ -287,6 +287,6 @@ cloud       up          cloud.example.com (203.0.113.7:4500)  lb-cloud   1.2 MB 
   dropped: replayed 3
 dropped without a connection unknown_spi 7
 ";
-        assert_eq!(table(&status), expected);
+        assert_eq!(table(&status).unwrap(), expected);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::document::{Table, Value};
 use super::gateway::set;
-use super::units::{self, duration_or_never, integer, is_any, is_host_name, some_duration};
-use super::{Prefix, Spot, Tunnel, auth, child, proposals};
+use super::units::{self, duration_or_never, integer, is_any, is_host_name};
+use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
 use landbridge_proto::policy::connection::{Connection, StartAction};
 use landbridge_proto::policy::sad::ConnectionName;
 use landbridge_proto::policy::selector::to_prefixes;
@@ -21,8 +21,6 @@ const DPD_DELAY: Duration = Duration::from_secs(30);
 const FRAGMENT_SIZE: usize = 1280;
 /// Metric of the tunnel's routes: a route the operator set up by hand (metric 0) wins.
 const METRIC: u32 = 100;
-/// First wait after a failed attempt, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Longest interface name (IFNAMSIZ, 16, holds a terminator).
 const INTERFACE_NAME: usize = 15;
 
@@ -38,20 +36,20 @@ pub(super) struct Read {
 }
 
 /// Reads a connection; what is wrong is reported, and then there is nothing.
-pub(super) fn read(name: &str, table: Table<'_, '_>, gateway_id: Option<&Identification>) -> Option<Read> {
+pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -> Option<Read> {
     let spot = table.spot();
-    check_name(&table, name, "connection");
+    check_name(table, name, "connection");
     let local_addrs = table.get("local_addrs").map_or(Some(Vec::new()), |value| local(&value));
     let remote = table.get("remote_addrs");
     let peer = remote.as_ref().map_or_else(|| Some(Peer::default()), peer);
-    let default_id = match (gateway_id, local_addrs.as_deref()) {
+    let default_id = match (&gateway.id, local_addrs.as_deref()) {
         (Some(id), _) => Some(id.clone()),
         (None, Some([address])) => Some(Identification::address(*address)),
         _ => None,
     };
-    let auth = auth::read(&table, default_id.as_ref());
-    let ike_proposals = proposals::ike(&table);
-    let children = children(&table);
+    let auth = auth::read(table, default_id.as_ref());
+    let ike_proposals = proposals::ike(table);
+    let children = children(table);
     let (start, remote_ts) = children.as_deref().map(summary_of).unwrap_or_default();
 
     let mut remote_port = 500;
@@ -69,13 +67,13 @@ pub(super) fn read(name: &str, table: Table<'_, '_>, gateway_id: Option<&Identif
             value.warn("a dead peer will be noticed only at the next rekey");
         }
     }
-    let fragmentation = flag(&table, "fragmentation", true);
+    let fragmentation = flag(table, "fragmentation", true);
     let mut fragment_size = FRAGMENT_SIZE;
     if let Some(value) = table.get("fragment_size") {
         set(&mut fragment_size, integer(&value, 160..=65_535));
     }
-    let force_udp_encapsulation = flag(&table, "encap", false);
-    let keep_trying = flag(&table, "keep_trying", true);
+    let force_udp_encapsulation = flag(table, "encap", false);
+    let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
     if start && hosts.is_empty() && peer.is_some() {
         let place = remote.as_ref().map_or(spot, Value::spot);
@@ -87,7 +85,7 @@ pub(super) fn read(name: &str, table: Table<'_, '_>, gateway_id: Option<&Identif
             "name the peer's address in remote_addrs, or set start_action = \"none\" and wait for it".to_owned();
         table.findings().error(place, problem, Some(remedy));
     }
-    let (tunnel, interface_spot, routes_spot) = tunnel(&table, name, &remote_ts, hosts, start);
+    let (tunnel, interface_spot, routes_spot) = tunnel(table, name, &remote_ts, (hosts, gateway.ike.retry), start);
     table.finish();
 
     let child_spots = children
@@ -215,9 +213,10 @@ fn tunnel(
     table: &Table<'_, '_>,
     name: &str,
     remote_ts: &[TrafficSelector],
-    remote_hosts: Vec<String>,
+    peer: (Vec<String>, (Duration, Duration)),
     start: bool,
 ) -> (Option<Tunnel>, Spot, Spot) {
+    let (remote_hosts, retry) = peer;
     let (mut interface, mut interface_spot) = (Some(default_interface(name)), table.spot());
     if let Some(value) = table.get("interface") {
         interface = interface_name(&value);
@@ -240,20 +239,6 @@ fn tunnel(
     if let Some(value) = table.get("metric") {
         // The unreachable route behind it has a worse one.
         set(&mut metric, integer(&value, 1..=u64::from(u32::MAX - 1024)));
-    }
-    let mut retry = RETRY;
-    if let Some(value) = table.get("retry_min") {
-        set(&mut retry.0, some_duration(&value));
-        retry.1 = retry.1.max(retry.0);
-    }
-    if let Some(value) = table.get("retry_max") {
-        set(&mut retry.1, some_duration(&value));
-        if retry.1 < retry.0 {
-            value.error(
-                format!("it is shorter than retry_min ({})", humantime::format_duration(retry.0)),
-                None,
-            );
-        }
     }
     let clamp_mss = flag(table, "clamp_mss", true);
     let fail_closed = flag(table, "fail_closed", true);
@@ -363,13 +348,13 @@ fn default_interface(name: &str) -> String {
 }
 
 /// All connections in the order of the file.
-pub(super) fn read_all(root: &Table<'_, '_>, gateway_id: Option<&Identification>) -> Vec<Option<Read>> {
+pub(super) fn read_all(root: &Table<'_, '_>, gateway: &gateway::Read) -> Vec<Option<Read>> {
     let Some(all) = root.table("connections") else {
         return Vec::new();
     };
     all.named()
         .into_iter()
-        .map(|(name, value)| read(name, value.table()?, gateway_id))
+        .map(|(name, value)| read(name, &value.table()?, gateway))
         .collect()
 }
 

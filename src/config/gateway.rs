@@ -7,9 +7,13 @@ use super::units::{integer, some_duration};
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::Identification;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the control socket is, unless the configuration or `--socket` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/landbridge/control.sock";
+
+/// An SPI has room for so many owners (`policy::spi`).
+const MOST_WORKERS: u64 = 64;
 
 /// The daemon's settings, the key exchange's, and the identity that connections take when they give none.
 pub(super) struct Read {
@@ -27,7 +31,13 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         nat_port: 4500,
         log_level: "info".to_owned(),
     };
-    let mut ike = Gateway::default();
+    // The key exchange deals out inbound SAs among as many owners as the data path has workers.
+    let mut workers = default_workers();
+    settings.workers = Some(workers.into());
+    let mut ike = Gateway {
+        workers,
+        ..Gateway::default()
+    };
     let mut id = None;
     let Some(table) = table else {
         return Read { settings, ike, id };
@@ -42,8 +52,9 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         set(&mut settings.control_socket, socket(&value));
     }
     if let Some(value) = table.get("workers") {
-        set(&mut settings.workers, integer(&value, 1..=256).map(Some));
+        set(&mut workers, integer(&value, 1..=MOST_WORKERS));
     }
+    (settings.workers, ike.workers) = (Some(workers.into()), workers);
     let port = table
         .get("port")
         .inspect(|value| set(&mut settings.port, integer(value, 1..=65_535)));
@@ -89,6 +100,30 @@ fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
     if let Some(value) = table.get("nat_keepalive") {
         set(&mut ike.nat_keepalive, some_duration(&value));
     }
+    read_retry(table, &mut ike.retry);
+}
+
+/// The waits between attempts.
+fn read_retry(table: &Table<'_, '_>, retry: &mut (Duration, Duration)) {
+    if let Some(value) = table.get("retry_min") {
+        set(&mut retry.0, some_duration(&value));
+        retry.1 = retry.1.max(retry.0);
+    }
+    if let Some(value) = table.get("retry_max") {
+        set(&mut retry.1, some_duration(&value));
+        if retry.1 < retry.0 {
+            value.error(
+                format!("it is shorter than retry_min ({})", humantime::format_duration(retry.0)),
+                None,
+            );
+        }
+    }
+}
+
+/// One a core, at most 8.
+fn default_workers() -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u8::try_from(cores.min(8)).unwrap_or(1)
 }
 
 /// The factor as a percentage.

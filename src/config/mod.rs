@@ -51,7 +51,7 @@ pub struct Configuration {
 pub struct GatewaySettings {
     /// Control socket.
     pub control_socket: PathBuf,
-    /// Data workers; `None`: as many as there are cores, at most 8.
+    /// Data workers; the configuration fills it in: as many as there are cores, at most 8.
     pub workers: Option<usize>,
     /// IKE port (500).
     pub port: u16,
@@ -187,7 +187,7 @@ pub fn control_socket(path: &Path) -> PathBuf {
 
 fn read_document(root: &Table<'_, '_>) -> Option<(gateway::Read, Vec<connection::Read>)> {
     let gateway = gateway::read(root.table("gateway"));
-    let list = connection::read_all(root, gateway.id.as_ref());
+    let list = connection::read_all(root, &gateway);
     root.finish();
     let wanted = list.len();
     let list: Vec<_> = list.into_iter().flatten().collect();

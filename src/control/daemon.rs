@@ -5,10 +5,10 @@ use super::clock::Clock;
 use super::journal::{Journal, Level};
 use super::links::Links;
 use super::server::{Answer, ControlServer, Order};
-use super::sockets::IkeSockets;
+use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions, Upcalls};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions, Sinks};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 
 /// Reports from the workers that may wait for control.
 const REPORT_QUEUE: usize = 1024;
-/// IKE messages from the workers that may wait for control: the kernel had merged them with ESP.
-const STRAY_QUEUE: usize = 64;
+/// IKE messages that came to the workers, waiting for control.
+const STRAY_QUEUE: usize = 256;
 /// How long a clean stop waits for the peers' answers to Delete.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -35,11 +35,16 @@ pub struct Daemon {
     pub(super) known: BTreeMap<ConnectionName, Known>,
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
-    strays: mpsc::Receiver<(Path, Vec<u8>)>,
     links: Links,
     transmit: Vec<u8>,
     stopping: bool,
     stopped: bool,
+}
+
+/// What comes from the workers.
+pub struct Inlets {
+    reports: mpsc::Receiver<SadReport>,
+    strays: mpsc::Receiver<(Path, Vec<u8>)>,
 }
 
 /// What is remembered of a connection beyond its SAs.
@@ -56,35 +61,33 @@ impl Daemon {
     ///
     /// # Errors
     /// [`RunError`], with what could not be had.
-    pub async fn start(configuration: Configuration) -> Result<(Self, mpsc::Receiver<SadReport>), RunError> {
+    pub async fn start(configuration: Configuration) -> Result<(Self, Inlets), RunError> {
         let clock = Clock::start();
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
+        let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
+        let nat_port = configuration.gateway.nat_port;
         let options = DataOptions {
             workers,
-            nat_port: configuration.gateway.nat_port,
+            nat_port,
             ..DataOptions::default()
         };
-        // A full queue loses a report, and the next one tells the same again; what is told once is kept for later.
-        let report = move |report| {
-            let sent = report_sender.try_send(report).is_ok();
-            if !sent {
-                tracing::trace!("report queue is full");
-            }
-            sent
+        // A full queue refuses a report, and a later packet tells the same again; IKE is sent again by its timer.
+        let sinks = Sinks {
+            reports: Arc::new(move |report| {
+                let sent = report_sender.try_send(report).is_ok();
+                if !sent {
+                    tracing::trace!("report queue is full");
+                }
+                sent
+            }),
+            strays: Arc::new(move |path, message| {
+                if stray_sender.try_send((path, message)).is_err() {
+                    tracing::trace!("stray queue is full");
+                }
+            }),
         };
-        let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
-        let ike = move |path: Path, message: &[u8]| {
-            // IKE repeats what is lost.
-            if stray_sender.try_send((path, message.to_vec())).is_err() {
-                tracing::trace!("queue of IKE messages from the workers is full");
-            }
-        };
-        let upcalls = Upcalls {
-            report: Box::new(report),
-            ike: Box::new(ike),
-        };
-        let (data, group) = DataPlane::start(&options, upcalls).map_err(RunError::start("the data path"))?;
+        let (data, group) = DataPlane::start(&options, sinks).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
         let (sockets, links) = match (sockets, Links::open().map_err(RunError::start("netlink"))) {
@@ -113,7 +116,6 @@ impl Daemon {
             known: BTreeMap::new(),
             attempts: Attempts::default(),
             sockets: Some(sockets),
-            strays,
             links,
             transmit: Vec::with_capacity(2048),
             stopping: false,
@@ -131,18 +133,18 @@ impl Daemon {
         for (name, granted) in daemon.data.offloads() {
             tracing::info!(offload = name, granted, "data path");
         }
-        Ok((daemon, reports))
+        Ok((daemon, Inlets { reports, strays }))
     }
 
     /// Runs until a signal or `landbridge stop` ends it, then deletes all SAs, routes and interfaces.
     ///
     /// # Errors
     /// [`RunError`] if a signal handler or the control socket can't be had.
-    pub async fn run(
-        mut self,
-        mut reports: mpsc::Receiver<SadReport>,
-        mut server: ControlServer,
-    ) -> Result<(), RunError> {
+    pub async fn run(mut self, inlets: Inlets, mut server: ControlServer) -> Result<(), RunError> {
+        let Inlets {
+            mut reports,
+            mut strays,
+        } = inlets;
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(RunError::start("signals"))?;
@@ -172,10 +174,14 @@ impl Daemon {
             let wake = self.clock.to_tokio(wake);
             // Taken out for the time of the select: the handler needs the endpoint and the sockets at once.
             let Some(mut sockets) = self.sockets.take() else { break };
-            let (endpoint, clock, strays) = (&mut self.endpoint, self.clock, &mut self.strays);
+            let (endpoint, clock, data) = (&mut self.endpoint, self.clock, &self.data);
             let mut came = None;
             tokio::select! {
-                () = sockets.receive(|path: Path, datagram: &[u8]| endpoint.handle_datagram(clock.now(), path, datagram)) => {}
+                () = sockets.receive(|path, came| match came {
+                    Inbound::Ike(message) => endpoint.handle_datagram(clock.now(), path, message),
+                    Inbound::Esp(packet) => data.inject(path.remote, packet),
+                }) => {}
+                Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),
                 Some(report) = reports.recv() => {
                     endpoint.handle_report(clock.now(), report);
@@ -183,7 +189,6 @@ impl Daemon {
                         endpoint.handle_report(clock.now(), report);
                     }
                 }
-                Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 order = server.next() => came = Some(Came::Order(order)),
                 Some(target) = resolved.recv() => came = Some(Came::Target(target)),
                 _ = terminate.recv() => came = Some(Came::Stop),

@@ -65,7 +65,7 @@ pub fn run(configuration: Configuration, socket: &Path) -> Result<(), RunError> 
     runtime.block_on(async {
         // Before anything is bound or created: is another one here already?
         let server = server::ControlServer::open(socket)?;
-        let (daemon, reports) = daemon::Daemon::start(configuration).await?;
-        daemon.run(reports, server).await
+        let (daemon, inlets) = daemon::Daemon::start(configuration).await?;
+        daemon.run(inlets, server).await
     })
 }

@@ -1,7 +1,8 @@
 //! The IKE sockets: UDP 500, and control's member of the groups on UDP 4500 (what carries a non-ESP marker).
 
-use crate::data::{ControlSockets, EspReturn};
+use crate::data::ControlSockets;
 use crate::sys::datagram::{self, Received};
+use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::policy::sad::Path;
 use std::future::poll_fn;
 use std::io;
@@ -16,11 +17,18 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// Datagrams taken from one socket before the others have their turn.
 const BUDGET: usize = 32;
 
+/// What came in.
+pub enum Inbound<'a> {
+    /// An IKE message, its marker cut off.
+    Ike(&'a [u8]),
+    /// An ESP packet that the kernel merged into an IKE message's datagram (UDP_GRO looks at addresses only).
+    Esp(&'a [u8]),
+}
+
 /// Both ports, both families.
 pub struct IkeSockets {
     sockets: Vec<IkeSocket>,
     nat_port: u16,
-    esp: EspReturn,
     buffer: Vec<u8>,
     framed: Vec<u8>,
 }
@@ -52,20 +60,17 @@ impl IkeSockets {
         Ok(Self {
             sockets,
             nat_port,
-            esp: group.esp.clone(),
             buffer: vec![0; 64 * 1024],
             framed: Vec::new(),
         })
     }
 
-    /// Waits until there is something to receive, then hands each IKE message (its marker cut off) to `handle`, up to a
-    /// budget for each socket. On the NAT port, what has no marker is not IKE: the data path gets it (the kernel merges by
-    /// address and size, and may put ESP behind an IKE message).
-    pub async fn receive(&mut self, mut handle: impl FnMut(Path, &[u8])) {
+    /// Waits until there is something to receive, then hands it to `handle`, up to a
+    /// budget for each socket.
+    pub async fn receive(&mut self, mut handle: impl FnMut(Path, Inbound<'_>)) {
         let Self {
             sockets,
             nat_port,
-            esp,
             buffer,
             ..
         } = self;
@@ -82,8 +87,7 @@ impl IkeSockets {
                     {
                         Ok(received) => {
                             any = true;
-                            let to = |path, datagram: &[u8]| esp.deliver(&path, datagram);
-                            split(&received, buffer, socket.port, *nat_port, &mut handle, to);
+                            split(&received, buffer, socket.port, *nat_port, &mut handle);
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         // RFC 7296 §2.4: ICMP is a hint at most; here it only uses up the socket's pending error.
@@ -138,26 +142,20 @@ impl IkeSocket {
     }
 }
 
-fn split(
-    received: &Received,
-    buffer: &[u8],
-    port: u16,
-    nat_port: u16,
-    handle: &mut impl FnMut(Path, &[u8]),
-    not_ike: impl Fn(Path, &[u8]),
-) {
+fn split(received: &Received, buffer: &[u8], port: u16, nat_port: u16, handle: &mut impl FnMut(Path, Inbound<'_>)) {
     let path = Path {
         local: SocketAddr::new(received.local, port),
         remote: received.remote,
     };
     for datagram in buffer[..received.len].chunks(received.segment.max(1)) {
         if port == nat_port {
-            match datagram.strip_prefix(&NON_ESP_MARKER) {
-                Some(message) => handle(path, message),
-                None => not_ike(path, datagram),
+            match classify(datagram) {
+                Datagram::Ike => handle(path, Inbound::Ike(&datagram[NON_ESP_MARKER.len()..])),
+                Datagram::Esp(_) => handle(path, Inbound::Esp(datagram)),
+                Datagram::Keepalive | Datagram::Short => {}
             }
         } else {
-            handle(path, datagram);
+            handle(path, Inbound::Ike(datagram));
         }
     }
 }

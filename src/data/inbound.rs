@@ -159,13 +159,13 @@ impl Receiver {
                 }
                 Datagram::Ike => {
                     // It was merged behind ESP, else the filter would have steered it to control.
-                    let message_octets = datagram.get(NON_ESP_MARKER..).unwrap_or_default();
+                    let ike = datagram.get(NON_ESP_MARKER..).unwrap_or_default().to_vec();
                     let local = SocketAddr::new(message.local, wakeup.shared.nat_port);
                     let path = Path {
                         local,
                         remote: message.remote,
                     };
-                    (wakeup.shared.upcalls.ike)(path, message_octets);
+                    (wakeup.shared.sinks.strays)(path, ike);
                 }
                 // RFC 3948 §2.3: "The receiver SHOULD ignore a received NAT-keepalive packet."
                 Datagram::Keepalive => {}
@@ -177,7 +177,7 @@ impl Receiver {
     fn unknown_spi(&mut self, spi: u32, remote: SocketAddr, wakeup: &Wakeup<'_>) {
         wakeup.counters.dropped(Cause::UnknownSpi, 1);
         if self.unknown.due(wakeup.now) {
-            (wakeup.shared.upcalls.report)(SadReport::UnknownSpi { spi, remote });
+            (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, remote });
         }
     }
 }
@@ -206,7 +206,7 @@ impl Receiving {
         wakeup: &Wakeup<'_>,
     ) -> Option<(Flow, std::ops::Range<usize>)> {
         if self.limits.expired(self.packets, self.bytes) {
-            self.limits.tell_end(self.child.entry.id, &wakeup.shared.upcalls);
+            self.limits.tell_end(self.child.entry.id, &wakeup.shared.sinks);
             return self.dropped(Cause::Expired);
         }
         let opened = match self.sa.open(packet) {
@@ -272,12 +272,12 @@ impl Receiving {
         self.bytes += octets;
         self.child.pair.inbound.add(1, octets);
         let id = self.child.entry.id;
-        self.limits.tell(id, self.packets, self.bytes, &wakeup.shared.upcalls);
+        self.limits.tell(id, self.packets, self.bytes, &wakeup.shared.sinks);
     }
 
     /// The ICV has verified: what control may learn from it.
     fn authentic(&mut self, opened: &Opened, message: &Message, wakeup: &Wakeup<'_>) {
-        let report = &wakeup.shared.upcalls.report;
+        let report = &wakeup.shared.sinks.reports;
         let id = self.child.entry.id;
         if !self.first_told {
             self.first_told = report(SadReport::FirstInbound(id));

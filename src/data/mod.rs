@@ -24,7 +24,7 @@ mod stats;
 mod table;
 mod worker;
 
-pub use report::Upcalls;
+pub use report::Sinks;
 
 use crate::sys::poll::{Poll, Waker};
 use crate::sys::receive::Message;
@@ -32,11 +32,11 @@ use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
 use arc_swap::ArcSwap;
 use landbridge_proto::esp::encap::{Datagram, classify};
-use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, Path, SadUpdate};
+use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
 use landbridge_proto::policy::spi;
 use stats::{Cause, Counters};
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -83,6 +83,8 @@ pub struct DataOptions {
     pub udp_gro: bool,
     /// Use super-packets on the TUNs where the kernel has them.
     pub tun_offload: bool,
+    /// Hand joined packets to the TUNs.
+    pub coalesce: bool,
     /// Bind each worker to a processor.
     pub pin: bool,
 }
@@ -96,6 +98,7 @@ impl Default for DataOptions {
             udp_gso: true,
             udp_gro: true,
             tun_offload: true,
+            coalesce: true,
             pin: false,
         }
     }
@@ -147,7 +150,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// Port in use, no permission: as the system says it, with the address in the message.
-    pub fn start(options: &DataOptions, upcalls: Upcalls) -> io::Result<(Self, ControlSockets)> {
+    pub fn start(options: &DataOptions, sinks: Sinks) -> io::Result<(Self, ControlSockets)> {
         let workers = options.workers.clamp(1, 1 << spi::OWNER_BITS);
         let steering = Steering {
             shift: spi::OWNER_SHIFT,
@@ -203,12 +206,12 @@ impl DataPlane {
             generation: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             desks,
-            upcalls,
+            sinks,
             nat_port: options.nat_port,
             segmentation: AtomicBool::new(options.udp_gso),
             told_segment_size: AtomicBool::new(false),
-            coalesce_tcp: AtomicBool::new(true),
-            coalesce_udp: AtomicBool::new(true),
+            coalesce_tcp: AtomicBool::new(options.coalesce),
+            coalesce_udp: AtomicBool::new(options.coalesce),
         });
         let mut data = Self {
             shared: Arc::clone(&shared),
@@ -229,7 +232,6 @@ impl DataPlane {
         let sockets = ControlSockets {
             ipv4: Arc::new(control_ipv4),
             ipv6: control_ipv6.map(Arc::new),
-            esp: EspReturn { shared },
         };
         Ok((data, sockets))
     }
@@ -339,6 +341,29 @@ impl DataPlane {
         list
     }
 
+    /// An ESP packet that came to control's socket: the kernel had merged it into an IKE message (UDP_GRO).
+    pub fn inject(&self, remote: SocketAddr, packet: &[u8]) {
+        let Datagram::Esp(spi) = classify(packet) else { return };
+        let message = Message {
+            start: 0,
+            len: packet.len(),
+            segment: packet.len().max(1),
+            remote,
+            local: if remote.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            },
+            tos: 0,
+        };
+        let owner = self.shared.inbound_owner(spi);
+        if !self.shared.post(owner, &message, packet)
+            && let Some(desk) = self.shared.desks.get(owner)
+        {
+            desk.counters.dropped(Cause::Handover, 1);
+        }
+    }
+
     /// Stops and joins the workers; removes all interfaces.
     pub fn stop(self) {
         self.shared.stop.store(true, Ordering::Release);
@@ -350,8 +375,6 @@ impl DataPlane {
                 tracing::error!("a worker had panicked");
             }
         }
-        // Control may hold on to `Shared` by its `EspReturn`; the keys and interfaces go now.
-        self.shared.table.store(Arc::default());
     }
 }
 
@@ -386,54 +409,9 @@ fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()
 }
 
 /// Control's members of the reuseport groups on the NAT port: what carries a non-ESP marker comes here.
-#[derive(Clone)]
 pub struct ControlSockets {
     /// 0.0.0.0:4500.
-    pub ipv4: Arc<std::net::UdpSocket>,
+    pub ipv4: Arc<UdpSocket>,
     /// [::]:4500, if the machine has IPv6.
-    pub ipv6: Option<Arc<std::net::UdpSocket>>,
-    /// Takes ESP that the kernel had merged behind IKE (UDP_GRO), and that so came to control.
-    pub esp: EspReturn,
-}
-
-/// Where ESP goes that came to control.
-#[derive(Clone)]
-pub struct EspReturn {
-    shared: Arc<Shared>,
-}
-
-impl EspReturn {
-    /// Hands a datagram from the NAT port to the owner of its SPI. What is not ESP is counted or ignored.
-    pub fn deliver(&self, path: &Path, datagram: &[u8]) {
-        let message = Message {
-            start: 0,
-            len: datagram.len(),
-            segment: datagram.len().max(1),
-            remote: path.remote,
-            local: path.local.ip(),
-            tos: 0,
-        };
-        match classify(datagram) {
-            Datagram::Esp(spi) => {
-                let owner = self.shared.inbound_owner(spi);
-                if !self.shared.post(owner, &message, datagram)
-                    && let Some(desk) = self.shared.desks.get(owner)
-                {
-                    desk.counters.dropped(Cause::Handover, 1);
-                }
-            }
-            Datagram::Short => {
-                if let Some(desk) = self.shared.desks.first() {
-                    desk.counters.dropped(Cause::Short, 1);
-                }
-            }
-            Datagram::Keepalive | Datagram::Ike => {}
-        }
-    }
-}
-
-impl std::fmt::Debug for EspReturn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EspReturn")
-    }
+    pub ipv6: Option<Arc<UdpSocket>>,
 }

@@ -36,8 +36,8 @@ pub(super) struct Outbound {
 struct Own {
     interface: Arc<Interface>,
     /// In the order of [`Interface::active`].
-    active: Vec<Box<Sending>>,
-    resting: Vec<Box<Sending>>,
+    active: Vec<Sending>,
+    resting: Vec<Sending>,
     /// The latest flow, and which of the active pairs it goes by.
     latest: Option<(FlowKey, usize)>,
     acquire: Seldom,
@@ -160,7 +160,7 @@ impl Own {
 
     /// Pairs that stay keep their state; a new one brings its SA, which can be taken only once.
     fn take_up(&mut self, interface: &Arc<Interface>) {
-        let mut old: Vec<Box<Sending>> = self.active.drain(..).chain(self.resting.drain(..)).collect();
+        let mut old: Vec<Sending> = self.active.drain(..).chain(self.resting.drain(..)).collect();
         let mut take = |child: &Arc<ChildSa>| {
             let known = old
                 .iter()
@@ -171,7 +171,7 @@ impl Own {
                     sending.child = Arc::clone(child);
                     Some(sending)
                 }
-                None => Some(Box::new(Sending::new(child, child.pair.take_outbound()?))),
+                None => Some(Sending::new(child, child.pair.take_outbound()?)),
             }
         };
         self.active = interface.active.iter().filter_map(&mut take).collect();
@@ -232,7 +232,7 @@ impl Own {
             return Some(*index);
         }
         let (source, destination) = ports(flow);
-        let fits = |sending: &Box<Sending>| {
+        let fits = |sending: &Sending| {
             let pair = &sending.child.pair;
             pair.local.contains(flow.key.source, flow.key.protocol, source)
                 && pair
@@ -251,7 +251,7 @@ impl Own {
         self.interface.counters.dropped(cause, count as u64);
         // What the kernel itself multicasts on every interface that comes up is no reason for a tunnel.
         if !flow.key.destination.is_multicast() && self.acquire.due(wakeup.now) {
-            (wakeup.shared.upcalls.report)(SadReport::Acquire {
+            (wakeup.shared.sinks.reports)(SadReport::Acquire {
                 source: flow.key.source,
                 destination: flow.key.destination,
             });
@@ -281,17 +281,17 @@ impl Sending {
         wakeup: &Wakeup<'_>,
         batch: &mut SendBatch,
     ) {
-        let Shared { upcalls, .. } = wakeup.shared;
+        let Shared { sinks, .. } = wakeup.shared;
         let Self { child, sa, .. } = self;
         let (id, counters) = (child.entry.id, &child.pair.outbound);
         if self.limits.expired(self.packets, self.bytes) {
             counters.dropped(Cause::Expired, count as u64);
-            self.limits.tell_end(id, upcalls);
+            self.limits.tell_end(id, sinks);
             return;
         }
         let Ok(first) = sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
             counters.dropped(Cause::Expired, count as u64);
-            self.limits.tell_end(id, upcalls);
+            self.limits.tell_end(id, sinks);
             return;
         };
         // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
@@ -313,9 +313,9 @@ impl Sending {
         self.packets += count as u64;
         self.bytes += octets;
         counters.add(count as u64, octets);
-        self.limits.tell(id, self.packets, self.bytes, upcalls);
+        self.limits.tell(id, self.packets, self.bytes, sinks);
         if self.sent.due(wakeup.now) {
-            (upcalls.report)(SadReport::Sent(id));
+            (sinks.reports)(SadReport::Sent(id));
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What workers tell control, and how seldom. The clock is read once for each time a worker wakes up.
 
 use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport, TrafficLimits};
+use std::sync::Arc;
 
-/// What the data path calls. Both are called by worker threads and must not block.
-pub struct Upcalls {
-    /// A report. `false`: the queue is full; what matters is then told again with a later packet.
-    pub report: Box<dyn Fn(SadReport) -> bool + Send + Sync>,
-    /// An IKE message (without its marker) that the kernel had merged with ESP (UDP_GRO) and that so came to a worker.
-    pub ike: Box<dyn Fn(Path, &[u8]) + Send + Sync>,
+/// Where the data path puts what is not for it. Both are called by worker threads and must not block.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Reports to control. `false`: the queue is full; what matters is then told again with a later packet.
+    pub reports: Arc<dyn Fn(SadReport) -> bool + Send + Sync>,
+    /// IKE messages (marker cut off) that the kernel merged into ESP's (UDP_GRO).
+    pub strays: Arc<dyn Fn(Path, Vec<u8>) + Send + Sync>,
 }
 
 /// Nanoseconds since the worker began.
@@ -102,19 +104,19 @@ impl Limits {
     }
 
     /// Tells control what was reached, once.
-    pub(super) fn tell(&mut self, id: ChildSaId, packets: u64, bytes: u64, upcalls: &Upcalls) {
+    pub(super) fn tell(&mut self, id: ChildSaId, packets: u64, bytes: u64, sinks: &Sinks) {
         if !self.soft_told && self.soft.reached(packets, bytes) {
-            self.soft_told = (upcalls.report)(SadReport::SoftLimit(id));
+            self.soft_told = (sinks.reports)(SadReport::SoftLimit(id));
         }
         if self.expired(packets, bytes) {
-            self.tell_end(id, upcalls);
+            self.tell_end(id, sinks);
         }
     }
 
     /// Tells control, once, that the direction has ended.
-    pub(super) fn tell_end(&mut self, id: ChildSaId, upcalls: &Upcalls) {
+    pub(super) fn tell_end(&mut self, id: ChildSaId, sinks: &Sinks) {
         if !self.hard_told {
-            self.hard_told = (upcalls.report)(SadReport::HardLimit(id));
+            self.hard_told = (sinks.reports)(SadReport::HardLimit(id));
         }
     }
 }
@@ -122,9 +124,9 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
-    fn upcalls(room: usize) -> (Upcalls, Arc<Mutex<Vec<SadReport>>>) {
+    fn sinks(room: usize) -> (Sinks, Arc<Mutex<Vec<SadReport>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&told);
         let report = move |report| {
@@ -135,11 +137,11 @@ mod tests {
             }
             fits
         };
-        let upcalls = Upcalls {
-            report: Box::new(report),
-            ike: Box::new(|_, _| {}),
+        let sinks = Sinks {
+            reports: Arc::new(report),
+            strays: Arc::new(|_, _| {}),
         };
-        (upcalls, told)
+        (sinks, told)
     }
 
     #[test]
@@ -151,17 +153,17 @@ mod tests {
         };
         let id = ChildSaId(3);
         let mut state = Limits::new(&limits, true);
-        let (full, _) = upcalls(0);
-        let (upcalls, told) = upcalls(9);
-        state.tell(id, 9, 900, &upcalls);
+        let (full, _) = sinks(0);
+        let (sinks, told) = sinks(9);
+        state.tell(id, 9, 900, &sinks);
         assert_eq!(*told.lock().unwrap(), []);
         state.tell(id, 10, 1000, &full);
-        state.tell(id, 11, 1100, &upcalls);
-        state.tell(id, 12, 1200, &upcalls);
+        state.tell(id, 11, 1100, &sinks);
+        state.tell(id, 12, 1200, &sinks);
         assert_eq!(*told.lock().unwrap(), [SadReport::SoftLimit(id)]);
         assert!(!state.expired(12, 4999) && state.expired(12, 5000));
-        state.tell(id, 13, 5001, &upcalls);
-        state.tell(id, 13, 5001, &upcalls);
+        state.tell(id, 13, 5001, &sinks);
+        state.tell(id, 13, 5001, &sinks);
         assert_eq!(
             *told.lock().unwrap(),
             [SadReport::SoftLimit(id), SadReport::HardLimit(id)]
@@ -170,9 +172,9 @@ mod tests {
 
     #[test]
     fn without_esn_a_rekey_comes_before_the_numbers_run_out() {
-        let (upcalls, told) = upcalls(9);
+        let (sinks, told) = sinks(9);
         for (esn, expected) in [(true, 0), (false, 1)] {
-            Limits::new(&TrafficLimits::default(), esn).tell(ChildSaId(1), 0xf000_0000, 1, &upcalls);
+            Limits::new(&TrafficLimits::default(), esn).tell(ChildSaId(1), 0xf000_0000, 1, &sinks);
             assert_eq!(told.lock().unwrap().len(), expected);
         }
     }

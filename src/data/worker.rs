@@ -4,7 +4,7 @@
 use super::batch::SendBatch;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
-use super::report::{Nanos, Upcalls};
+use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
 use super::table::SaTable;
 use crate::sys::affinity;
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub generation: AtomicU64,
     pub stop: AtomicBool,
     pub desks: Vec<Desk>,
-    pub upcalls: Upcalls,
+    pub sinks: Sinks,
     pub nat_port: u16,
     /// UDP_SEGMENT is in use.
     pub segmentation: AtomicBool,

@@ -5,6 +5,8 @@
 //! ha 10.1.0.2 --- ga (Landbridge) --- net --- gb (strongSwan) --- hb 10.2.0.2
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

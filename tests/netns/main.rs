@@ -4,6 +4,8 @@
 //! ha 10.1.0.2 --- ga --- (nat) --- net --- gb --- hb 10.2.0.2
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

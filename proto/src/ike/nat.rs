@@ -79,8 +79,7 @@ mod tests {
             none,
             NatSituation {
                 detection: true,
-                local: false,
-                remote: false
+                ..NatSituation::default()
             }
         );
         let peer = detect(i, r, outer, us, &[at(inner)], &[at(us)]);
@@ -88,8 +87,8 @@ mod tests {
             peer,
             NatSituation {
                 detection: true,
-                local: false,
-                remote: true
+                remote: true,
+                ..NatSituation::default()
             }
         );
         let both = detect(i, r, outer, us, &[at(inner)], &[at(inner)]);
@@ -98,7 +97,8 @@ mod tests {
             NatSituation {
                 detection: true,
                 local: true,
-                remote: true
+                remote: true,
+                ..NatSituation::default()
             }
         );
         assert_eq!(detect(i, r, outer, us, &[], &[]), NatSituation::default());

@@ -9,7 +9,7 @@ use super::jobs::Job;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use crate::crypto::Secret;
-use crate::policy::connection::{self, Connection};
+use crate::policy::connection;
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Path};
@@ -30,6 +30,15 @@ pub struct Reply {
 impl Reply {
     fn stay(response: Response) -> Option<Self> {
         Some(Self { response, close: None })
+    }
+
+    /// IKE_AUTH failed: nothing is left to go on with.
+    fn failed(error: &IkeError) -> Self {
+        let response = Response::IkeAuth(IkeAuthReply::Refused(error.notify()));
+        Self {
+            response,
+            close: Some(error.to_string()),
+        }
     }
 
     /// An error in a request of a kind; an INVALID_SYNTAX ends the SA (RFC 7296 §2.21.3).
@@ -66,18 +75,16 @@ impl IkeSa {
         // §2.23: the initiator may have moved to port 4500, or behind a NAT to any.
         self.path = path;
         let connection = match self.authenticate_peer(shared, &request) {
-            Ok(connection) => connection,
+            Ok(()) => self.connection.clone(),
             Err(error) => {
                 shared.counters.auth_failed += 1;
                 self.tell_error(shared, "a peer did not authenticate itself", &error);
-                let response = Response::IkeAuth(IkeAuthReply::Refused(error.notify()));
-                return Reply {
-                    response,
-                    close: Some(error.to_string()),
-                };
+                return Reply::failed(&error);
             }
         };
-        self.connection = Some(Arc::clone(&connection));
+        let Some(connection) = connection else {
+            return Reply::failed(&IkeError::Internal("no connection"));
+        };
         let signed = match &self.keys {
             Some(keys) => {
                 let (id, hashes) = (&connection.local.id, self.peer_hashes.as_deref());
@@ -95,11 +102,7 @@ impl IkeSa {
             Ok(signed) => signed,
             Err(error) => {
                 self.tell_error(shared, "we can't authenticate ourselves", &error);
-                let response = Response::IkeAuth(IkeAuthReply::Refused(error.notify()));
-                return Reply {
-                    response,
-                    close: Some(error.to_string()),
-                };
+                return Reply::failed(&error);
             }
         };
         self.establish(shared, request.id_i, request.initial_contact);
@@ -129,11 +132,13 @@ impl IkeSa {
     }
 
     /// The connection by identity, then the proof, then whether its policy allows what was negotiated before it was known.
-    fn authenticate_peer(&self, shared: &Shared, request: &IkeAuthRequest) -> Result<Arc<Connection>, IkeError> {
+    fn authenticate_peer(&mut self, shared: &Shared, request: &IkeAuthRequest) -> Result<(), IkeError> {
         let Stage::HalfOpen(half) = &self.stage else {
             return Err(IkeError::Internal("not half open"));
         };
         let connection = pad::choose(&half.candidates, &request.id_i, request.id_r.as_ref())?;
+        // From here on a failure is told under the connection's name.
+        self.connection = Some(Arc::clone(&connection));
         let keys = self.keys.as_ref().ok_or(IkeError::Internal("no keys"))?;
         let auth = request.auth.as_ref().ok_or_else(|| {
             IkeError::Auth(super::auth::AuthError::Method {
@@ -156,7 +161,7 @@ impl IkeSa {
             &request.certs,
         )?;
         match self.suite {
-            Some(suite) if connection.ike_proposals.iter().any(|proposal| proposal.allows(suite)) => Ok(connection),
+            Some(suite) if connection.ike_proposals.iter().any(|proposal| proposal.allows(suite)) => Ok(()),
             _ => Err(IkeError::Internal(
                 "the connection does not allow the algorithms that were negotiated",
             )),
