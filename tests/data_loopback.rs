@@ -2,6 +2,11 @@
 //!
 //! Needs root and `/dev/net/tun`; where they are missing, each test says so and passes.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in what its functions share"
+)]
+
 mod support;
 
 use landbridge::data::{ControlSockets, DataOptions, DataPlane, InterfaceOptions, Sinks};
@@ -141,7 +146,7 @@ impl Tunnel {
     fn entry(&self, a: bool, id: u64) -> Arc<ChildSaEntry> {
         let sizes = (landbridge_proto::crypto::ESP_PROVIDER.sizes)(self.suite).unwrap();
         let parameters = |to_a: bool| SaParameters {
-            spi: 0x5540_0000 | self.owner << 16 | id as u32 * 2 | u32::from(to_a),
+            spi: 0x5540_0000 + (self.owner << 16) + id as u32 * 2 + u32::from(to_a),
             suite: self.suite,
             key: Secret::new(vec![id as u8 ^ if to_a { 0x5a } else { 0xc3 }; sizes.key_material()]),
             esn: self.esn,

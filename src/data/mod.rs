@@ -26,6 +26,7 @@ mod worker;
 
 pub use report::Sinks;
 
+use crate::sys::netdev::index_of;
 use crate::sys::poll::{Poll, Waker};
 use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
@@ -257,19 +258,20 @@ impl DataPlane {
 
     /// Removes it, and the SAs that use it. When this returns the interface is gone.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
-        self.register.remove_interface(connection);
+        let Some(name) = self.register.remove_interface(connection) else {
+            return;
+        };
         self.publish();
-        // The interface goes when the last worker lets go of it.
+        // It goes when the last worker lets go of it; a reload may want its name again at once.
         let generation = self.shared.generation.load(Ordering::Relaxed);
+        let held = || {
+            let desks = &self.shared.desks;
+            desks.iter().any(|desk| desk.seen.load(Ordering::Acquire) < generation) || index_of(&name).is_ok()
+        };
         let end = Instant::now() + PATIENCE;
-        while self
-            .shared
-            .desks
-            .iter()
-            .any(|desk| desk.seen.load(Ordering::Acquire) < generation)
-        {
+        while held() {
             if Instant::now() >= end {
-                tracing::error!(%connection, "a worker still holds the interface");
+                tracing::error!(interface = name, "can't be removed: something still holds it");
                 return;
             }
             std::thread::sleep(Duration::from_micros(200));

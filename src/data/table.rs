@@ -117,6 +117,8 @@ pub(super) struct Register {
 #[derive(Debug)]
 struct Registered {
     connection: ConnectionName,
+    /// The TUN's.
+    name: String,
     interface: Arc<Interface>,
     /// Sums of pairs that nobody uses any more.
     past: ChildSaStats,
@@ -140,6 +142,7 @@ impl Register {
     pub(super) fn add_interface(&mut self, connection: &ConnectionName, tun: Tun, options: &InterfaceOptions) {
         let registered = Registered {
             connection: Arc::clone(connection),
+            name: options.name.clone(),
             interface: Arc::new(Interface {
                 tun: Arc::new(tun),
                 mtu: options.mtu,
@@ -162,17 +165,15 @@ impl Register {
         self.number(connection).is_some()
     }
 
-    /// Removes a connection's interface and SAs.
-    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) {
-        let Some(number) = self.number(connection) else { return };
+    /// Removes a connection's interface and SAs; returns the name of its TUN.
+    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<String> {
+        let number = self.number(connection)?;
         let of_it = self.children.values().filter(|child| child.interface == number);
         let ids: Vec<ChildSaId> = of_it.map(|child| child.entry.id).collect();
         for id in ids {
             self.forget(id);
         }
-        if let Some(slot) = self.interfaces.get_mut(number) {
-            *slot = None;
-        }
+        Some(self.interfaces.get_mut(number)?.take()?.name)
     }
 
     /// Changes the inner MTU.

@@ -223,6 +223,10 @@ struct AtWork<'a> {
 
 impl AtWork<'_> {
     fn turn(&mut self, token: u64, now: Nanos) {
+        // The bell before what it rings for: what is published after this look rings again.
+        if token == BELL {
+            self.desk.bell.clear();
+        }
         // Before each batch: an order holds for every packet read after it was given.
         self.take_up_table();
         let wakeup = Wakeup {
@@ -233,7 +237,6 @@ impl AtWork<'_> {
         };
         match token {
             BELL => {
-                self.desk.bell.clear();
                 let mut letters = 0;
                 for mut letter in self.worker.mailbox.try_iter().take(READY) {
                     self.inbound.handed_over(&mut letter.octets, &letter.message, &wakeup);
