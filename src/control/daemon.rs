@@ -70,15 +70,16 @@ impl Daemon {
         let options = DataOptions {
             workers,
             nat_port,
-            udp_gso: true,
-            coalesce: true,
+            ..DataOptions::default()
         };
-        // A full queue loses a report, and the next one tells the same again; IKE is sent again by its timer.
+        // A full queue refuses a report, and a later packet tells the same again; IKE is sent again by its timer.
         let sinks = Sinks {
             reports: Arc::new(move |report| {
-                if report_sender.try_send(report).is_err() {
+                let sent = report_sender.try_send(report).is_ok();
+                if !sent {
                     tracing::trace!("report queue is full");
                 }
+                sent
             }),
             strays: Arc::new(move |path, message| {
                 if stray_sender.try_send((path, message)).is_err() {
@@ -178,7 +179,7 @@ impl Daemon {
             tokio::select! {
                 () = sockets.receive(|path, came| match came {
                     Inbound::Ike(message) => endpoint.handle_datagram(clock.now(), path, message),
-                    Inbound::Esp(packet) => data.inject(path.remote, packet.to_vec()),
+                    Inbound::Esp(packet) => data.inject(path.remote, packet),
                 }) => {}
                 Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),

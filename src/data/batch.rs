@@ -1,125 +1,182 @@
-//! The send batch: ESP packets of one size and one destination, sealed where the kernel reads them.
+//! The send batch: datagrams are sealed in the place that the kernel reads from. Datagrams that follow each other to one
+//! address with one TOS and one size (the last may be shorter) become one message with UDP_SEGMENT.
 
-use crate::sys::udp::{self, Destination, MOST_OCTETS, MOST_SEGMENTS};
+use super::stats::{Cause, Counters};
+use super::worker::Shared;
+use crate::sys::poll::wait_writable;
+use crate::sys::transmit::{MAX_OCTETS, MAX_SEGMENTS, Outgoing, TransmitBatch};
+use landbridge_proto::policy::sad::Path;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::RawFd;
+use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-/// Segments under way to one send call.
-pub struct SendBatch {
+/// Octets that are gathered before they are sent: enough for a message that is as long as can be, and no more, so that
+/// what was sealed is still in the cache when the kernel copies it.
+const SEND_AT: usize = 64 << 10;
+/// Messages in a batch.
+const MESSAGES: usize = 64;
+/// How long a full socket buffer may hold a worker up before the batch is dropped.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// What waits to be sent by one socket.
+pub(super) struct SendBatch {
+    socket: UdpSocket,
     octets: Vec<u8>,
-    len: usize,
-    segment: usize,
-    count: usize,
-    /// A shorter one was added: it is the last (UDP_SEGMENT).
-    closed: bool,
-    to: Destination,
-    /// The kernel (or the device below) segments for us.
-    gso: bool,
-    told: bool,
+    used: usize,
+    messages: Vec<Outgoing>,
+    /// The last message may take more.
+    open: bool,
+    system: TransmitBatch,
+    /// UDP_SEGMENT is used for datagrams shorter than this; 0 when it is off.
+    segment_below: usize,
 }
 
 impl SendBatch {
-    /// Room for one send call.
-    #[must_use]
-    pub fn new(gso: bool) -> Self {
-        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let to = Destination {
-            local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            remote: nowhere,
-            tos: 0,
-        };
+    pub(super) fn new(socket: UdpSocket, segmentation: bool) -> Self {
         Self {
-            octets: vec![0; MOST_OCTETS + 2048],
-            len: 0,
-            segment: 0,
-            count: 0,
-            closed: false,
-            to,
-            gso,
-            told: false,
+            socket,
+            // A batch is sent before it begins a message beyond SEND_AT.
+            octets: vec![0; SEND_AT + MAX_OCTETS],
+            used: 0,
+            messages: Vec::with_capacity(MESSAGES),
+            open: false,
+            system: TransmitBatch::new(MESSAGES),
+            segment_below: if segmentation { usize::MAX } else { 0 },
         }
     }
 
-    /// Whether the kernel segments.
-    #[must_use]
-    pub const fn gso(&self) -> bool {
-        self.gso
-    }
-
-    /// Whether a packet of `len` octets for `to` can join what is there.
-    #[must_use]
-    pub fn fits(&self, len: usize, to: &Destination) -> bool {
-        self.count == 0
-            || (!self.closed
-                && *to == self.to
-                && len <= self.segment
-                && self.count < MOST_SEGMENTS
-                && self.len + len <= MOST_OCTETS)
-    }
-
-    /// The place for the next packet. Only after [`Self::fits`] said yes.
-    pub fn place(&mut self, len: usize, to: &Destination) -> &mut [u8] {
-        if self.count == 0 {
-            self.to = *to;
-            self.segment = len;
-            if self.octets.len() < len {
-                self.octets.resize(len, 0);
+    /// The place for the next datagram of `len` octets. It is sent with the others; there is no way back. `None` if no
+    /// datagram is that long.
+    pub(super) fn place(
+        &mut self,
+        len: usize,
+        path: &Path,
+        tos: u8,
+        shared: &Shared,
+        counters: &Counters,
+    ) -> Option<&mut [u8]> {
+        if len > MAX_OCTETS {
+            counters.dropped(Cause::SendFailed, 1);
+            return None;
+        }
+        if !self.joins(len, path, tos) {
+            if self.used + len > SEND_AT || self.messages.len() == MESSAGES {
+                self.send(shared, counters);
             }
+            self.messages.push(Outgoing {
+                start: self.used,
+                len: 0,
+                segment: len,
+                local: path.local.ip(),
+                remote: path.remote,
+                tos,
+            });
+            self.open = len < self.segment_below;
         }
-        self.closed = len < self.segment;
-        self.count += 1;
-        let start = self.len;
-        self.len += len;
-        &mut self.octets[start..start + len]
+        let start = self.used;
+        self.used += len;
+        if let Some(message) = self.messages.last_mut() {
+            message.len += len;
+            // Only the last datagram of a message may be shorter.
+            self.open = self.open && len == message.segment;
+        }
+        self.octets.get_mut(start..start + len)
     }
 
-    /// Packets waiting.
-    #[must_use]
-    pub const fn count(&self) -> usize {
-        self.count
+    fn joins(&self, len: usize, path: &Path, tos: u8) -> bool {
+        let Some(message) = self.messages.last() else {
+            return false;
+        };
+        self.open
+            && len <= message.segment
+            && message.len + len <= MAX_OCTETS
+            && message.len < message.segment * MAX_SEGMENTS
+            && message.remote == path.remote
+            && message.local == path.local.ip()
+            && message.tos == tos
     }
 
-    /// Sends what waits. Where segmentation is refused, one by one from then on. Returns the packets that were lost.
-    pub fn flush(&mut self, fd: RawFd) -> usize {
-        if self.count == 0 {
-            return 0;
-        }
-        let octets = &self.octets[..self.len];
-        let mut lost = 0;
-        if self.gso || self.count == 1 {
-            match udp::send_segments(fd, octets, self.segment, &self.to) {
-                Ok(()) => {}
-                Err(error) if self.count > 1 && degrades(&error) => {
-                    if !std::mem::replace(&mut self.told, true) {
-                        tracing::warn!(%error, "UDP segmentation is refused here: sending packets one by one");
+    /// Sends everything. What can't be sent is dropped and counted: IP promises no more, and a worker never waits long.
+    pub(super) fn send(&mut self, shared: &Shared, counters: &Counters) {
+        let mut sent = 0;
+        let mut waited = false;
+        while let Some(rest) = self.messages.get(sent..).filter(|rest| !rest.is_empty()) {
+            match self.system.send(&self.socket, &self.octets, rest) {
+                Ok(count) => sent += count.max(1),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if full(&error) => {
+                    if waited || !wait_writable(&self.socket, PATIENCE) {
+                        let lost: usize = rest.iter().map(|message| message.singles().count()).sum();
+                        counters.dropped(Cause::SendFull, lost as u64);
+                        break;
                     }
-                    self.gso = false;
-                    lost = send_singly(fd, octets, self.segment, &self.to);
+                    waited = true;
                 }
-                Err(_) => lost = self.count,
+                Err(error) => {
+                    let message = rest[0];
+                    if message.is_segmented() {
+                        self.degrade(&error, &message, shared);
+                        self.send_singly(&message, counters);
+                    } else {
+                        counters.dropped(Cause::SendFailed, 1);
+                    }
+                    sent += 1;
+                }
             }
-        } else {
-            lost = send_singly(fd, octets, self.segment, &self.to);
         }
-        self.len = 0;
-        self.count = 0;
-        self.closed = false;
-        lost
+        self.messages.clear();
+        self.used = 0;
+        self.open = false;
+    }
+
+    fn send_singly(&mut self, message: &Outgoing, counters: &Counters) {
+        for single in message.singles() {
+            let result = self.system.send(&self.socket, &self.octets, &[single]);
+            let result = match result {
+                Err(error) if full(&error) && wait_writable(&self.socket, PATIENCE) => {
+                    self.system.send(&self.socket, &self.octets, &[single])
+                }
+                result => result,
+            };
+            match result {
+                Ok(_) => {}
+                Err(error) if full(&error) => counters.dropped(Cause::SendFull, 1),
+                Err(_) => counters.dropped(Cause::SendFailed, 1),
+            }
+        }
+    }
+
+    /// A message with UDP_SEGMENT was refused. EIO: the device has no checksum offload; that does not change. EINVAL and
+    /// EMSGSIZE: no UDP_SEGMENT here, or the datagrams exceed the device's MTU (then IP fragments them one by one).
+    /// Anything else (no route, a firewall) has nothing to do with it.
+    fn degrade(&mut self, error: &io::Error, message: &Outgoing, shared: &Shared) {
+        self.segment_below = match error.raw_os_error() {
+            Some(libc::EIO) => 0,
+            // Whatever is refused at this size says that it is not the MTU: every path carries 576 octets.
+            Some(libc::EINVAL | libc::EMSGSIZE) if message.segment <= 548 => 0,
+            Some(libc::EINVAL | libc::EMSGSIZE) => self.segment_below.min(message.segment),
+            _ => return,
+        };
+        if self.segment_below == 0 {
+            shared.segmentation_off(error);
+        } else if !shared.told_segment_size.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                size = message.segment,
+                remote_is_ipv6 = message.remote.is_ipv6(),
+                "datagrams exceed the outgoing device's MTU: they are sent one by one and fragmented; lower the tunnel's mtu"
+            );
+        }
+    }
+
+    /// A new table may bring new paths: what one path's MTU forbade is tried again.
+    pub(super) fn table_changed(&mut self) {
+        if self.segment_below != 0 {
+            self.segment_below = usize::MAX;
+        }
     }
 }
 
-/// EIO: the device can't; EINVAL, EMSGSIZE: a segment is larger than the path's MTU.
-fn degrades(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
-    )
-}
-
-fn send_singly(fd: RawFd, octets: &[u8], segment: usize, to: &Destination) -> usize {
-    octets
-        .chunks(segment)
-        .filter(|packet| udp::send_segments(fd, packet, packet.len(), to).is_err())
-        .count()
+fn full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }

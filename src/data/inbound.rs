@@ -1,346 +1,299 @@
-//! From the wire to the TUN: messages are received in batches, each ESP packet is opened in its place, checked against
-//! the selectors, and what belongs together goes to the TUN in one write.
+//! UDP -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size only), opened in
+//! place, checked against the SA's selectors, and delivered.
 
-use super::outbound::ports;
-use super::report::{InboundReports, ReportSink};
-use super::stats::{Drop, StrayCounters};
-use super::table::{Interface, Pair, SaTable};
-use crate::sys::udp::{Message, RECEIVE_BUFFER, ReceiveBatch};
-use landbridge_proto::crypto::ESP_PROVIDER;
+use super::deliver::Delivery;
+use super::outbound::{is_syn, ports};
+use super::report::{Limits, Seldom};
+use super::stats::Cause;
+use super::table::{ChildSa, Interface, SaTable};
+use super::worker::Wakeup;
+use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::encap::{Datagram, classify};
-use landbridge_proto::esp::{InboundError, InboundSa, NextHeader};
-use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer, MAX_COUNT};
-use landbridge_proto::ip::flow::{self, Flow};
-use landbridge_proto::ip::tunnel::{Ecn, decapsulate_ecn};
-use landbridge_proto::ip::vnet::VnetHeader;
-use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport};
-use landbridge_proto::policy::spi::slot_of;
-use std::io::IoSlice;
+use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
+use landbridge_proto::ip::flow::{self, Flow, FlowKey};
+use landbridge_proto::ip::mss;
+use landbridge_proto::ip::tunnel::{self, Ecn};
+use landbridge_proto::policy::sad::{Path, SadReport};
+use landbridge_proto::policy::spi;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
-/// Receive calls before others have their turn.
-const BUDGET: usize = 8;
-/// Packets a batch usually holds.
-const USUAL: usize = 512;
-/// RFC 4303 and users' complaints: unknown SPIs are told to control at most so often a wake-up.
-const UNKNOWN_TOLD: u32 = 4;
+/// RFC 3948 §2.2: four zero octets where an ESP packet has its SPI.
+const NON_ESP_MARKER: usize = 4;
+/// Messages in a batch: as many as this if they are short, fewer if the kernel merges.
+const MESSAGES: usize = 64;
+const FEWEST: usize = 4;
+/// Octets of a batch: what the second-level cache holds.
+const BATCH_OCTETS: usize = 256 << 10;
 
-/// Takes IKE messages that the kernel merged into ESP's (UDP_GRO looks at addresses only).
-pub type StraySink = dyn Fn(Path, Vec<u8>) + Send + Sync;
-
-/// The receive buffers, and what is made of them.
-pub struct Inbound {
+/// The inbound half of a worker.
+pub(super) struct Inbound {
+    /// By slot; those of other workers are `None`.
+    own: Vec<Option<Box<Receiving>>>,
     batch: ReceiveBatch,
-    opener: Opener,
-    joiner: Joiner,
+    /// Messages to ask for, by what came last.
+    most: usize,
+    receiver: Receiver,
 }
 
-/// The inbound SAs this worker owns.
-struct Opener {
-    states: Vec<Option<State>>,
+/// What receiving takes besides the SA.
+struct Receiver {
+    delivery: Delivery,
+    unknown: Seldom,
 }
 
-/// Inner packets of one interface on their way to its TUN.
-struct Joiner {
-    coalescer: Coalescer,
-    /// Where each packet of the coalescer lies in the batch's buffers.
-    places: Vec<Range<usize>>,
-    /// Whose they are.
-    current: Option<Arc<Interface>>,
-    told: bool,
-}
-
-/// An inner packet that may go in.
-struct Admitted<'t> {
-    pair: &'t Arc<Pair>,
-    flow: Flow,
-    /// Within its datagram.
-    range: Range<usize>,
-}
-
-struct State {
-    id: ChildSaId,
+/// An inbound SA and what goes with it.
+struct Receiving {
+    child: Arc<ChildSa>,
+    interface: Arc<Interface>,
     sa: InboundSa,
-    reports: InboundReports,
-}
-
-/// Where things go.
-pub struct Cx<'a> {
-    pub now: Instant,
-    pub table: &'a SaTable,
-    pub reports: &'a ReportSink,
-    pub strays: &'a StraySink,
-    pub stray_counters: &'a StrayCounters,
-    pub nat_port: u16,
+    limits: Limits,
+    packets: u64,
+    bytes: u64,
+    /// The latest flow within the selectors.
+    latest: Option<FlowKey>,
+    first_told: bool,
+    alive: Seldom,
+    moved: Seldom,
 }
 
 impl Inbound {
-    /// Nothing owned yet.
-    pub fn new(coalesce: CoalesceOptions) -> Self {
-        let joiner = Joiner {
-            coalescer: Coalescer::new(coalesce, USUAL),
-            places: Vec::with_capacity(USUAL),
-            current: None,
-            told: false,
-        };
+    pub(super) fn new() -> Self {
         Self {
-            batch: ReceiveBatch::new(),
-            opener: Opener { states: Vec::new() },
-            joiner,
+            own: Vec::new(),
+            batch: ReceiveBatch::new(MESSAGES),
+            most: FEWEST * 2,
+            receiver: Receiver {
+                delivery: Delivery::default(),
+                unknown: Seldom::default(),
+            },
         }
     }
 
-    /// Drops what is gone. The replay window of a pair lives as long as the pair.
-    pub fn sync(&mut self, installed: &dyn Fn(ChildSaId) -> bool) {
-        for state in &mut self.opener.states {
-            if state.as_ref().is_some_and(|state| !installed(state.id)) {
-                *state = None;
-            }
-        }
-    }
-
-    /// Receives what a socket has, up to a budget; true if there may be more.
-    pub fn run(&mut self, socket: &UdpSocket, cx: &Cx<'_>) -> bool {
-        for _ in 0..BUDGET {
-            let Ok(count) = self.batch.receive(socket) else {
-                return false;
+    /// Takes up a new table: SAs that stay keep their window; a new one is taken, which goes only once.
+    pub(super) fn take_up(&mut self, table: &SaTable, owns: impl Fn(u32) -> bool) {
+        let count = self.own.len().max(table.inbound.len());
+        self.own.resize_with(count, || None);
+        for (slot, own) in self.own.iter_mut().enumerate() {
+            let child = table.inbound.get(slot).and_then(Option::as_ref);
+            let child = child.filter(|child| owns(child.entry.inbound.spi));
+            let interface = child.and_then(|child| table.interfaces.get(child.interface)?.as_ref());
+            let Some((child, interface)) = child.zip(interface) else {
+                *own = None;
+                continue;
             };
-            let mut unknown_told = 0;
-            for index in 0..count {
-                self.message(index, cx, &mut unknown_told);
+            match own {
+                Some(own) if Arc::ptr_eq(&own.child.pair, &child.pair) => {
+                    if !Arc::ptr_eq(&own.child, child) {
+                        own.child = Arc::clone(child);
+                    }
+                    if !Arc::ptr_eq(&own.interface, interface) {
+                        own.interface = Arc::clone(interface);
+                    }
+                }
+                own => *own = Receiving::new(child, interface).map(Box::new),
             }
-            self.joiner.flush(self.batch.octets());
         }
-        true
     }
 
-    /// GRO merges by addresses and size only: each segment of a message is looked at by itself.
-    fn message(&mut self, index: usize, cx: &Cx<'_>, unknown_told: &mut u32) {
-        let Self { batch, opener, joiner } = self;
-        let base = index * RECEIVE_BUFFER;
-        let mut start = 0;
-        while let Some((message, octets)) = batch.message(index) {
-            if start >= message.len {
+    /// One turn of a socket: one batch.
+    pub(super) fn turn(&mut self, socket: &UdpSocket, wakeup: &Wakeup<'_>) {
+        match self.batch.receive(socket, self.most) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // What an ICMP error left behind: it is taken away by being read, and says nothing (RFC 7296 §2.4).
+            Err(error) => {
+                tracing::trace!(%error, "receiving ESP");
                 return;
             }
-            let end = (start + message.segment).min(message.len);
-            if let Some(Admitted { pair, flow, range }) =
-                opener.datagram(&mut octets[start..end], &message, cx, unknown_told)
-            {
-                let place = base + start + range.start..base + start + range.end;
-                joiner.push(&pair.interface, &flow, place, batch.octets());
-            }
-            start = end;
+        }
+        let (octets, messages) = self.batch.parts();
+        let mut total = 0;
+        for message in messages {
+            total += message.len;
+            self.receiver.take(&mut self.own, octets, message, false, wakeup);
+        }
+        self.receiver.delivery.write(octets, wakeup);
+        if total > BATCH_OCTETS {
+            self.most = (self.most / 2).max(FEWEST);
+        } else if messages.len() == self.most && total * 2 <= BATCH_OCTETS {
+            self.most = (self.most * 2).min(MESSAGES);
         }
     }
 
-    /// A datagram that control received merged into an IKE message.
-    pub fn inject(&mut self, remote: SocketAddr, octets: &mut [u8], cx: &Cx<'_>) {
-        let message = Message {
-            len: octets.len(),
-            segment: octets.len().max(1),
-            remote,
-            local: remote.ip(),
-            tos: 0,
-        };
-        if let Some(Admitted { pair, range, .. }) = self.opener.datagram(octets, &message, cx, &mut 0) {
-            let plain = VnetHeader::default().to_octets();
-            let pieces = [IoSlice::new(&plain), IoSlice::new(&octets[range])];
-            if pair.interface.tun.write(&pieces).is_err() {
-                pair.counters.inbound.dropped(Drop::TunFailed, 1);
+    /// A datagram that came to another worker or to control.
+    pub(super) fn handed_over(&mut self, octets: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) {
+        self.receiver.take(&mut self.own, octets, message, true, wakeup);
+        self.receiver.delivery.write(octets, wakeup);
+    }
+}
+
+impl Receiver {
+    /// Takes one message, which may hold many datagrams, each with its own SPI.
+    fn take(
+        &mut self,
+        own: &mut [Option<Box<Receiving>>],
+        octets: &mut [u8],
+        message: &Message,
+        handed_over: bool,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let end = message.start + message.len;
+        for start in (message.start..end).step_by(message.segment) {
+            let range = start..end.min(start + message.segment);
+            let Some(datagram) = octets.get_mut(range) else { return };
+            match classify(datagram) {
+                Datagram::Esp(spi) => {
+                    let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
+                    match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
+                        Some(receiving) => {
+                            if let Some((flow, place)) = receiving.open(datagram, message, wakeup) {
+                                let place = start + place.start..start + place.end;
+                                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
+                            }
+                        }
+                        None if !handed_over && wakeup.hand_over(spi, message, datagram) => {}
+                        None => self.unknown_spi(spi, message.remote, wakeup),
+                    }
+                }
+                Datagram::Ike => {
+                    // It was merged behind ESP, else the filter would have steered it to control.
+                    let ike = datagram.get(NON_ESP_MARKER..).unwrap_or_default().to_vec();
+                    let local = SocketAddr::new(message.local, wakeup.shared.nat_port);
+                    let path = Path {
+                        local,
+                        remote: message.remote,
+                    };
+                    (wakeup.shared.sinks.strays)(path, ike);
+                }
+                // RFC 3948 §2.3: "The receiver SHOULD ignore a received NAT-keepalive packet."
+                Datagram::Keepalive => {}
+                Datagram::Short => wakeup.counters.dropped(Cause::Short, 1),
             }
+        }
+    }
+
+    fn unknown_spi(&mut self, spi: u32, remote: SocketAddr, wakeup: &Wakeup<'_>) {
+        wakeup.counters.dropped(Cause::UnknownSpi, 1);
+        if self.unknown.due(wakeup.now) {
+            (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, remote });
         }
     }
 }
 
-impl Opener {
-    fn datagram<'t>(
-        &mut self,
-        octets: &mut [u8],
-        message: &Message,
-        cx: &Cx<'t>,
-        unknown_told: &mut u32,
-    ) -> Option<Admitted<'t>> {
-        let spi = match classify(octets) {
-            Datagram::Esp(spi) => spi,
-            Datagram::Ike => {
-                let local = SocketAddr::new(message.local, cx.nat_port);
-                (cx.strays)(
-                    Path {
-                        local,
-                        remote: message.remote,
-                    },
-                    octets[4..].to_vec(),
-                );
-                return None;
-            }
-            Datagram::Keepalive => {
-                cx.stray_counters.keepalives.add(1);
-                return None;
-            }
-            Datagram::Short => {
-                cx.stray_counters.short.add(1);
-                return None;
-            }
-        };
-        let Some(pair) = cx.table.inbound(spi) else {
-            cx.stray_counters.unknown_spi.add(1);
-            if *unknown_told < UNKNOWN_TOLD {
-                *unknown_told += 1;
-                (cx.reports)(SadReport::UnknownSpi {
-                    spi,
-                    remote: message.remote,
-                });
-            }
-            return None;
-        };
-        match self.open(pair, message, octets, cx) {
-            Ok(admitted) => {
-                pair.counters.inbound.passed(1, admitted.range.len() as u64);
-                Some(admitted)
-            }
-            Err(Refused::Dropped(cause)) => {
-                pair.counters.inbound.dropped(cause, 1);
-                None
-            }
-            Err(Refused::Dummy) => None,
-        }
+impl Receiving {
+    fn new(child: &Arc<ChildSa>, interface: &Arc<Interface>) -> Option<Self> {
+        Some(Self {
+            child: Arc::clone(child),
+            interface: Arc::clone(interface),
+            sa: child.pair.take_inbound()?,
+            limits: Limits::new(&child.entry.limits, child.entry.inbound.esn),
+            packets: 0,
+            bytes: 0,
+            latest: None,
+            first_told: false,
+            alive: Seldom::default(),
+            moved: Seldom::default(),
+        })
     }
 
-    /// Opens in place, then checks what came out.
-    fn open<'t>(
+    /// Opens an ESP packet; returns the inner packet's flow and place in `packet`. All else is counted.
+    fn open(
         &mut self,
-        pair: &'t Arc<Pair>,
+        packet: &mut [u8],
         message: &Message,
-        octets: &mut [u8],
-        cx: &Cx<'_>,
-    ) -> Result<Admitted<'t>, Refused> {
-        let malformed = Refused::Dropped(Drop::Malformed);
-        let state = state(&mut self.states, pair).ok_or(malformed)?;
-        let opened = state.sa.open(octets).map_err(|error| {
-            Refused::Dropped(match error {
-                InboundError::Replayed | InboundError::TooOld => Drop::Replayed,
-                InboundError::Integrity => Drop::Integrity,
-                InboundError::Malformed => Drop::Malformed,
-                InboundError::Padding => Drop::Padding,
-            })
-        })?;
-        state.reports.heard(cx.reports, cx.now, pair.id());
-        if message.remote != pair.path.remote && opened.sequence == state.sa.highest() {
-            state.reports.moved(cx.reports, pair.id(), message.remote);
+        wakeup: &Wakeup<'_>,
+    ) -> Option<(Flow, std::ops::Range<usize>)> {
+        if self.limits.expired(self.packets, self.bytes) {
+            self.limits.tell_end(self.child.entry.id, &wakeup.shared.sinks);
+            return self.dropped(Cause::Expired);
         }
-        let packet = &mut octets[opened.payload.clone()];
-        // RFC 4303 §2.6: dummy packets are discarded without complaint; tunnel mode carries IP only.
+        let opened = match self.sa.open(packet) {
+            Ok(opened) => opened,
+            Err(error) => {
+                return self.dropped(match error {
+                    InboundError::Malformed => Cause::Malformed,
+                    InboundError::TooOld => Cause::TooOld,
+                    InboundError::Replayed => Cause::Replayed,
+                    InboundError::Integrity => Cause::Integrity,
+                    InboundError::Padding => Cause::Padding,
+                });
+            }
+        };
+        self.authentic(&opened, message, wakeup);
+        let inner = packet.get_mut(opened.payload.clone())?;
         let ipv6 = match opened.next_header {
             NextHeader::Ipv4 => false,
             NextHeader::Ipv6 => true,
-            NextHeader::Dummy => return Err(Refused::Dummy),
-            NextHeader::Other(_) => return Err(malformed),
+            // RFC 4303 §2.6: dummy packets are discarded "without prejudice"; they are not even a drop.
+            NextHeader::Dummy => return None,
+            NextHeader::Other(_) => return self.dropped(Cause::NextHeader),
         };
-        let mut flow = flow::parse(packet).map_err(|_| malformed)?;
+        let Ok(mut flow) = flow::parse(inner) else {
+            return self.dropped(Cause::InnerMalformed);
+        };
         if flow.is_ipv6() != ipv6 {
-            return Err(malformed);
+            return self.dropped(Cause::NextHeader);
         }
-        // RFC 4301 §5.2: what comes out must be what the SA is for: from the peer's side, to ours.
-        let (source, destination) = ports(&flow);
-        let protocol = flow.key.protocol;
-        if !pair.remote.contains(flow.key.source, protocol, source)
-            || !pair.local.contains(flow.key.destination, protocol, destination)
+        self.count(flow.total_len as u64, wakeup);
+        // RFC 4301 §5.2: "If an IPsec system receives an inbound packet on an SA and the packet's header fields are not
+        // consistent with the selectors for the SA, it MUST discard the packet."
+        if self.latest != Some(flow.key) {
+            let pair = &self.child.pair;
+            let (source, destination) = ports(&flow);
+            if !pair.remote.contains(flow.key.source, flow.key.protocol, source)
+                || !pair
+                    .local
+                    .contains(flow.key.destination, flow.key.protocol, destination)
+            {
+                return self.dropped(Cause::SelectorIn);
+            }
+            self.latest = Some(flow.key);
+        }
+        if tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
+            return self.dropped(Cause::CongestionMark);
+        }
+        if self.interface.clamp_mss && is_syn(&flow, inner) {
+            mss::clamp(inner, &flow, self.interface.mtu, false);
+        }
+        // What follows the inner packet is TFC padding (RFC 4303 §2.7).
+        let place = opened.payload.start..opened.payload.start + flow.total_len;
+        Some((flow, place))
+    }
+
+    fn dropped<T>(&self, cause: Cause) -> Option<T> {
+        self.child.pair.inbound.dropped(cause, 1);
+        None
+    }
+
+    fn count(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
+        self.packets += 1;
+        self.bytes += octets;
+        self.child.pair.inbound.add(1, octets);
+        let id = self.child.entry.id;
+        self.limits.tell(id, self.packets, self.bytes, &wakeup.shared.sinks);
+    }
+
+    /// The ICV has verified: what control may learn from it.
+    fn authentic(&mut self, opened: &Opened, message: &Message, wakeup: &Wakeup<'_>) {
+        let report = &wakeup.shared.sinks.reports;
+        let id = self.child.entry.id;
+        if !self.first_told {
+            self.first_told = report(SadReport::FirstInbound(id));
+        }
+        if self.alive.due(wakeup.now) {
+            report(SadReport::Alive(id));
+        }
+        // RFC 7296 §2.23: only an authentic packet that is newer than all others speaks for a new address.
+        if message.remote != self.child.path.remote
+            && opened.sequence == self.sa.highest()
+            && self.moved.due(wakeup.now)
         {
-            return Err(Refused::Dropped(Drop::SelectorIn));
-        }
-        if decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, packet).is_err() {
-            return Err(Refused::Dropped(Drop::Ecn));
-        }
-        // What follows the IP packet is TFC padding (RFC 4303 §2.7).
-        let range = opened.payload.start..opened.payload.start + flow.total_len;
-        Ok(Admitted { pair, flow, range })
-    }
-}
-
-/// Why nothing goes in.
-#[derive(Clone, Copy)]
-enum Refused {
-    Dropped(Drop),
-    Dummy,
-}
-
-impl Joiner {
-    /// Takes the packet at `place` of the buffers.
-    fn push(&mut self, interface: &Arc<Interface>, flow: &Flow, place: Range<usize>, octets: &[u8]) {
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|current| current.token != interface.token)
-        {
-            // Another tunnel's: what was collected goes first.
-            self.flush(octets);
-            self.current = Some(Arc::clone(interface));
-        }
-        let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        self.coalescer.push(index, flow, &octets[place.clone()]);
-        self.places.push(place);
-    }
-
-    /// Writes what was collected, a super-packet a write.
-    fn flush(&mut self, octets: &[u8]) {
-        let Some(interface) = self.current.take() else { return };
-        let Self {
-            coalescer,
-            places,
-            told,
-            ..
-        } = self;
-        let mut failed = 0;
-        let mut refused = false;
-        for item in coalescer.plan() {
-            let vnet = item.vnet.to_octets();
-            let mut pieces = [IoSlice::new(&[]); MAX_COUNT + 2];
-            pieces[0] = IoSlice::new(&vnet);
-            pieces[1] = IoSlice::new(item.header);
-            let mut used = 2;
-            for part in item.parts() {
-                let place = &places[part.index as usize];
-                pieces[used] = IoSlice::new(&octets[place.start + part.range.start..place.start + part.range.end]);
-                used += 1;
-            }
-            if let Err(error) = interface.tun.write(&pieces[..used]) {
-                failed += item.count as u64;
-                refused |= item.count > 1 && error.raw_os_error() == Some(libc::EINVAL);
-            }
-        }
-        if failed > 0 {
-            interface.counters.inbound.dropped(Drop::TunFailed, failed);
-        }
-        coalescer.clear();
-        places.clear();
-        if refused {
-            // The kernel does not take super-packets (or not this kind): singly from now on.
-            coalescer.set_options(CoalesceOptions { tcp: false, udp: false });
-            if !std::mem::replace(told, true) {
-                let interface = interface.tun.name();
-                tracing::warn!(interface, "super-packets are refused: writing packets one by one");
-            }
+            report(SadReport::PeerMoved {
+                id,
+                remote: message.remote,
+            });
         }
     }
-}
-
-fn state<'a>(states: &'a mut Vec<Option<State>>, pair: &Pair) -> Option<&'a mut State> {
-    let slot = slot_of(pair.entry.inbound.spi);
-    if states.len() <= slot {
-        states.resize_with(slot + 1, || None);
-    }
-    let place = states.get_mut(slot)?;
-    if place.as_ref().is_none_or(|state| state.id != pair.id()) {
-        let sa = InboundSa::new(&ESP_PROVIDER, &pair.entry.inbound, pair.entry.replay_window)?;
-        *place = Some(State {
-            id: pair.id(),
-            sa,
-            reports: InboundReports::default(),
-        });
-    }
-    place.as_mut()
 }

@@ -1,51 +1,74 @@
 //! The data path: W plain threads between TUN queues and UDP sockets. No tokio, no lock and no allocation a packet.
 //!
-//! | file | subject |
+//! | module | subject |
 //! |---|---|
-//! | `table` | the immutable view of all SAs that control publishes |
-//! | `worker` | one thread's loop |
-//! | `outbound`, `batch` | TUN -> segments, sealed in the send batch -> one send call |
-//! | `inbound` | receive batch -> opened, checked, joined -> one write to the TUN |
-//! | `report`, `stats` | what control is told, and the counters |
+//! | [`table`] | the immutable view of all SAs that control publishes, and the register it is made from |
+//! | [`worker`] | the loop of one thread, and what all threads see |
+//! | [`outbound`] | TUN -> UDP: split, seal |
+//! | [`batch`] | the send batch: where datagrams are sealed and sent from |
+//! | [`inbound`] | UDP -> TUN: open, check |
+//! | [`deliver`] | joined packets to the TUNs |
+//! | [`report`] | what workers tell control |
+//! | [`stats`] | the counters |
 //!
-//! Each SA direction has one owner: the worker in the inbound SPI's owner bits, and the worker that reads the connection's
-//! TUN for outbound. So sequence numbers and replay windows need no lock, and order is kept by construction.
+//! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
+//! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
+//! replay window are handed to the owner once, and live until the pair is removed.
 
 mod batch;
+mod deliver;
 mod inbound;
 mod outbound;
-pub mod report;
-pub mod stats;
-pub mod table;
-pub mod worker;
+mod report;
+mod stats;
+mod table;
+mod worker;
 
-use crate::sys::tun::Tun;
-use crate::sys::udp;
+pub use report::Sinks;
+
+use crate::sys::netdev::index_of;
+use crate::sys::poll::{Poll, Waker};
+use crate::sys::receive::Message;
+use crate::sys::tun::{Tun, TunOptions};
+use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
 use arc_swap::ArcSwap;
-use inbound::StraySink;
-use landbridge_proto::ip::coalesce::CoalesceOptions;
-use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, Encapsulation, Path, SadReport, SadUpdate};
-use landbridge_proto::policy::selector::SelectorSet;
+use landbridge_proto::esp::encap::{Datagram, classify};
+use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
 use landbridge_proto::policy::spi;
-use report::ReportSink;
-use stats::PairCounters;
-use std::collections::BTreeMap;
+use stats::{Cause, Counters};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use table::{Interface, Pair, Port, SaTable};
-use worker::{FIRST_INTERFACE, Mailbox, Worker};
+use std::time::{Duration, Instant};
+use table::{Refusal, Register};
+use worker::{Desk, Shared, Worker};
+
+/// The kernel's buffers of each UDP socket, in octets: some milliseconds at ten gigabits a second.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Datagrams that may wait for a worker that they did not come to.
+const MAILBOX: usize = 256;
+/// How long the workers may take to let an interface go.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running data path, owned by control.
 pub struct DataPlane {
-    table: Arc<ArcSwap<SaTable>>,
-    workers: Vec<(Arc<Mailbox>, JoinHandle<io::Result<()>>)>,
-    /// What pairs that are gone have counted, by connection.
-    past: BTreeMap<ConnectionName, ChildSaStats>,
-    next_token: u64,
-    granted: Vec<(&'static str, bool)>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    register: Register,
+    options: DataOptions,
+    granted: Granted,
+}
+
+/// What the kernel granted at the start.
+#[derive(Clone, Copy, Debug)]
+struct Granted {
+    gro: bool,
+    ipv6: bool,
+    /// Of the interfaces; `None` before the first.
+    tun: Option<(bool, bool)>,
 }
 
 /// How the data path is set up.
@@ -55,18 +78,31 @@ pub struct DataOptions {
     pub workers: usize,
     /// NAT traversal port (4500): the reuseport group of workers and control.
     pub nat_port: u16,
-    /// Let the kernel segment what is sent (UDP_SEGMENT); off for tests of what a kernel without it gets.
+    /// Use UDP_SEGMENT where the kernel has it.
     pub udp_gso: bool,
-    /// Hand joined packets to the TUN; off likewise.
+    /// Use UDP_GRO where the kernel has it.
+    pub udp_gro: bool,
+    /// Use super-packets on the TUNs where the kernel has them.
+    pub tun_offload: bool,
+    /// Hand joined packets to the TUNs.
     pub coalesce: bool,
+    /// Bind each worker to a processor.
+    pub pin: bool,
 }
 
-/// Where the data path puts what is not for it.
-pub struct Sinks {
-    /// Reports to control. Must not block.
-    pub reports: Arc<dyn Fn(SadReport) + Send + Sync>,
-    /// IKE messages (marker cut off) that the kernel merged into ESP's. Must not block.
-    pub strays: Arc<dyn Fn(Path, Vec<u8>) + Send + Sync>,
+impl Default for DataOptions {
+    /// One worker on port 4500, all offloads, not pinned.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            nat_port: 4500,
+            udp_gso: true,
+            udp_gro: true,
+            tun_offload: true,
+            coalesce: true,
+            pin: false,
+        }
+    }
 }
 
 /// A connection's interface, before SAs exist. It outlives them.
@@ -110,230 +146,274 @@ pub struct ConnectionStats {
 }
 
 impl DataPlane {
-    /// Binds the group of UDP sockets on `nat_port` (index 0 is control's, returned), starts the workers.
+    /// Binds the group of UDP sockets on `nat_port` (index 0 is control's, returned), starts the workers. Threads and
+    /// sockets are of the calling thread's network namespace.
     ///
     /// # Errors
-    /// Port in use, no permission: as the system says it, with the port in the message.
+    /// Port in use, no permission: as the system says it, with the address in the message.
     pub fn start(options: &DataOptions, sinks: Sinks) -> io::Result<(Self, ControlSockets)> {
-        let count = options.workers.clamp(1, 1 << spi::OWNER_BITS);
-        let bind = |ipv6| udp::bind_group(ipv6, options.nat_port, count, spi::OWNER_SHIFT, spi::OWNER_BITS);
-        let mut ipv4 = bind(false)?.into_iter().map(Arc::new);
-        let mut ipv6 = match bind(true) {
-            Ok(sockets) => sockets,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => Vec::new(),
+        let workers = options.workers.clamp(1, 1 << spi::OWNER_BITS);
+        let steering = Steering {
+            shift: spi::OWNER_SHIFT,
+            bits: spi::OWNER_BITS,
+            workers,
+        };
+        let group_options = GroupOptions {
+            port: options.nat_port,
+            gro: options.udp_gro,
+            buffer: SOCKET_BUFFER,
+        };
+        let ipv4 = bind_group(false, &group_options, &steering)?;
+        let ipv6 = match bind_group(true, &group_options, &steering) {
+            Ok(group) => Some(group),
+            // A machine without IPv6 does without.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
-        }
-        .into_iter()
-        .map(Arc::new);
-        let control = ControlSockets {
-            ipv4: ipv4.next().ok_or_else(|| io::Error::other("no socket"))?,
-            ipv6: ipv6.next(),
         };
-        let table = Arc::new(ArcSwap::from_pointee(SaTable::default()));
-        let (reports, strays): (Arc<ReportSink>, Arc<StraySink>) = (sinks.reports, sinks.strays);
-        let coalesce = CoalesceOptions {
-            tcp: options.coalesce,
-            udp: options.coalesce,
+        let granted = Granted {
+            gro: ipv4.gro,
+            ipv6: ipv6.is_some(),
+            tun: None,
         };
-        let mut workers = Vec::with_capacity(count);
-        for (index, socket) in ipv4.enumerate() {
-            let mailbox = Arc::new(Mailbox::new()?);
-            let worker = Worker {
-                index,
-                table: Arc::clone(&table),
-                mailbox: Arc::clone(&mailbox),
-                ipv4: socket,
-                ipv6: ipv6.next(),
-                reports: Arc::clone(&reports),
-                strays: Arc::clone(&strays),
-                nat_port: options.nat_port,
-                gso: options.udp_gso,
-                coalesce,
+        let (control_ipv4, members_ipv4) = take_apart(ipv4)?;
+        let (control_ipv6, mut members_ipv6) = match ipv6.map(take_apart).transpose()? {
+            Some((control, members)) => (Some(control), members.into_iter().map(Some).collect()),
+            None => (None, Vec::new()),
+        };
+        members_ipv6.resize_with(workers, || None);
+        let mut desks = Vec::with_capacity(workers);
+        let mut ready = Vec::with_capacity(workers);
+        for (number, sockets) in members_ipv4.into_iter().zip(members_ipv6).enumerate() {
+            let (mailbox_sender, mailbox) = sync_channel(MAILBOX);
+            let desk = Desk {
+                bell: Waker::new()?,
+                mailbox: mailbox_sender,
+                seen: AtomicU64::new(0),
+                counters: Counters::default(),
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("landbridge-{index}"))
-                .spawn(move || worker.run())?;
-            workers.push((mailbox, thread));
+            let worker = Worker {
+                number,
+                sockets: [Some(sockets.0), sockets.1],
+                mailbox,
+                poll: Poll::new()?,
+                pin: options.pin,
+            };
+            worker.listen(&desk)?;
+            desks.push(desk);
+            ready.push(worker);
         }
-        let past = BTreeMap::new();
-        Ok((
-            Self {
-                table,
-                workers,
-                past,
-                next_token: FIRST_INTERFACE,
-                granted: Vec::new(),
-            },
-            control,
-        ))
+        let shared = Arc::new(Shared {
+            table: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            desks,
+            sinks,
+            nat_port: options.nat_port,
+            segmentation: AtomicBool::new(options.udp_gso),
+            told_segment_size: AtomicBool::new(false),
+            coalesce_tcp: AtomicBool::new(options.coalesce),
+            coalesce_udp: AtomicBool::new(options.coalesce),
+        });
+        let mut data = Self {
+            shared: Arc::clone(&shared),
+            threads: Vec::with_capacity(workers),
+            register: Register::default(),
+            options: options.clone(),
+            granted,
+        };
+        for worker in ready {
+            match start_thread(worker, Arc::clone(&shared)) {
+                Ok(thread) => data.threads.push(thread),
+                Err(error) => {
+                    data.stop();
+                    return Err(error);
+                }
+            }
+        }
+        let sockets = ControlSockets {
+            ipv4: Arc::new(control_ipv4),
+            ipv6: control_ipv6.map(Arc::new),
+        };
+        Ok((data, sockets))
     }
 
-    /// Creates a connection's TUN interface (down, without addresses: that is `control::links`).
+    /// Creates a connection's TUN interface (down, without addresses: that is `control::links`) in the calling thread's
+    /// network namespace.
     ///
     /// # Errors
     /// No `/dev/net/tun`, no CAP_NET_ADMIN, name taken.
     pub fn add_interface(&mut self, connection: &ConnectionName, options: &InterfaceOptions) -> io::Result<()> {
-        let tun = Tun::create(&options.name, options.mtu)?;
-        self.granted = vec![("tun-tso", tun.has_tso()), ("tun-uso", tun.has_uso())];
-        let token = self.next_token;
-        self.next_token += 1;
-        // Inbound SAs are dealt out by their SPIs from worker 0 on; outbound from the last one down, so that with two
-        // workers the directions of a tunnel run on both.
-        let owner = self.workers.len() - 1 - (token - FIRST_INTERFACE) as usize % self.workers.len();
-        let name = Arc::clone(connection);
-        let interface = Interface::new(token, name, tun, owner, options.clamp_mss, options.mtu);
-        self.change(|table| {
-            table.ports.push(Port {
-                interface: Arc::new(interface),
-                active: Vec::new(),
-            })
-        });
+        if self.register.has_interface(connection) {
+            let text = format!("connection {connection} has an interface already");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        let offload = self.options.tun_offload;
+        let tun = Tun::create(&options.name, TunOptions { offload })?;
+        let (vnet, uso) = self.granted.tun.unwrap_or((true, true));
+        self.granted.tun = Some((vnet && tun.vnet(), uso && tun.uso()));
+        self.register.add_interface(connection, tun, options);
+        self.publish();
         Ok(())
     }
 
-    /// Removes it, and the SAs that use it.
+    /// Removes it, and the SAs that use it. When this returns the interface is gone.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
-        let table = self.table.load_full();
-        let gone: Vec<ChildSaId> = table
-            .pairs
-            .values()
-            .filter(|pair| pair.entry.connection == *connection)
-            .map(|pair| pair.id())
-            .collect();
-        gone.into_iter().for_each(|id| self.forget(id));
-        self.change(|table| table.ports.retain(|port| port.interface.connection != *connection));
-        self.past.remove(connection);
+        let Some(name) = self.register.remove_interface(connection) else {
+            return;
+        };
+        self.publish();
+        // It goes when the last worker lets go of it; a reload may want its name again at once.
+        let generation = self.shared.generation.load(Ordering::Relaxed);
+        let held = || {
+            let desks = &self.shared.desks;
+            desks.iter().any(|desk| desk.seen.load(Ordering::Acquire) < generation) || index_of(&name).is_ok()
+        };
+        let end = Instant::now() + PATIENCE;
+        while held() {
+            if Instant::now() >= end {
+                tracing::error!(interface = name, "can't be removed: something still holds it");
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// Changes the inner MTU that segmentation and MSS clamping go by.
     pub fn set_mtu(&mut self, connection: &ConnectionName, mtu: u16) {
-        if let Some(port) = self.port(connection) {
-            port.interface.set_mtu(mtu);
+        self.register.set_mtu(connection, mtu);
+        self.publish();
+    }
+
+    /// Carries out an order of the key exchange; it holds for every packet read after this returns. What can't be carried
+    /// out is logged.
+    pub fn apply(&mut self, update: &SadUpdate) {
+        let result = match update {
+            SadUpdate::InstallInbound(entry) => self.register.install(entry),
+            SadUpdate::ActivateOutbound { id, replaces } => self.register.activate(*id, *replaces),
+            SadUpdate::DeactivateOutbound(id) => self.register.deactivate(*id),
+            SadUpdate::Remove(id) => self.register.remove(*id),
+            SadUpdate::Move { id, path } => self.register.move_to(*id, *path),
+        };
+        match result {
+            Ok(()) => self.publish(),
+            // Such as what follows a removal of the interface, or a refused install (which was an error then).
+            Err(Refusal::Unknown) => tracing::debug!(?update, "an order for a Child SA that is not there"),
+            Err(refusal) => tracing::error!(%refusal, ?update, "a Child SA is not installed"),
         }
     }
 
-    /// Carries out an order of the key exchange; it holds for every packet read after this returns.
-    pub fn apply(&mut self, update: &SadUpdate) {
-        match update {
-            SadUpdate::InstallInbound(entry) => {
-                let Some(port) = self.port(&entry.connection) else {
-                    tracing::warn!(connection = %entry.connection, "a Child SA for a connection without an interface");
-                    return;
-                };
-                if entry.encapsulation == Encapsulation::Raw {
-                    tracing::error!(connection = %entry.connection, "ESP without UDP is not supported");
-                    return;
-                }
-                let pair = Pair {
-                    entry: Arc::clone(entry),
-                    local: SelectorSet::new(&entry.local_ts),
-                    remote: SelectorSet::new(&entry.remote_ts),
-                    path: entry.path,
-                    interface: port.interface,
-                    counters: Arc::new(PairCounters::default()),
-                };
-                self.change(|table| table.put(pair));
-            }
-            SadUpdate::ActivateOutbound { id, replaces } => self.change(|table| table.activate(*id, *replaces)),
-            SadUpdate::DeactivateOutbound(id) => self.change(|table| table.deactivate(*id)),
-            SadUpdate::Remove(id) => self.forget(*id),
-            SadUpdate::Move { id, path } => {
-                if let Some(pair) = self.table.load().pairs.get(id).map(|pair| pair.moved(*path)) {
-                    self.change(|table| table.put(pair));
-                }
-            }
+    fn publish(&mut self) {
+        self.shared.table.store(Arc::new(self.register.table()));
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        for desk in &self.shared.desks {
+            desk.bell.ring();
         }
+        self.register.settle();
     }
 
     /// A connection's counters.
     #[must_use]
     pub fn stats(&self, connection: &ConnectionName) -> ConnectionStats {
-        let table = self.table.load();
-        let mut total = self.past.get(connection).cloned().unwrap_or_default();
-        if let Some(port) = table.ports.iter().find(|port| port.interface.connection == *connection) {
-            stats::add(&mut total, &port.interface.counters.snapshot());
-        }
-        let own = table.pairs.values().filter(|pair| pair.entry.connection == *connection);
-        let children: Vec<_> = own.map(|pair| (pair.id(), pair.counters.snapshot())).collect();
-        children.iter().for_each(|(_, child)| stats::add(&mut total, child));
-        ConnectionStats { total, children }
+        self.register.stats(connection)
     }
 
-    /// Drops that belong to no connection, by cause (`unknown_spi`, `short`).
+    /// Drops that belong to no connection, by cause (`unknown_spi`, `short`, ...).
     #[must_use]
     pub fn stray_drops(&self) -> Vec<(&'static str, u64)> {
-        let sum = |pick: fn(&stats::StrayCounters) -> u64| {
-            self.workers.iter().map(|(mailbox, _)| pick(&mailbox.strays)).sum()
-        };
-        vec![
-            ("unknown_spi", sum(|s| s.unknown_spi.get())),
-            ("short", sum(|s| s.short.get())),
-        ]
+        let mut list = Vec::new();
+        for desk in &self.shared.desks {
+            stats::add_drops(&mut list, desk.counters.drops());
+        }
+        list
     }
 
     /// What the kernel granted and what was degraded, for `doctor` and `status`: e.g. `("udp-gso", true)`.
     #[must_use]
     pub fn offloads(&self) -> Vec<(&'static str, bool)> {
-        let mut offloads = self.granted.clone();
-        offloads.push((
-            "udp-gso",
-            self.workers.iter().all(|(mailbox, _)| mailbox.gso.load(Relaxed)),
-        ));
-        offloads
+        let shared = &self.shared;
+        let mut list = vec![
+            ("udp-gso", shared.segmentation.load(Ordering::Relaxed)),
+            ("udp-gro", self.granted.gro),
+            ("ipv6", self.granted.ipv6),
+        ];
+        if let Some((vnet, uso)) = self.granted.tun {
+            list.push(("tun-tso", vnet && shared.coalesce_tcp.load(Ordering::Relaxed)));
+            list.push(("tun-uso", uso && shared.coalesce_udp.load(Ordering::Relaxed)));
+        }
+        list
     }
 
-    /// An ESP packet that came to control's socket, merged into an IKE message.
-    pub fn inject(&self, remote: SocketAddr, packet: Vec<u8>) {
-        let Some(spi) = packet.first_chunk::<4>().map(|octets| u32::from_be_bytes(*octets)) else {
-            return;
+    /// An ESP packet that came to control's socket: the kernel had merged it into an IKE message (UDP_GRO).
+    pub fn inject(&self, remote: SocketAddr, packet: &[u8]) {
+        let Datagram::Esp(spi) = classify(packet) else { return };
+        let message = Message {
+            start: 0,
+            len: packet.len(),
+            segment: packet.len().max(1),
+            remote,
+            local: if remote.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            },
+            tos: 0,
         };
-        let owner = usize::from(spi::owner_of(spi)) % self.workers.len();
-        self.workers[owner].0.inject(remote, packet);
+        let owner = self.shared.inbound_owner(spi);
+        if !self.shared.post(owner, &message, packet)
+            && let Some(desk) = self.shared.desks.get(owner)
+        {
+            desk.counters.dropped(Cause::Handover, 1);
+        }
     }
 
     /// Stops and joins the workers; removes all interfaces.
     pub fn stop(self) {
-        self.workers.iter().for_each(|(mailbox, _)| mailbox.stop());
-        for (_, thread) in self.workers {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a worker ended"),
-                Err(_) => tracing::error!("a worker panicked"),
+        self.shared.stop.store(true, Ordering::Release);
+        for desk in &self.shared.desks {
+            desk.bell.ring();
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
             }
         }
     }
+}
 
-    fn port(&self, connection: &ConnectionName) -> Option<Port> {
-        self.table
-            .load()
-            .ports
-            .iter()
-            .find(|port| port.interface.connection == *connection)
-            .cloned()
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
+}
 
-    fn forget(&mut self, id: ChildSaId) {
-        let mut removed = None;
-        self.change(|table| removed = table.remove(id));
-        if let Some(pair) = removed {
-            let past = self.past.entry(Arc::clone(&pair.entry.connection)).or_default();
-            stats::add(past, &pair.counters.snapshot());
+fn take_apart(group: Group) -> io::Result<(UdpSocket, Vec<UdpSocket>)> {
+    let mut members = group.members.into_iter();
+    let control = members
+        .next()
+        .ok_or_else(|| io::Error::other("a group without members"))?;
+    Ok((control, members.collect()))
+}
+
+fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let name = format!("data-{}", worker.number);
+    std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let work = std::panic::AssertUnwindSafe(|| worker.run(&shared));
+        match std::panic::catch_unwind(work) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(%error, worker = name, "a worker can't go on"),
+            Err(_) => tracing::error!(worker = name, "a worker panicked"),
         }
-    }
-
-    /// A new table for all workers.
-    fn change(&mut self, change: impl FnOnce(&mut SaTable)) {
-        let mut table = SaTable::clone(&self.table.load());
-        change(&mut table);
-        self.table.store(Arc::new(table));
-        self.workers.iter().for_each(|(mailbox, _)| mailbox.wake());
-    }
+        // A worker that is gone is a tunnel that swallows packets while it looks up. Better to be started again.
+        std::process::abort();
+    })
 }
 
 /// Control's members of the reuseport groups on the NAT port: what carries a non-ESP marker comes here.
 pub struct ControlSockets {
-    /// `0.0.0.0:4500`.
+    /// 0.0.0.0:4500.
     pub ipv4: Arc<UdpSocket>,
-    /// `[::]:4500`, if the machine has IPv6.
+    /// [::]:4500, if the machine has IPv6.
     pub ipv6: Option<Arc<UdpSocket>>,
 }

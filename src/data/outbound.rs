@@ -1,285 +1,327 @@
-//! From the TUN to the wire: a super-packet is read, looked up once, and each of its segments is written and sealed in
-//! its place in the send batch.
+//! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
 use super::batch::SendBatch;
-use super::report::{OutboundReports, ReportSink};
-use super::stats::Drop;
-use super::table::{Pair, Port};
-use crate::sys::udp::Destination;
-use landbridge_proto::crypto::ESP_PROVIDER;
+use super::report::{FewASecond, Limits, Seldom};
+use super::stats::Cause;
+use super::table::{ChildSa, Interface, SaTable};
+use super::worker::{Shared, Wakeup};
+use crate::sys::tun::Pieces;
 use landbridge_proto::esp::OutboundSa;
-use landbridge_proto::ip::flow::{self, Flow, Ports};
+use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
 use landbridge_proto::ip::{mss, tunnel};
-use landbridge_proto::policy::sad::{ChildSaId, SadReport, TrafficLimits};
+use landbridge_proto::policy::sad::SadReport;
 use landbridge_proto::policy::selector::PortMatch;
-use std::io::IoSlice;
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-/// A packet and its vnet header.
-const READ_BUFFER: usize = 64 * 1024 + 64;
-/// Packets read from one TUN before others have their turn.
-const BUDGET: usize = 32;
-/// An ICMP error quotes at most this much (RFC 1812 §4.3.2.3, RFC 4443 §3.2).
-const ICMP_BUFFER: usize = 1280;
-/// ICMP errors a wake-up: they answer packets of our own hosts, but a flood is a flood.
-const MOST_ERRORS: u32 = 16;
+/// Packets of a TUN in one turn.
+const TURN_PACKETS: usize = 64;
+/// Octets of a TUN in one turn; then the others have theirs.
+const TURN_OCTETS: usize = 256 << 10;
+/// The longest packet a TUN hands out, with its header.
+const LONGEST: usize = VnetHeader::LEN + 65_536;
 
-/// The outbound SAs this worker owns, and its buffers.
-pub struct Outbound {
-    states: Vec<State>,
+/// The outbound half of a worker.
+pub(super) struct Outbound {
+    /// By number; those of other workers are `None`.
+    interfaces: Vec<Option<Own>>,
     buffer: Vec<u8>,
-    scratch: Vec<u8>,
-    /// By address family of the outside.
-    batch_v4: SendBatch,
-    batch_v6: SendBatch,
-    errors_left: u32,
-    acquired: Option<Instant>,
+    pieces: Pieces,
+    icmp: Vec<u8>,
 }
 
-struct State {
-    id: ChildSaId,
+/// An interface that this worker reads.
+struct Own {
+    interface: Arc<Interface>,
+    /// In the order of [`Interface::active`].
+    active: Vec<Sending>,
+    resting: Vec<Sending>,
+    /// The latest flow, and which of the active pairs it goes by.
+    latest: Option<(FlowKey, usize)>,
+    acquire: Seldom,
+    errors: FewASecond,
+}
+
+/// An outbound SA and what goes with it.
+struct Sending {
+    child: Arc<ChildSa>,
     sa: OutboundSa,
-    reports: OutboundReports,
-}
-
-/// Where things go.
-pub struct Cx<'a> {
-    pub now: Instant,
-    pub reports: &'a ReportSink,
-    pub socket_v4: RawFd,
-    pub socket_v6: Option<RawFd>,
+    limits: Limits,
+    packets: u64,
+    bytes: u64,
+    sent: Seldom,
 }
 
 impl Outbound {
-    /// Nothing owned yet.
-    pub fn new(gso: bool) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            states: Vec::new(),
-            buffer: vec![0; READ_BUFFER],
-            scratch: vec![0; READ_BUFFER],
-            batch_v4: SendBatch::new(gso),
-            batch_v6: SendBatch::new(gso),
-            errors_left: MOST_ERRORS,
-            acquired: None,
+            interfaces: Vec::new(),
+            buffer: vec![0; LONGEST],
+            pieces: Pieces::default(),
+            icmp: vec![0; icmp::MAX_LEN],
         }
     }
 
-    /// Whether the kernel still segments for us.
-    pub fn gso(&self) -> bool {
-        self.batch_v4.gso()
-    }
-
-    /// Keys what is new and drops what is gone. A pair keeps its sequence numbers as long as it is installed, whether it
-    /// sends or not: no (key, IV) pair can come twice.
-    pub fn sync(&mut self, installed: &dyn Fn(ChildSaId) -> bool) {
-        self.states.retain(|state| installed(state.id));
-    }
-
-    fn state(&mut self, pair: &Pair) -> Option<&mut State> {
-        let id = pair.id();
-        if let Some(index) = self.states.iter().position(|state| state.id == id) {
-            return self.states.get_mut(index);
-        }
-        let seed = pair.entry.iv_seed.expose().try_into().ok()?;
-        let sa = OutboundSa::new(&ESP_PROVIDER, &pair.entry.outbound, seed)?;
-        self.states.push(State {
-            id,
-            sa,
-            reports: OutboundReports::default(),
-        });
-        self.states.last_mut()
-    }
-
-    /// Reads what the interface has, up to a budget; true if there may be more.
-    pub fn run(&mut self, port: &Port, cx: &Cx<'_>) -> bool {
-        self.errors_left = MOST_ERRORS;
-        let mut more = true;
-        for _ in 0..BUDGET {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let got = port.interface.tun.read(&mut buffer);
-            if let Ok(len) = got {
-                self.packet(port, cx, &mut buffer[..len]);
+    /// Takes up a new table: `owns` says which interfaces are this worker's. `came` and `went` hear of changes.
+    pub(super) fn take_up(
+        &mut self,
+        table: &SaTable,
+        owns: impl Fn(usize) -> bool,
+        mut came: impl FnMut(usize, &Interface),
+        mut went: impl FnMut(&Interface),
+    ) {
+        let count = self.interfaces.len().max(table.interfaces.len());
+        self.interfaces.resize_with(count, || None);
+        for (number, own) in self.interfaces.iter_mut().enumerate() {
+            let new = table.interfaces.get(number).and_then(Option::as_ref);
+            let new = new.filter(|_| owns(number));
+            // Another connection may have taken over the number.
+            let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.tun, &new.tun);
+            if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new))) {
+                went(&old.interface);
             }
-            self.buffer = buffer;
-            if got.is_err() {
-                more = false;
+            match (own, new) {
+                (Some(own), Some(new)) if !Arc::ptr_eq(&own.interface, new) => own.take_up(new),
+                (own @ None, Some(new)) => {
+                    came(number, new);
+                    own.insert(Own::new(new)).take_up(new);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One turn of a TUN. Everything is sent at its end.
+    pub(super) fn turn(&mut self, number: usize, wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) {
+        let Self {
+            interfaces,
+            buffer,
+            pieces,
+            icmp,
+        } = self;
+        let Some(Some(own)) = interfaces.get_mut(number) else {
+            return;
+        };
+        let interface = Arc::clone(&own.interface);
+        let mut octets = 0;
+        for _ in 0..TURN_PACKETS {
+            // An error is "nothing there", or the interface is going away: epoll will tell.
+            let Ok(len) = interface.tun.read(buffer) else { break };
+            let packet = buffer.get_mut(..len).unwrap_or_default();
+            if let Some(error) = own.send(packet, wakeup, sockets)
+                && let Some(len) = error.build(own.interface.mtu, icmp)
+            {
+                let header = [0; VnetHeader::LEN];
+                let header = if interface.tun.vnet() { &header[..] } else { &[] };
+                let answer = icmp.get(..len).unwrap_or_default();
+                if interface.tun.write(pieces, [header, answer].into_iter()).is_err() {
+                    interface.counters.dropped(Cause::TunWrite, 1);
+                }
+            }
+            octets += len;
+            if octets >= TURN_OCTETS {
                 break;
             }
         }
-        self.flush(port, cx);
-        more
+        for batch in sockets.iter_mut().flatten() {
+            batch.send(wakeup.shared, wakeup.counters);
+        }
+    }
+}
+
+/// A packet to answer with an ICMP error.
+struct TooBig {
+    flow: Flow,
+    quoted: Vec<u8>,
+}
+
+impl TooBig {
+    /// The answer comes from the packet's destination: an address of our own would be a martian on the TUN, and any other
+    /// fails the strict reverse path check.
+    fn build(&self, mtu: u16, out: &mut [u8]) -> Option<usize> {
+        let source = self.flow.key.destination;
+        icmp::build(IcmpError::TooBig { mtu }, &self.flow, &self.quoted, source, out)
+    }
+}
+
+impl Own {
+    fn new(interface: &Arc<Interface>) -> Self {
+        Self {
+            interface: Arc::clone(interface),
+            active: Vec::new(),
+            resting: Vec::new(),
+            latest: None,
+            acquire: Seldom::default(),
+            errors: FewASecond::default(),
+        }
     }
 
-    fn packet(&mut self, port: &Port, cx: &Cx<'_>, octets: &mut [u8]) {
-        let interface = &port.interface;
-        let counters = &interface.counters.outbound;
-        let Some((header, packet)) = octets.split_first_chunk_mut::<{ VnetHeader::LEN }>() else {
-            return;
-        };
-        let vnet = VnetHeader::from_octets(header);
-        let Ok(flow) = flow::parse(packet) else {
-            counters.dropped(Drop::Malformed, 1);
-            return;
-        };
-        let Some(pair) = choose(&port.active, &flow) else {
-            let cause = if port.active.is_empty() {
-                Drop::NoSa
-            } else {
-                Drop::SelectorOut
-            };
-            counters.dropped(cause, 1);
-            if cause == Drop::NoSa {
-                self.acquire(cx, &flow);
+    /// Pairs that stay keep their state; a new one brings its SA, which can be taken only once.
+    fn take_up(&mut self, interface: &Arc<Interface>) {
+        let mut old: Vec<Sending> = self.active.drain(..).chain(self.resting.drain(..)).collect();
+        let mut take = |child: &Arc<ChildSa>| {
+            let known = old
+                .iter()
+                .position(|sending| Arc::ptr_eq(&sending.child.pair, &child.pair));
+            match known {
+                Some(at) => {
+                    let mut sending = old.swap_remove(at);
+                    sending.child = Arc::clone(child);
+                    Some(sending)
+                }
+                None => Some(Sending::new(child, child.pair.take_outbound()?)),
             }
-            return;
         };
-        let mtu = interface.mtu();
-        if interface.clamp_mss {
-            mss::clamp(packet, &flow, mtu, vnet.needs_checksum());
-        }
-        let Ok(segmenter) = Segmenter::new(&vnet, packet) else {
-            pair.counters.outbound.dropped(Drop::Malformed, 1);
-            return;
-        };
-        if segmenter.max_segment_len() > usize::from(mtu) {
-            pair.counters.outbound.dropped(Drop::Mtu, segmenter.count() as u64);
-            self.too_big(port, &segmenter, mtu);
-            return;
-        }
-        self.seal(port, cx, pair, &segmenter);
+        self.active = interface.active.iter().filter_map(&mut take).collect();
+        self.resting = interface.resting.iter().filter_map(&mut take).collect();
+        self.latest = None;
+        self.interface = Arc::clone(interface);
     }
 
-    fn seal(&mut self, port: &Port, cx: &Cx<'_>, pair: &Pair, segmenter: &Segmenter<'_>) {
-        let flow = segmenter.flow();
-        let (next_header, tos) = (if flow.is_ipv6() { 41 } else { 4 }, tunnel::outer_tos(flow.tos));
-        let to = Destination {
-            local: pair.path.local.ip(),
-            remote: pair.path.remote,
-            tos,
+    /// Sends one packet as read from the TUN.
+    fn send(&mut self, packet: &mut [u8], wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) -> Option<TooBig> {
+        let interface = &*self.interface;
+        let (vnet, packet) = if interface.tun.vnet() {
+            let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
+            (VnetHeader::from_octets(header), packet)
+        } else {
+            (VnetHeader::default(), packet)
         };
-        let ipv6 = pair.path.is_ipv6();
+        let Ok(mut segmenter) = Segmenter::new(&vnet, packet) else {
+            interface.counters.dropped(Cause::OutMalformed, 1);
+            return None;
+        };
+        let flow = *segmenter.flow();
         let count = segmenter.count();
-        let counters = &pair.counters.outbound;
-        let Some(state) = self.state(pair) else {
-            counters.dropped(Drop::NoSa, count as u64);
-            return;
-        };
-        if over(&pair.entry.limits, counters.bytes.get(), counters.packets.get()).1 {
-            state.reports.hard(cx.reports, pair.id());
-            counters.dropped(Drop::Exhausted, count as u64);
-            return;
+        let index = self.choose(&flow, count, wakeup)?;
+        if self.interface.clamp_mss && is_syn(&flow, packet) {
+            mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
+            segmenter = Segmenter::new(&vnet, packet).ok()?;
         }
-        let Ok(first) = state.sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
-            state.reports.hard(cx.reports, pair.id());
-            counters.dropped(Drop::Exhausted, count as u64);
-            return;
-        };
-        let mut bytes = 0;
-        for index in 0..count {
-            let inner = segmenter.segment_len(index);
-            // Looked up anew each time: flushing needs all of self in between.
-            let Some(position) = self.states.iter().position(|state| state.id == pair.id()) else {
-                return;
-            };
-            let len = self.states[position].sa.sealed_len(inner);
-            let batch = if ipv6 { &self.batch_v6 } else { &self.batch_v4 };
-            if !batch.fits(len, &to) {
-                self.flush(port, cx);
+        if segmenter.max_segment_len() > usize::from(self.interface.mtu) {
+            self.interface.counters.dropped(Cause::TooBig, count as u64);
+            if !flow.dont_fragment || !self.errors.allows(wakeup.now) {
+                return None;
             }
-            let Self {
-                states,
-                batch_v4,
-                batch_v6,
-                ..
-            } = self;
-            let sa = &mut states[position].sa;
-            let place = if ipv6 { batch_v6 } else { batch_v4 }.place(len, &to);
-            let at = sa.headroom();
-            let written = segmenter.write_segment(index, &mut place[at..]);
-            debug_assert_eq!(written, Some(inner));
-            sa.seal(first + index as u64, next_header, inner, place);
-            bytes += inner as u64;
+            // Rare, and limited: it may allocate.
+            let mut quoted = vec![0; segmenter.max_segment_len()];
+            segmenter.write_segment(0, &mut quoted)?;
+            let total_len = quoted.len();
+            return Some(TooBig {
+                flow: Flow { total_len, ..flow },
+                quoted,
+            });
         }
-        counters.passed(count as u64, bytes);
-        if let Some(state) = self.states.iter_mut().find(|state| state.id == pair.id()) {
-            state.reports.sent(cx.reports, cx.now, pair.id());
-            if over(&pair.entry.limits, counters.bytes.get(), counters.packets.get()).0 {
-                state.reports.soft(cx.reports, pair.id());
-            }
-        }
+        let sending = self.active.get_mut(index)?;
+        let batch = sockets.get_mut(usize::from(sending.child.path.is_ipv6()))?.as_mut();
+        let Some(batch) = batch else {
+            wakeup.counters.dropped(Cause::SendFailed, count as u64);
+            return None;
+        };
+        sending.seal(&segmenter, &flow, count, wakeup, batch);
+        None
     }
 
-    fn flush(&mut self, port: &Port, cx: &Cx<'_>) {
-        let mut lost = self.batch_v4.flush(cx.socket_v4);
-        match cx.socket_v6 {
-            Some(socket) => lost += self.batch_v6.flush(socket),
-            None => debug_assert_eq!(self.batch_v6.count(), 0),
+    /// The pair for a flow; if there is none, the packet is counted and control may hear of it.
+    fn choose(&mut self, flow: &Flow, count: usize, wakeup: &Wakeup<'_>) -> Option<usize> {
+        if let Some((key, index)) = &self.latest
+            && *key == flow.key
+        {
+            return Some(*index);
         }
-        if lost > 0 {
-            port.interface.counters.outbound.dropped(Drop::SendFailed, lost as u64);
-        }
-    }
-
-    /// RFC 4301 §8.2.1: the sender is told the tunnel's MTU.
-    fn too_big(&mut self, port: &Port, segmenter: &Segmenter<'_>, mtu: u16) {
-        if self.errors_left == 0 {
-            return;
-        }
-        self.errors_left -= 1;
-        let Some(len) = segmenter.write_segment(0, &mut self.scratch) else {
-            return;
+        let (source, destination) = ports(flow);
+        let fits = |sending: &Sending| {
+            let pair = &sending.child.pair;
+            pair.local.contains(flow.key.source, flow.key.protocol, source)
+                && pair
+                    .remote
+                    .contains(flow.key.destination, flow.key.protocol, destination)
         };
-        let Ok(flow) = flow::parse(&self.scratch[..len]) else {
-            return;
-        };
-        // From the far end of the packet's own way: the gateway need not have an address on the interface.
-        let source = flow.key.destination;
-        let mut answer = [0; ICMP_BUFFER];
-        let error = IcmpError::TooBig { mtu };
-        if let Some(len) = icmp::build(error, &flow, &self.scratch[..len], source, &mut answer) {
-            let plain = VnetHeader::default().to_octets();
-            if port
-                .interface
-                .tun
-                .write(&[IoSlice::new(&plain), IoSlice::new(&answer[..len])])
-                .is_err()
-            {
-                port.interface.counters.outbound.dropped(Drop::TunFailed, 1);
-            }
+        if let Some(index) = self.active.iter().position(fits) {
+            self.latest = Some((flow.key, index));
+            return Some(index);
         }
-    }
-
-    fn acquire(&mut self, cx: &Cx<'_>, flow: &Flow) {
-        let due = self
-            .acquired
-            .is_none_or(|last| cx.now.duration_since(last).as_secs() >= 1);
-        if due {
-            self.acquired = Some(cx.now);
-            (cx.reports)(SadReport::Acquire {
+        let cause = if self.active.is_empty() {
+            Cause::NoSa
+        } else {
+            Cause::SelectorOut
+        };
+        self.interface.counters.dropped(cause, count as u64);
+        // What the kernel itself multicasts on every interface that comes up is no reason for a tunnel.
+        if !flow.key.destination.is_multicast() && self.acquire.due(wakeup.now) {
+            (wakeup.shared.sinks.reports)(SadReport::Acquire {
                 source: flow.key.source,
                 destination: flow.key.destination,
             });
         }
+        None
     }
 }
 
-/// The pair whose selectors take the packet: its source on our side, its destination on the peer's (RFC 4301 §5.1).
-fn choose<'a>(active: &'a [Arc<Pair>], flow: &Flow) -> Option<&'a Arc<Pair>> {
-    let (source, destination) = ports(flow);
-    let protocol = flow.key.protocol;
-    active.iter().find(|pair| {
-        pair.local.contains(flow.key.source, protocol, source)
-            && pair.remote.contains(flow.key.destination, protocol, destination)
-    })
+impl Sending {
+    fn new(child: &Arc<ChildSa>, sa: OutboundSa) -> Self {
+        Self {
+            child: Arc::clone(child),
+            sa,
+            limits: Limits::new(&child.entry.limits, child.entry.outbound.esn),
+            packets: 0,
+            bytes: 0,
+            sent: Seldom::default(),
+        }
+    }
+
+    /// Seals all segments of a packet into the send batch.
+    fn seal(
+        &mut self,
+        segmenter: &Segmenter<'_>,
+        flow: &Flow,
+        count: usize,
+        wakeup: &Wakeup<'_>,
+        batch: &mut SendBatch,
+    ) {
+        let Shared { sinks, .. } = wakeup.shared;
+        let Self { child, sa, .. } = self;
+        let (id, counters) = (child.entry.id, &child.pair.outbound);
+        if self.limits.expired(self.packets, self.bytes) {
+            counters.dropped(Cause::Expired, count as u64);
+            self.limits.tell_end(id, sinks);
+            return;
+        }
+        let Ok(first) = sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
+            counters.dropped(Cause::Expired, count as u64);
+            self.limits.tell_end(id, sinks);
+            return;
+        };
+        // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
+        let next_header = if flow.is_ipv6() { 41 } else { 4 };
+        let tos = tunnel::outer_tos(flow.tos);
+        let headroom = sa.headroom();
+        let mut octets = 0;
+        for (index, sequence) in (0..count).zip(first..) {
+            let len = segmenter.segment_len(index);
+            let sealed_len = sa.sealed_len(len);
+            let place = batch.place(sealed_len, &child.path, tos, wakeup.shared, wakeup.counters);
+            let Some(place) = place else { break };
+            if let Some(payload) = place.get_mut(headroom..) {
+                segmenter.write_segment(index, payload);
+            }
+            sa.seal(sequence, next_header, len, place);
+            octets += len as u64;
+        }
+        self.packets += count as u64;
+        self.bytes += octets;
+        counters.add(count as u64, octets);
+        self.limits.tell(id, self.packets, self.bytes, sinks);
+        if self.sent.due(wakeup.now) {
+            (sinks.reports)(SadReport::Sent(id));
+        }
+    }
 }
 
-/// Source and destination port as selectors see them (RFC 7296 §3.13.1).
-pub fn ports(flow: &Flow) -> (PortMatch, PortMatch) {
+/// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).
+pub(super) fn ports(flow: &Flow) -> (PortMatch, PortMatch) {
     match flow.key.ports {
         Ports::Pair { source, destination } => (PortMatch::Number(source), PortMatch::Number(destination)),
         Ports::Message(message) => (PortMatch::Number(message), PortMatch::Number(message)),
@@ -287,11 +329,16 @@ pub fn ports(flow: &Flow) -> (PortMatch, PortMatch) {
     }
 }
 
-/// Whether soft and hard limits are reached.
-fn over(limits: &TrafficLimits, bytes: u64, packets: u64) -> (bool, bool) {
-    let at = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
-    (
-        at(limits.soft_bytes, bytes) || at(limits.soft_packets, packets),
-        at(limits.hard_bytes, bytes) || at(limits.hard_packets, packets),
-    )
+/// A TCP SYN, whose MSS option may want clamping.
+pub(super) fn is_syn(flow: &Flow, packet: &[u8]) -> bool {
+    const SYN: u8 = 0x02;
+    flow.key.protocol == protocol::TCP
+        && !flow.later_fragment
+        && packet.get(flow.header_len + 13).is_some_and(|flags| flags & SYN != 0)
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sending({:?}, {} packets)", self.child, self.packets)
+    }
 }

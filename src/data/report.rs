@@ -1,71 +1,192 @@
-//! What workers tell control: bounded, and never more than control can hear.
+//! What workers tell control, and how seldom. The clock is read once for each time a worker wakes up.
 
-use landbridge_proto::policy::sad::{ChildSaId, SadReport};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport, TrafficLimits};
+use std::sync::Arc;
 
-/// How often a pair says that it is alive, or that it sent.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Takes reports; must not block.
-pub type ReportSink = dyn Fn(SadReport) + Send + Sync;
-
-/// What was told about the inbound half of a pair.
-#[derive(Debug, Default)]
-pub struct InboundReports {
-    heard: bool,
-    alive: Option<Instant>,
-    moved: Option<SocketAddr>,
+/// Where the data path puts what is not for it. Both are called by worker threads and must not block.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Reports to control. `false`: the queue is full; what matters is then told again with a later packet.
+    pub reports: Arc<dyn Fn(SadReport) -> bool + Send + Sync>,
+    /// IKE messages (marker cut off) that the kernel merged into ESP's (UDP_GRO).
+    pub strays: Arc<dyn Fn(Path, Vec<u8>) + Send + Sync>,
 }
 
-impl InboundReports {
-    /// An authentic packet came.
-    pub fn heard(&mut self, sink: &ReportSink, now: Instant, id: ChildSaId) {
-        if !std::mem::replace(&mut self.heard, true) {
-            sink(SadReport::FirstInbound(id));
-        }
-        if self.alive.is_none_or(|last| now.duration_since(last) >= INTERVAL) {
-            self.alive = Some(now);
-            sink(SadReport::Alive(id));
-        }
-    }
+/// Nanoseconds since the worker began.
+pub(super) type Nanos = u64;
 
-    /// The newest authentic packet came from elsewhere than the path says (RFC 7296 §2.23).
-    pub fn moved(&mut self, sink: &ReportSink, id: ChildSaId, remote: SocketAddr) {
-        if self.moved.replace(remote) != Some(remote) {
-            sink(SadReport::PeerMoved { id, remote });
+const SECOND: Nanos = 1_000_000_000;
+
+/// Once a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seldom {
+    next: Nanos,
+}
+
+impl Seldom {
+    /// Whether it is time again; the next time is a second later.
+    pub(super) fn due(&mut self, now: Nanos) -> bool {
+        if now < self.next {
+            return false;
         }
+        self.next = now + SECOND;
+        true
     }
 }
 
-/// What was told about the outbound half of a pair.
-#[derive(Debug, Default)]
-pub struct OutboundReports {
-    sent: Option<Instant>,
-    soft: bool,
-    hard: bool,
+/// A few a second (RFC 4443 §2.4 f: ICMP errors are limited).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FewASecond {
+    window: Seldom,
+    used: u32,
 }
 
-impl OutboundReports {
-    /// Something was sent.
-    pub fn sent(&mut self, sink: &ReportSink, now: Instant, id: ChildSaId) {
-        if self.sent.is_none_or(|last| now.duration_since(last) >= INTERVAL) {
-            self.sent = Some(now);
-            sink(SadReport::Sent(id));
+impl FewASecond {
+    const MOST: u32 = 20;
+
+    pub(super) fn allows(&mut self, now: Nanos) -> bool {
+        if self.window.due(now) {
+            self.used = 0;
+        }
+        self.used += 1;
+        self.used <= Self::MOST
+    }
+}
+
+/// Where one direction of an SA stands towards its limits (RFC 4301 §4.4.2.1, "soft" and "hard").
+#[derive(Debug)]
+pub(super) struct Limits {
+    soft: Mark,
+    hard: Mark,
+    soft_told: bool,
+    hard_told: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Mark {
+    const fn reached(self, packets: u64, bytes: u64) -> bool {
+        packets >= self.packets || bytes >= self.bytes
+    }
+}
+
+/// Without ESN, control is told in time that the sequence numbers run out: 2^28 packets before the end.
+const SOFT_WITHOUT_ESN: u64 = (1 << 32) - (1 << 28);
+
+impl Limits {
+    pub(super) fn new(limits: &TrafficLimits, esn: bool) -> Self {
+        let soft_packets = limits.soft_packets.unwrap_or(u64::MAX);
+        Self {
+            soft: Mark {
+                packets: if esn {
+                    soft_packets
+                } else {
+                    soft_packets.min(SOFT_WITHOUT_ESN)
+                },
+                bytes: limits.soft_bytes.unwrap_or(u64::MAX),
+            },
+            hard: Mark {
+                packets: limits.hard_packets.unwrap_or(u64::MAX),
+                bytes: limits.hard_bytes.unwrap_or(u64::MAX),
+            },
+            soft_told: false,
+            hard_told: false,
         }
     }
 
-    /// A soft limit was reached.
-    pub fn soft(&mut self, sink: &ReportSink, id: ChildSaId) {
-        if !std::mem::replace(&mut self.soft, true) {
-            sink(SadReport::SoftLimit(id));
+    /// Whether the direction has stopped: its hard limit is reached.
+    pub(super) const fn expired(&self, packets: u64, bytes: u64) -> bool {
+        self.hard.reached(packets, bytes)
+    }
+
+    /// Tells control what was reached, once.
+    pub(super) fn tell(&mut self, id: ChildSaId, packets: u64, bytes: u64, sinks: &Sinks) {
+        if !self.soft_told && self.soft.reached(packets, bytes) {
+            self.soft_told = (sinks.reports)(SadReport::SoftLimit(id));
+        }
+        if self.expired(packets, bytes) {
+            self.tell_end(id, sinks);
         }
     }
 
-    /// A hard limit was reached.
-    pub fn hard(&mut self, sink: &ReportSink, id: ChildSaId) {
-        if !std::mem::replace(&mut self.hard, true) {
-            sink(SadReport::HardLimit(id));
+    /// Tells control, once, that the direction has ended.
+    pub(super) fn tell_end(&mut self, id: ChildSaId, sinks: &Sinks) {
+        if !self.hard_told {
+            self.hard_told = (sinks.reports)(SadReport::HardLimit(id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    fn sinks(room: usize) -> (Sinks, Arc<Mutex<Vec<SadReport>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&told);
+        let report = move |report| {
+            let mut list = list.lock().unwrap();
+            let fits = list.len() < room;
+            if fits {
+                list.push(report);
+            }
+            fits
+        };
+        let sinks = Sinks {
+            reports: Arc::new(report),
+            strays: Arc::new(|_, _| {}),
+        };
+        (sinks, told)
+    }
+
+    #[test]
+    fn limits_are_told_once_and_again_only_if_the_queue_was_full() {
+        let limits = TrafficLimits {
+            soft_packets: Some(10),
+            hard_bytes: Some(5000),
+            ..TrafficLimits::default()
+        };
+        let id = ChildSaId(3);
+        let mut state = Limits::new(&limits, true);
+        let (full, _) = sinks(0);
+        let (sinks, told) = sinks(9);
+        state.tell(id, 9, 900, &sinks);
+        assert_eq!(*told.lock().unwrap(), []);
+        state.tell(id, 10, 1000, &full);
+        state.tell(id, 11, 1100, &sinks);
+        state.tell(id, 12, 1200, &sinks);
+        assert_eq!(*told.lock().unwrap(), [SadReport::SoftLimit(id)]);
+        assert!(!state.expired(12, 4999) && state.expired(12, 5000));
+        state.tell(id, 13, 5001, &sinks);
+        state.tell(id, 13, 5001, &sinks);
+        assert_eq!(
+            *told.lock().unwrap(),
+            [SadReport::SoftLimit(id), SadReport::HardLimit(id)]
+        );
+    }
+
+    #[test]
+    fn without_esn_a_rekey_comes_before_the_numbers_run_out() {
+        let (sinks, told) = sinks(9);
+        for (esn, expected) in [(true, 0), (false, 1)] {
+            Limits::new(&TrafficLimits::default(), esn).tell(ChildSaId(1), 0xf000_0000, 1, &sinks);
+            assert_eq!(told.lock().unwrap().len(), expected);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let (mut seldom, mut few) = (Seldom::default(), FewASecond::default());
+        assert_eq!(
+            [0, 1, 999_999_999, SECOND, SECOND + 1].map(|now| seldom.due(now)),
+            [true, false, false, true, false]
+        );
+        assert_eq!((0..100).filter(|now| few.allows(*now)).count(), 20);
+        assert!(few.allows(SECOND));
     }
 }

@@ -1,153 +1,175 @@
-//! Counters. Each is written by one thread only, with plain relaxed stores; control reads them.
+//! Counters. Packets and octets of an SA's direction are written by its one owner and read by control; drops are counted
+//! by whoever drops.
 
 use super::{ChildSaStats, Traffic};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds, from the one thread that writes it: no locked instruction.
-    pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
-    }
-
-    /// The value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Why a packet was dropped.
+/// Why a packet went no further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub enum Drop {
-    /// Seen before, or left of the window.
-    Replayed,
-    /// The ICV does not verify.
-    Integrity,
-    /// Not an ESP packet, or no IP packet inside.
+pub(super) enum Cause {
+    /// ESP: too short or not aligned.
     Malformed,
-    /// Padding that is none.
+    /// ESP: left of the replay window.
+    TooOld,
+    /// ESP: seen before.
+    Replayed,
+    /// ESP: the ICV does not verify.
+    Integrity,
+    /// ESP: wrong padding.
     Padding,
-    /// An inner packet outside the negotiated selectors came in.
+    /// Authentic, but a dummy (RFC 4303 §2.6), or no IP packet, or not the one that Next Header says.
+    NextHeader,
+    /// Authentic, but the inner packet's headers are wrong.
+    InnerMalformed,
+    /// Authentic, but outside the negotiated selectors (RFC 4301 §5.2).
     SelectorIn,
-    /// A packet outside the selectors wanted to go out.
-    SelectorOut,
-    /// No SA to go out by.
+    /// Congestion marked on a packet without ECN (RFC 6040 §4.2).
+    CongestionMark,
+    /// The SA has reached its hard limit, or used up its sequence numbers.
+    Expired,
+    /// From the TUN: headers wrong, or not to be segmented.
+    OutMalformed,
+    /// From the TUN: no SA for it at the moment.
     NoSa,
-    /// Larger than the tunnel; its sender was told.
-    Mtu,
-    /// Congestion was marked on a packet that does not know ECN (RFC 6040 §4.2).
-    Ecn,
-    /// The socket refused it.
+    /// From the TUN: outside the selectors of all SAs.
+    SelectorOut,
+    /// From the TUN: larger than the inner MTU.
+    TooBig,
+    /// The TUN does not take it (it is down).
+    TunWrite,
+    /// The UDP socket does not take it.
     SendFailed,
-    /// The interface refused it.
-    TunFailed,
-    /// The SA's lifetime or sequence numbers are used up.
-    Exhausted,
+    /// The UDP socket's buffer stays full.
+    SendFull,
+    /// ESP with an SPI that is not ours.
+    UnknownSpi,
+    /// On the NAT port, neither ESP nor IKE.
+    Short,
+    /// It came to another worker than the SA's owner, whose mailbox was full.
+    Handover,
 }
 
-/// The causes' names, in the order of [`Drop`].
-pub const DROP_NAMES: [&str; 12] = [
-    "replayed",
-    "integrity",
-    "malformed",
-    "padding",
-    "selector_in",
-    "selector_out",
-    "no_sa",
-    "mtu",
-    "ecn",
-    "send_failed",
-    "tun_failed",
-    "exhausted",
-];
+impl Cause {
+    const ALL: [(Self, &'static str); 20] = [
+        (Self::Malformed, "malformed"),
+        (Self::TooOld, "too_old"),
+        (Self::Replayed, "replayed"),
+        (Self::Integrity, "integrity"),
+        (Self::Padding, "padding"),
+        (Self::NextHeader, "next_header"),
+        (Self::InnerMalformed, "inner_malformed"),
+        (Self::SelectorIn, "selector_in"),
+        (Self::CongestionMark, "congestion_mark"),
+        (Self::Expired, "expired"),
+        (Self::OutMalformed, "out_malformed"),
+        (Self::NoSa, "no_sa"),
+        (Self::SelectorOut, "selector_out"),
+        (Self::TooBig, "too_big"),
+        (Self::TunWrite, "tun_write"),
+        (Self::SendFailed, "send_failed"),
+        (Self::SendFull, "send_full"),
+        (Self::UnknownSpi, "unknown_spi"),
+        (Self::Short, "short"),
+        (Self::Handover, "handover"),
+    ];
+}
 
-/// One direction's counters, with one writer.
+/// Packets, octets and drops. On cache lines of its own: two directions may have two owners.
 #[derive(Debug, Default)]
-pub struct DirectionCounters {
-    /// Inner packets.
-    pub packets: Counter,
-    /// Their octets.
-    pub bytes: Counter,
-    drops: [Counter; DROP_NAMES.len()],
+#[repr(align(128))]
+pub(super) struct Counters {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    drops: [AtomicU64; Cause::ALL.len()],
 }
 
-impl DirectionCounters {
-    /// Counts a packet that passed.
-    pub fn passed(&self, packets: u64, bytes: u64) {
-        self.packets.add(packets);
-        self.bytes.add(bytes);
+impl Counters {
+    /// Adds traffic. Only the owner may: no read-modify-write is needed then.
+    pub(super) fn add(&self, packets: u64, bytes: u64) {
+        for (counter, by) in [(&self.packets, packets), (&self.bytes, bytes)] {
+            counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+        }
     }
 
-    /// Counts dropped ones.
-    pub fn dropped(&self, cause: Drop, count: u64) {
-        self.drops[cause as usize].add(count);
-    }
-
-    fn traffic(&self) -> Traffic {
+    /// Packets and octets.
+    pub(super) fn traffic(&self) -> Traffic {
         Traffic {
-            packets: self.packets.get(),
-            bytes: self.bytes.get(),
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts drops. Anybody may.
+    pub(super) fn dropped(&self, cause: Cause, count: u64) {
+        if let Some(counter) = self.drops.get(cause as usize) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Those that are not 0.
+    pub(super) fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.drops.iter().map(|counter| counter.load(Ordering::Relaxed));
+        let named = Cause::ALL.iter().zip(counts).map(|((_, name), count)| (*name, count));
+        named.filter(|(_, count)| *count > 0)
+    }
+}
+
+impl ChildSaStats {
+    /// Adds another's numbers.
+    pub(super) fn plus(&mut self, other: &Self) {
+        for (sum, part) in [
+            (&mut self.inbound, &other.inbound),
+            (&mut self.outbound, &other.outbound),
+        ] {
+            sum.packets += part.packets;
+            sum.bytes += part.bytes;
+        }
+        self.add_drops(other.drops.iter().copied());
+    }
+
+    /// Adds drops.
+    pub(super) fn add_drops(&mut self, drops: impl Iterator<Item = (&'static str, u64)>) {
+        add_drops(&mut self.drops, drops);
+    }
+}
+
+/// Adds counts to a list by name, which stays sorted.
+pub(super) fn add_drops(list: &mut Vec<(&'static str, u64)>, drops: impl Iterator<Item = (&'static str, u64)>) {
+    for (name, count) in drops {
+        match list.binary_search_by_key(&name, |(name, _)| *name) {
+            Ok(at) => list[at].1 += count,
+            Err(at) => list.insert(at, (name, count)),
         }
     }
 }
 
-/// Both directions of a Child SA pair (or of an interface, for what belongs to no pair).
-#[derive(Debug, Default)]
-pub struct PairCounters {
-    /// Written by the owner of the inbound SA.
-    pub inbound: DirectionCounters,
-    /// Written by the owner of the outbound SA.
-    pub outbound: DirectionCounters,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl PairCounters {
-    /// A snapshot.
-    #[must_use]
-    pub fn snapshot(&self) -> ChildSaStats {
-        let drops = DROP_NAMES
-            .iter()
-            .enumerate()
-            .map(|(index, name)| {
-                (
-                    *name,
-                    self.inbound.drops[index].get() + self.outbound.drops[index].get(),
-                )
-            })
-            .collect();
-        ChildSaStats {
-            inbound: self.inbound.traffic(),
-            outbound: self.outbound.traffic(),
-            drops,
+    #[test]
+    fn each_cause_has_its_name_at_its_number() {
+        for (number, (cause, name)) in Cause::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, number);
+            let counters = Counters::default();
+            counters.dropped(*cause, 3);
+            assert_eq!(counters.drops().collect::<Vec<_>>(), [(*name, 3)]);
         }
     }
-}
 
-/// Adds a snapshot to a sum.
-pub fn add(sum: &mut ChildSaStats, more: &ChildSaStats) {
-    for (sum, more) in [(&mut sum.inbound, &more.inbound), (&mut sum.outbound, &more.outbound)] {
-        sum.packets += more.packets;
-        sum.bytes += more.bytes;
+    #[test]
+    fn sums() {
+        let counters = Counters::default();
+        counters.add(2, 300);
+        counters.add(1, 50);
+        let mut total = ChildSaStats {
+            inbound: counters.traffic(),
+            ..ChildSaStats::default()
+        };
+        total.add_drops([("short", 1), ("replayed", 4), ("short", 2)].into_iter());
+        let twice = total.clone();
+        total.plus(&twice);
+        assert_eq!((total.inbound.packets, total.inbound.bytes), (6, 700));
+        assert_eq!(total.drops, [("replayed", 8), ("short", 6)]);
     }
-    if sum.drops.is_empty() {
-        sum.drops = DROP_NAMES.iter().map(|name| (*name, 0)).collect();
-    }
-    for ((_, sum), (_, more)) in sum.drops.iter_mut().zip(&more.drops) {
-        *sum += more;
-    }
-}
-
-/// Drops that belong to no connection; one a worker.
-#[derive(Debug, Default)]
-pub struct StrayCounters {
-    /// ESP with an SPI that nobody has.
-    pub unknown_spi: Counter,
-    /// Too short for anything.
-    pub short: Counter,
-    /// NAT keepalives: not a drop, but seen here.
-    pub keepalives: Counter,
 }

@@ -1,173 +1,359 @@
-//! All SAs and interfaces as workers see them: immutable, swapped as a whole.
+//! All SAs, as control publishes them: an immutable table, swapped whole, and the register it is made from.
 
-use super::stats::PairCounters;
+use super::InterfaceOptions;
+use super::stats::Counters;
+use super::{ChildSaStats, ConnectionStats};
 use crate::sys::tun::Tun;
-use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Path};
+use landbridge_proto::crypto::ESP_PROVIDER;
+use landbridge_proto::esp::{InboundSa, OutboundSa};
+use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A connection's interface. It outlives all SAs.
-pub struct Interface {
-    /// Identity for workers, never reused.
-    pub token: u64,
-    /// Whose.
-    pub connection: ConnectionName,
-    /// The device; its one queue.
-    pub tun: Tun,
-    /// The worker that reads it, and so owns the connection's outbound SAs.
-    pub owner: usize,
-    /// Clamp TCP MSS to the MTU.
-    pub clamp_mss: bool,
-    /// What belongs to no SA.
-    pub counters: PairCounters,
-    mtu: AtomicU16,
+/// What the workers go by. Each takes from it what it owns, and keeps that until the next table.
+#[derive(Debug, Default)]
+pub(super) struct SaTable {
+    /// By the slot of our SPI.
+    pub inbound: Vec<Option<Arc<ChildSa>>>,
+    /// By number.
+    pub interfaces: Vec<Option<Arc<Interface>>>,
 }
 
-impl Interface {
-    /// An interface and the worker that has it.
-    #[must_use]
-    pub fn new(token: u64, connection: ConnectionName, tun: Tun, owner: usize, clamp_mss: bool, mtu: u16) -> Self {
-        let counters = PairCounters::default();
-        Self {
-            token,
-            connection,
-            tun,
-            owner,
-            clamp_mss,
-            counters,
-            mtu: AtomicU16::new(mtu),
-        }
-    }
-
+/// A connection's interface and its SAs.
+#[derive(Debug)]
+pub(super) struct Interface {
+    /// Its one queue.
+    pub tun: Arc<Tun>,
     /// Inner MTU.
-    #[must_use]
-    pub fn mtu(&self) -> u16 {
-        self.mtu.load(Relaxed)
-    }
-
-    /// Changes it.
-    pub fn set_mtu(&self, mtu: u16) {
-        self.mtu.store(mtu, Relaxed);
-    }
+    pub mtu: u16,
+    /// Clamp TCP MSS to it.
+    pub clamp_mss: bool,
+    /// Pairs to send by, the first that fits.
+    pub active: Vec<Arc<ChildSa>>,
+    /// Pairs not (or no longer) to send by.
+    pub resting: Vec<Arc<ChildSa>>,
+    /// What belongs to no SA.
+    pub counters: Arc<Counters>,
 }
 
-/// An installed Child SA pair.
-pub struct Pair {
-    /// Keys and parameters.
+/// A Child SA pair. A move of the peer makes a new value of the same pair.
+pub(super) struct ChildSa {
+    /// As the key exchange gave it.
     pub entry: Arc<ChildSaEntry>,
-    /// Selectors of our side, compiled.
-    pub local: SelectorSet,
-    /// Selectors of the peer's side.
-    pub remote: SelectorSet,
-    /// Outer addresses now (they may move).
+    /// Outer addresses: those of the entry until the peer moves.
     pub path: Path,
-    /// Where its packets come out.
-    pub interface: Arc<Interface>,
-    /// Shared by all views of the pair.
-    pub counters: Arc<PairCounters>,
+    /// The number of its interface.
+    pub interface: usize,
+    /// What stays the same all its life.
+    pub pair: Arc<Pair>,
+}
+
+/// The life-long part of a Child SA pair.
+pub(super) struct Pair {
+    /// Our side.
+    pub local: SelectorSet,
+    /// The peer's side.
+    pub remote: SelectorSet,
+    /// Written by the inbound owner.
+    pub inbound: Counters,
+    /// Written by the outbound owner.
+    pub outbound: Counters,
+    sas: Mutex<(Option<InboundSa>, Option<OutboundSa>)>,
 }
 
 impl Pair {
-    /// Its identity.
-    #[must_use]
-    pub fn id(&self) -> ChildSaId {
-        self.entry.id
+    /// The inbound SA, once: to its owner. So its window exists once.
+    pub(super) fn take_inbound(&self) -> Option<InboundSa> {
+        self.sas.lock().unwrap_or_else(PoisonError::into_inner).0.take()
     }
 
-    /// The same pair on another path.
-    #[must_use]
-    pub fn moved(&self, path: Path) -> Self {
-        Self {
-            entry: Arc::clone(&self.entry),
-            local: self.local.clone(),
-            remote: self.remote.clone(),
-            path,
-            interface: Arc::clone(&self.interface),
-            counters: Arc::clone(&self.counters),
-        }
+    /// The outbound SA, once: to its owner. So no sequence number, and with it no nonce, can come twice.
+    pub(super) fn take_outbound(&self) -> Option<OutboundSa> {
+        self.sas.lock().unwrap_or_else(PoisonError::into_inner).1.take()
     }
 }
 
-/// An interface and the pairs that send for it.
-#[derive(Clone)]
-pub struct Port {
-    /// It.
-    pub interface: Arc<Interface>,
-    /// Pairs whose outbound SA is in use, the newest first.
-    pub active: Vec<Arc<Pair>>,
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pair")
+    }
 }
 
-/// What workers look things up in.
-#[derive(Clone, Default)]
-pub struct SaTable {
-    /// By the slot of our inbound SPI.
-    by_slot: Vec<Option<Arc<Pair>>>,
-    /// All installed pairs.
-    pub pairs: BTreeMap<ChildSaId, Arc<Pair>>,
-    /// All interfaces.
-    pub ports: Vec<Port>,
+impl std::fmt::Debug for ChildSa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ChildSa({})", self.entry.id.0)
+    }
 }
 
-impl SaTable {
-    /// The pair that receives by an SPI.
-    #[must_use]
-    pub fn inbound(&self, spi: u32) -> Option<&Arc<Pair>> {
-        self.by_slot
-            .get(spi::slot_of(spi))?
-            .as_ref()
-            .filter(|pair| pair.entry.inbound.spi == spi)
+/// Why an order is not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("ESP without UDP encapsulation is not supported")]
+    Raw,
+    #[error("transport mode is not supported")]
+    Transport,
+    #[error("a replay window of 0 is refused: anti-replay is never off")]
+    NoReplayWindow,
+    #[error("the connection has no interface")]
+    NoInterface,
+    #[error("the cipher is not supported, or its key has the wrong length")]
+    Cipher,
+    #[error("the SPI's slot is in use, or the pair is installed already")]
+    Taken,
+    #[error("no such Child SA")]
+    Unknown,
+}
+
+/// What the table is made from; control's.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    children: BTreeMap<ChildSaId, Arc<ChildSa>>,
+    inbound: Vec<Option<Arc<ChildSa>>>,
+    interfaces: Vec<Option<Registered>>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    connection: ConnectionName,
+    /// The TUN's.
+    name: String,
+    interface: Arc<Interface>,
+    /// Sums of pairs that nobody uses any more.
+    past: ChildSaStats,
+    /// Removed pairs that a worker may still be counting for.
+    retired: Vec<Arc<Pair>>,
+}
+
+impl Register {
+    /// The table of this moment.
+    pub(super) fn table(&self) -> SaTable {
+        let interfaces = self.interfaces.iter();
+        SaTable {
+            inbound: self.inbound.clone(),
+            interfaces: interfaces
+                .map(|slot| Some(Arc::clone(&slot.as_ref()?.interface)))
+                .collect(),
+        }
     }
 
-    /// Adds a pair, or replaces the view of one.
-    pub fn put(&mut self, pair: Pair) {
-        let (id, slot, pair) = (pair.id(), spi::slot_of(pair.entry.inbound.spi), Arc::new(pair));
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize(slot + 1, None);
+    /// Adds a connection's interface; its number is as low as possible, and decides its owner.
+    pub(super) fn add_interface(&mut self, connection: &ConnectionName, tun: Tun, options: &InterfaceOptions) {
+        let registered = Registered {
+            connection: Arc::clone(connection),
+            name: options.name.clone(),
+            interface: Arc::new(Interface {
+                tun: Arc::new(tun),
+                mtu: options.mtu,
+                clamp_mss: options.clamp_mss,
+                active: Vec::new(),
+                resting: Vec::new(),
+                counters: Arc::default(),
+            }),
+            past: ChildSaStats::default(),
+            retired: Vec::new(),
+        };
+        match self.interfaces.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(registered),
+            None => self.interfaces.push(Some(registered)),
         }
-        self.by_slot[slot] = Some(Arc::clone(&pair));
-        for port in &mut self.ports {
-            port.active
-                .iter_mut()
-                .filter(|active| active.id() == id)
-                .for_each(|active| *active = Arc::clone(&pair));
+    }
+
+    /// Whether a connection has an interface.
+    pub(super) fn has_interface(&self, connection: &ConnectionName) -> bool {
+        self.number(connection).is_some()
+    }
+
+    /// Removes a connection's interface and SAs; returns the name of its TUN.
+    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<String> {
+        let number = self.number(connection)?;
+        let of_it = self.children.values().filter(|child| child.interface == number);
+        let ids: Vec<ChildSaId> = of_it.map(|child| child.entry.id).collect();
+        for id in ids {
+            self.forget(id);
         }
-        self.pairs.insert(id, pair);
+        Some(self.interfaces.get_mut(number)?.take()?.name)
+    }
+
+    /// Changes the inner MTU.
+    pub(super) fn set_mtu(&mut self, connection: &ConnectionName, mtu: u16) {
+        if let Some(number) = self.number(connection) {
+            self.change(number, |interface| interface.mtu = mtu);
+        }
+    }
+
+    /// Keys a pair.
+    pub(super) fn install(&mut self, entry: &Arc<ChildSaEntry>) -> Result<(), Refusal> {
+        match entry {
+            entry if entry.encapsulation == Encapsulation::Raw => return Err(Refusal::Raw),
+            entry if entry.mode == Mode::Transport => return Err(Refusal::Transport),
+            entry if entry.replay_window == 0 => return Err(Refusal::NoReplayWindow),
+            _ => {}
+        }
+        let number = self.number(&entry.connection).ok_or(Refusal::NoInterface)?;
+        let slot = spi::slot_of(entry.inbound.spi);
+        if self.inbound.get(slot).is_some_and(Option::is_some) || self.children.contains_key(&entry.id) {
+            return Err(Refusal::Taken);
+        }
+        let seed = entry.iv_seed.expose().first_chunk().ok_or(Refusal::Cipher)?;
+        let inbound = InboundSa::new(&ESP_PROVIDER, &entry.inbound, entry.replay_window).ok_or(Refusal::Cipher)?;
+        let outbound = OutboundSa::new(&ESP_PROVIDER, &entry.outbound, *seed).ok_or(Refusal::Cipher)?;
+        let child = Arc::new(ChildSa {
+            entry: Arc::clone(entry),
+            path: entry.path,
+            interface: number,
+            pair: Arc::new(Pair {
+                local: SelectorSet::new(&entry.local_ts),
+                remote: SelectorSet::new(&entry.remote_ts),
+                inbound: Counters::default(),
+                outbound: Counters::default(),
+                sas: Mutex::new((Some(inbound), Some(outbound))),
+            }),
+        });
+        if self.inbound.len() <= slot {
+            self.inbound.resize(slot + 1, None);
+        }
+        self.inbound[slot] = Some(Arc::clone(&child));
+        self.children.insert(entry.id, Arc::clone(&child));
+        self.change(number, |interface| interface.resting.push(child));
+        Ok(())
+    }
+
+    /// Sends by a pair, in the place of another or before all others.
+    pub(super) fn activate(&mut self, id: ChildSaId, replaces: Option<ChildSaId>) -> Result<(), Refusal> {
+        let child = Arc::clone(self.children.get(&id).ok_or(Refusal::Unknown)?);
+        self.change(child.interface, |interface| {
+            let is = |id: ChildSaId| move |other: &Arc<ChildSa>| other.entry.id == id;
+            interface.resting.retain(|other| other.entry.id != id);
+            interface.active.retain(|other| other.entry.id != id);
+            match replaces.and_then(|old| interface.active.iter().position(is(old))) {
+                Some(at) => {
+                    let old = std::mem::replace(&mut interface.active[at], child);
+                    interface.resting.push(old);
+                }
+                None => interface.active.insert(0, child),
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends no more by a pair.
+    pub(super) fn deactivate(&mut self, id: ChildSaId) -> Result<(), Refusal> {
+        let child = Arc::clone(self.children.get(&id).ok_or(Refusal::Unknown)?);
+        self.change(child.interface, |interface| {
+            let before = interface.active.len();
+            interface.active.retain(|other| other.entry.id != id);
+            if interface.active.len() < before {
+                interface.resting.push(child);
+            }
+        });
+        Ok(())
     }
 
     /// Forgets a pair.
-    pub fn remove(&mut self, id: ChildSaId) -> Option<Arc<Pair>> {
-        let pair = self.pairs.remove(&id)?;
-        if let Some(place) = self.by_slot.get_mut(spi::slot_of(pair.entry.inbound.spi)) {
-            *place = None;
-        }
-        self.deactivate(id);
-        Some(pair)
+    pub(super) fn remove(&mut self, id: ChildSaId) -> Result<(), Refusal> {
+        self.forget(id).ok_or(Refusal::Unknown)
     }
 
-    /// Sends by a pair from now on, in the place of another.
-    pub fn activate(&mut self, id: ChildSaId, replaces: Option<ChildSaId>) {
-        let Some(pair) = self.pairs.get(&id).cloned() else {
-            return;
+    fn forget(&mut self, id: ChildSaId) -> Option<()> {
+        let child = self.children.remove(&id)?;
+        *self.inbound.get_mut(spi::slot_of(child.entry.inbound.spi))? = None;
+        self.change(child.interface, |interface| {
+            interface.active.retain(|other| other.entry.id != id);
+            interface.resting.retain(|other| other.entry.id != id);
+        });
+        let registered = self.interfaces.get_mut(child.interface)?.as_mut()?;
+        registered.retired.push(Arc::clone(&child.pair));
+        Some(())
+    }
+
+    /// Sends a pair elsewhere. Keys, counters and window stay.
+    pub(super) fn move_to(&mut self, id: ChildSaId, path: Path) -> Result<(), Refusal> {
+        let old = self.children.get(&id).ok_or(Refusal::Unknown)?;
+        let new = Arc::new(ChildSa {
+            entry: Arc::clone(&old.entry),
+            path,
+            interface: old.interface,
+            pair: Arc::clone(&old.pair),
+        });
+        if let Some(slot) = self.inbound.get_mut(spi::slot_of(new.entry.inbound.spi)) {
+            *slot = Some(Arc::clone(&new));
+        }
+        self.children.insert(id, Arc::clone(&new));
+        self.change(new.interface, |interface| {
+            let all = interface.active.iter_mut().chain(&mut interface.resting);
+            for child in all.filter(|child| child.entry.id == id) {
+                *child = Arc::clone(&new);
+            }
+        });
+        Ok(())
+    }
+
+    /// Adds up the counters of pairs that no worker holds any more.
+    pub(super) fn settle(&mut self) {
+        for registered in self.interfaces.iter_mut().flatten() {
+            let Registered { past, retired, .. } = registered;
+            retired.retain(|pair| {
+                let last = Arc::strong_count(pair) == 1;
+                if last {
+                    past.plus(&stats(pair));
+                }
+                !last
+            });
+        }
+    }
+
+    /// A connection's counters.
+    pub(super) fn stats(&self, connection: &ConnectionName) -> ConnectionStats {
+        let slot = self.number(connection).and_then(|number| self.interfaces.get(number));
+        let Some(registered) = slot.and_then(Option::as_ref) else {
+            return ConnectionStats::default();
         };
-        self.deactivate(id);
-        if let Some(replaces) = replaces {
-            self.deactivate(replaces);
+        let mut total = registered.past.clone();
+        total.add_drops(registered.interface.counters.drops());
+        for pair in &registered.retired {
+            total.plus(&stats(pair));
         }
-        let token = pair.interface.token;
-        if let Some(port) = self.ports.iter_mut().find(|port| port.interface.token == token) {
-            // A newer pair of the same child takes over from whatever sent for it.
-            port.active.retain(|active| active.entry.child != pair.entry.child);
-            port.active.insert(0, pair);
+        let interface = &registered.interface;
+        let present = interface.active.iter().chain(&interface.resting);
+        let children: Vec<_> = present.map(|child| (child.entry.id, stats(&child.pair))).collect();
+        for (_, child) in &children {
+            total.plus(child);
         }
+        ConnectionStats { total, children }
     }
 
-    /// Sends by a pair no more.
-    pub fn deactivate(&mut self, id: ChildSaId) {
-        for port in &mut self.ports {
-            port.active.retain(|active| active.id() != id);
+    fn number(&self, connection: &ConnectionName) -> Option<usize> {
+        let is_it = |slot: &Option<Registered>| slot.as_ref().is_some_and(|r| r.connection == *connection);
+        self.interfaces.iter().position(is_it)
+    }
+
+    /// Makes a changed copy of an interface's entry; those who hold the old one see the change with the next table.
+    fn change(&mut self, number: usize, change: impl FnOnce(&mut Interface)) {
+        if let Some(Some(registered)) = self.interfaces.get_mut(number) {
+            let old = &registered.interface;
+            let mut new = Interface {
+                tun: Arc::clone(&old.tun),
+                mtu: old.mtu,
+                clamp_mss: old.clamp_mss,
+                active: old.active.clone(),
+                resting: old.resting.clone(),
+                counters: Arc::clone(&old.counters),
+            };
+            change(&mut new);
+            registered.interface = Arc::new(new);
         }
     }
+}
+
+fn stats(pair: &Pair) -> ChildSaStats {
+    let mut stats = ChildSaStats {
+        inbound: pair.inbound.traffic(),
+        outbound: pair.outbound.traffic(),
+        drops: Vec::new(),
+    };
+    stats.add_drops(pair.inbound.drops());
+    stats.add_drops(pair.outbound.drops());
+    stats
 }

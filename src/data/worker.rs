@@ -1,190 +1,292 @@
-//! One thread: what it waits for, and whose turn it is.
+//! The loop of one thread: its TUN queues, its UDP sockets, a bell. Each that is ready has one turn of bounded length, then
+//! the kernel is asked again: so no direction and no tunnel starves another.
 
-use super::inbound::{self, Inbound, StraySink};
-use super::outbound::{self, Outbound};
-use super::report::ReportSink;
-use super::stats::StrayCounters;
+use super::batch::SendBatch;
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use super::report::{Nanos, Sinks};
+use super::stats::{Cause, Counters};
 use super::table::SaTable;
-use crate::sys::poll::{Poll, Waker};
+use crate::sys::affinity;
+use crate::sys::poll::{Poll, Ready, Waker};
+use crate::sys::receive::Message;
+use crate::sys::tun::Tun;
 use arc_swap::ArcSwap;
 use landbridge_proto::ip::coalesce::CoalesceOptions;
-use std::collections::BTreeSet;
+use landbridge_proto::ip::vnet::GSO_UDP_L4;
+use landbridge_proto::policy::spi;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
-/// What epoll says is ready: sockets and waker have these, an interface has its own from 16 on.
-const WAKER: u64 = 0;
-const SOCKET_V4: u64 = 1;
-const SOCKET_V6: u64 = 2;
-/// Tokens of interfaces begin here.
-pub const FIRST_INTERFACE: u64 = 16;
+/// Descriptors that have their turn after one look at the kernel.
+const READY: usize = 64;
 
-/// What control and one worker share.
-pub struct Mailbox {
-    waker: Waker,
-    stop: AtomicBool,
-    /// ESP that control received.
-    injected: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
-    /// The worker's own.
-    pub strays: StrayCounters,
-    /// The kernel still segments what this worker sends.
-    pub gso: AtomicBool,
-}
+/// Tokens: the bell, the sockets by family, then interfaces by number.
+const BELL: u64 = 0;
+const SOCKETS: u64 = 1;
+const INTERFACES: u64 = 3;
 
-impl Mailbox {
-    /// An empty one.
-    ///
-    /// # Errors
-    /// As the system says.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            waker: Waker::new()?,
-            stop: AtomicBool::new(false),
-            injected: Mutex::new(Vec::new()),
-            strays: StrayCounters::default(),
-            gso: AtomicBool::new(true),
-        })
-    }
-
-    /// The worker looks at the table, and at what was injected.
-    pub fn wake(&self) {
-        self.waker.wake();
-    }
-
-    /// The worker ends.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Hands an ESP packet over; beyond a few it is dropped, as a full socket buffer would.
-    pub fn inject(&self, remote: SocketAddr, packet: Vec<u8>) {
-        const MOST: usize = 64;
-        if let Ok(mut injected) = self.injected.lock()
-            && injected.len() < MOST
-        {
-            injected.push((remote, packet));
-        }
-        self.wake();
-    }
-}
-
-/// Everything a worker needs.
-pub struct Worker {
-    /// Its number.
-    pub index: usize,
-    /// What to look things up in.
-    pub table: Arc<ArcSwap<SaTable>>,
-    /// What control says.
-    pub mailbox: Arc<Mailbox>,
-    /// Its member of the IPv4 group.
-    pub ipv4: Arc<UdpSocket>,
-    /// Its member of the IPv6 group.
-    pub ipv6: Option<Arc<UdpSocket>>,
-    /// Reports to control.
-    pub reports: Arc<ReportSink>,
-    /// IKE that came merged into ESP.
-    pub strays: Arc<StraySink>,
-    /// The group's port.
+/// What all threads of the data path see.
+pub(super) struct Shared {
+    pub table: ArcSwap<SaTable>,
+    /// Counts the tables; it is raised after the table is stored.
+    pub generation: AtomicU64,
+    pub stop: AtomicBool,
+    pub desks: Vec<Desk>,
+    pub sinks: Sinks,
     pub nat_port: u16,
-    /// Let the kernel segment.
-    pub gso: bool,
-    /// What to join for the TUN.
-    pub coalesce: CoalesceOptions,
+    /// UDP_SEGMENT is in use.
+    pub segmentation: AtomicBool,
+    pub told_segment_size: AtomicBool,
+    /// TCP and UDP packets are joined for the TUN.
+    pub coalesce_tcp: AtomicBool,
+    pub coalesce_udp: AtomicBool,
+}
+
+/// Where a worker is reached.
+pub(super) struct Desk {
+    pub bell: Waker,
+    pub mailbox: SyncSender<Letter>,
+    /// The generation of the table that the worker goes by.
+    pub seen: AtomicU64,
+    /// What belongs to no connection.
+    pub counters: Counters,
+}
+
+/// A datagram for another worker: its message begins at 0.
+pub(super) struct Letter {
+    pub message: Message,
+    pub octets: Vec<u8>,
+}
+
+/// One time that a worker is awake.
+pub(super) struct Wakeup<'a> {
+    pub now: Nanos,
+    pub shared: &'a Shared,
+    pub counters: &'a Counters,
+    worker: usize,
+}
+
+impl Shared {
+    /// Switches UDP_SEGMENT off for good, and says so once.
+    pub(super) fn segmentation_off(&self, error: &io::Error) {
+        if self.segmentation.swap(false, Ordering::Relaxed) {
+            tracing::warn!(%error, "the kernel refuses UDP_SEGMENT here: datagrams are sent one by one from now on");
+        }
+    }
+
+    /// Joins no more packets of this kind (a gso_type), and says so once.
+    pub(super) fn coalescing_off(&self, gso_type: u8, error: &io::Error) {
+        let (flag, what) = if gso_type == GSO_UDP_L4 {
+            (&self.coalesce_udp, "UDP")
+        } else {
+            (&self.coalesce_tcp, "TCP")
+        };
+        if flag.swap(false, Ordering::Relaxed) {
+            tracing::warn!(%error, what, "the TUN refuses super-packets: packets are written one by one from now on");
+        }
+    }
+
+    /// What may be joined for a TUN.
+    pub(super) fn coalesce(&self, tun: &Tun) -> CoalesceOptions {
+        CoalesceOptions {
+            tcp: tun.vnet() && self.coalesce_tcp.load(Ordering::Relaxed),
+            udp: tun.uso() && self.coalesce_udp.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The worker that has the inbound SA of an SPI of ours.
+    pub(super) fn inbound_owner(&self, spi: u32) -> usize {
+        usize::from(spi::owner_of(spi)) % self.desks.len().max(1)
+    }
+
+    /// The worker that reads an interface. Numbers go down while the owners of SPIs go up: with two workers, a lone
+    /// tunnel whose SPI has owner 0 is sealed by the other one.
+    pub(super) fn outbound_owner(&self, number: usize) -> usize {
+        let count = self.desks.len().max(1);
+        count - 1 - number % count
+    }
+
+    /// Puts a datagram into a worker's mailbox; false if it is full. The worker is to be woken by [`Desk::bell`].
+    pub(super) fn post(&self, worker: usize, message: &Message, datagram: &[u8]) -> bool {
+        let Some(desk) = self.desks.get(worker) else {
+            return false;
+        };
+        let message = Message {
+            start: 0,
+            len: datagram.len(),
+            segment: datagram.len().max(1),
+            ..*message
+        };
+        let letter = Letter {
+            message,
+            octets: datagram.to_vec(),
+        };
+        let posted = desk.mailbox.try_send(letter).is_ok();
+        if posted {
+            desk.bell.ring();
+        }
+        posted
+    }
+}
+
+impl Wakeup<'_> {
+    /// Hands a datagram to the owner of its SPI; false if that is this worker. It is seldom needed: only when the kernel
+    /// merges datagrams of several SPIs of one peer. It allocates and rings.
+    pub(super) fn hand_over(&self, spi: u32, message: &Message, datagram: &[u8]) -> bool {
+        let owner = self.shared.inbound_owner(spi);
+        if owner == self.worker {
+            return false;
+        }
+        if !self.shared.post(owner, message, datagram) {
+            self.counters.dropped(Cause::Handover, 1);
+        }
+        true
+    }
+}
+
+/// A worker, before its thread begins.
+pub(super) struct Worker {
+    pub number: usize,
+    /// IPv4, IPv6.
+    pub sockets: [Option<UdpSocket>; 2],
+    pub mailbox: Receiver<Letter>,
+    pub poll: Poll,
+    pub pin: bool,
 }
 
 impl Worker {
-    /// Runs until it is told to stop.
-    ///
-    /// # Errors
-    /// As the system says, when it can't wait for its descriptors.
-    pub fn run(self) -> io::Result<()> {
-        let poll = Poll::new()?;
-        poll.add(self.mailbox.waker.as_raw_fd(), WAKER)?;
-        poll.add(self.ipv4.as_raw_fd(), SOCKET_V4)?;
-        if let Some(socket) = &self.ipv6 {
-            poll.add(socket.as_raw_fd(), SOCKET_V6)?;
+    /// Waits for the bell and for its sockets, too.
+    pub(super) fn listen(&self, desk: &Desk) -> io::Result<()> {
+        self.poll.add(&desk.bell, BELL)?;
+        for (socket, token) in self.sockets.iter().zip(SOCKETS..) {
+            if let Some(socket) = socket {
+                self.poll.add(socket, token)?;
+            }
         }
-        let (mut outbound, mut inbound) = (Outbound::new(self.gso), Inbound::new(self.coalesce));
-        let mut watched: BTreeSet<(u64, RawFd)> = BTreeSet::new();
-        let mut ready = Vec::with_capacity(64);
-        let mut table = self.table.load_full();
-        self.take_up(&table, &poll, &mut watched);
-        loop {
-            poll.wait(&mut ready, -1);
-            if self.mailbox.stop.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            // Whatever control has published before this wake-up holds for all that is read in it.
-            let now = Instant::now();
-            let newest = self.table.load();
-            if !Arc::ptr_eq(&table, &newest) {
-                table = Arc::clone(&newest);
-                let installed = |id| table.pairs.contains_key(&id);
-                outbound.sync(&installed);
-                inbound.sync(&installed);
-                self.take_up(&table, &poll, &mut watched);
-            }
-            drop(newest);
-            let into = inbound::Cx {
-                now,
-                table: &table,
-                reports: &*self.reports,
-                strays: &*self.strays,
-                stray_counters: &self.mailbox.strays,
-                nat_port: self.nat_port,
+        Ok(())
+    }
+
+    /// Works until [`Shared::stop`].
+    pub(super) fn run(self, shared: &Shared) -> io::Result<()> {
+        let Some(desk) = shared.desks.get(self.number) else {
+            return Ok(());
+        };
+        if self.pin
+            && let Err(error) = affinity::pin_current_thread(self.number)
+        {
+            tracing::warn!(%error, worker = self.number, "can't be pinned to a processor");
+        }
+        let segmentation = shared.segmentation.load(Ordering::Relaxed);
+        let mut sending = [None, None];
+        for (sending, socket) in sending.iter_mut().zip(&self.sockets) {
+            *sending = match socket {
+                Some(socket) => Some(SendBatch::new(socket.try_clone()?, segmentation)),
+                None => None,
             };
-            let out = outbound::Cx {
-                now,
-                reports: &*self.reports,
-                socket_v4: self.ipv4.as_raw_fd(),
-                socket_v6: self.ipv6.as_ref().map(|socket| socket.as_raw_fd()),
-            };
-            // Level-triggered: what is not emptied within its budget is ready again, after the others.
-            for token in &ready {
-                match *token {
-                    WAKER => {
-                        self.mailbox.waker.drain();
-                        let injected = self.mailbox.injected.lock().map(|mut list| std::mem::take(&mut *list));
-                        for (remote, mut packet) in injected.unwrap_or_default() {
-                            inbound.inject(remote, &mut packet, &into);
-                        }
-                    }
-                    SOCKET_V4 => drop(inbound.run(&self.ipv4, &into)),
-                    SOCKET_V6 => {
-                        if let Some(socket) = &self.ipv6 {
-                            inbound.run(socket, &into);
-                        }
-                    }
-                    token => {
-                        if let Some(port) = table.ports.iter().find(|port| port.interface.token == token) {
-                            outbound.run(port, &out);
-                        }
-                    }
+        }
+        let mut at_work = AtWork {
+            worker: self,
+            shared,
+            desk,
+            inbound: Inbound::new(),
+            outbound: Outbound::new(),
+            sending,
+            generation: 0,
+        };
+        let begin = Instant::now();
+        let mut ready = Ready::new(READY);
+        while !shared.stop.load(Ordering::Acquire) {
+            at_work.worker.poll.wait(&mut ready, None)?;
+            let now = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            for token in (0..ready.len()).filter_map(|index| ready.token(index)) {
+                at_work.turn(token, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A worker's own state, in its thread.
+struct AtWork<'a> {
+    worker: Worker,
+    shared: &'a Shared,
+    desk: &'a Desk,
+    inbound: Inbound,
+    outbound: Outbound,
+    sending: [Option<SendBatch>; 2],
+    generation: u64,
+}
+
+impl AtWork<'_> {
+    fn turn(&mut self, token: u64, now: Nanos) {
+        // The bell before what it rings for: what is published after this look rings again.
+        if token == BELL {
+            self.desk.bell.clear();
+        }
+        // Before each batch: an order holds for every packet read after it was given.
+        self.take_up_table();
+        let wakeup = Wakeup {
+            now,
+            shared: self.shared,
+            counters: &self.desk.counters,
+            worker: self.worker.number,
+        };
+        match token {
+            BELL => {
+                let mut letters = 0;
+                for mut letter in self.worker.mailbox.try_iter().take(READY) {
+                    self.inbound.handed_over(&mut letter.octets, &letter.message, &wakeup);
+                    letters += 1;
+                }
+                if letters == READY {
+                    self.desk.bell.ring();
                 }
             }
-            self.mailbox.gso.store(outbound.gso(), Ordering::Relaxed);
+            SOCKETS..INTERFACES => {
+                let family = usize::from(token > SOCKETS);
+                if let Some(Some(socket)) = self.worker.sockets.get(family) {
+                    self.inbound.turn(socket, &wakeup);
+                }
+            }
+            token => {
+                let number = (token - INTERFACES) as usize;
+                self.outbound.turn(number, &wakeup, &mut self.sending);
+            }
         }
     }
 
-    /// Waits for the interfaces that are this worker's, and no more for those that are gone.
-    fn take_up(&self, table: &SaTable, poll: &Poll, watched: &mut BTreeSet<(u64, RawFd)>) {
-        let own = table.ports.iter().filter(|port| port.interface.owner == self.index);
-        let wanted: BTreeSet<(u64, RawFd)> = own
-            .map(|port| (port.interface.token, port.interface.tun.as_raw_fd()))
-            .collect();
-        for (_, fd) in watched.difference(&wanted) {
-            poll.remove(*fd);
+    fn take_up_table(&mut self) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if generation == self.generation {
+            return;
         }
-        for (token, fd) in wanted.difference(watched) {
-            if let Err(error) = poll.add(*fd, *token) {
-                tracing::warn!(%error, "an interface can't be watched");
-            }
+        self.generation = generation;
+        let table = self.shared.table.load_full();
+        let (shared, number, poll) = (self.shared, self.worker.number, &self.worker.poll);
+        self.inbound.take_up(&table, |spi| shared.inbound_owner(spi) == number);
+        self.outbound.take_up(
+            &table,
+            |interface| shared.outbound_owner(interface) == number,
+            |interface, new| {
+                if let Err(error) = poll.add(&*new.tun, INTERFACES + interface as u64) {
+                    tracing::error!(%error, "a TUN can't be waited for");
+                }
+            },
+            |old| {
+                if let Err(error) = poll.remove(&*old.tun) {
+                    tracing::error!(%error, "a TUN can't be left");
+                }
+            },
+        );
+        for batch in self.sending.iter_mut().flatten() {
+            batch.table_changed();
         }
-        *watched = wanted;
+        drop(table);
+        // Last: what the old table held is let go now.
+        self.desk.seen.store(generation, Ordering::Release);
     }
 }

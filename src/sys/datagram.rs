@@ -26,18 +26,6 @@ pub struct Received {
 /// # Errors
 /// Port in use, not permitted, no IPv6 on this machine.
 pub fn bind_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
-    bind(ipv6, port, false)
-}
-
-/// The same as a member of a reuseport group.
-///
-/// # Errors
-/// As [`bind_wildcard`].
-pub fn bind_group_member(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
-    bind(ipv6, port, true)
-}
-
-fn bind(ipv6: bool, port: u16, group: bool) -> io::Result<UdpSocket> {
     let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: no pointers; the result is checked.
     let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
@@ -52,9 +40,6 @@ fn bind(ipv6: bool, port: u16, group: bool) -> io::Result<UdpSocket> {
     } else {
         Ipv4Addr::UNSPECIFIED.into()
     };
-    if group {
-        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    }
     want_destination(&socket, ipv6)?;
     let (address, length) = to_sockaddr(SocketAddr::new(any, port));
     // SAFETY: `address` is a valid sockaddr of `length` octets.
@@ -196,10 +181,6 @@ pub fn send(socket: &impl AsFd, datagram: &[u8], local: IpAddr, remote: SocketAd
 #[repr(align(8))]
 struct ControlBuffer([u8; 128]);
 
-/// Sets an integer option.
-///
-/// # Errors
-/// As the system says.
 pub(super) fn set_option(
     socket: &impl AsFd,
     level: libc::c_int,

@@ -1,7 +1,11 @@
-//! The kernel: devices, sockets and their options, capabilities. The only place with `unsafe`.
+//! The kernel: devices, sockets and their options, threads, capabilities. The only place with `unsafe`.
 
+pub mod affinity;
+pub mod capabilities;
 pub mod datagram;
 pub mod netdev;
 pub mod poll;
+pub mod receive;
+pub mod transmit;
 pub mod tun;
 pub mod udp;

@@ -1,16 +1,49 @@
-//! Waiting for several descriptors (epoll), and waking a thread (eventfd).
+//! Waiting: epoll, and an eventfd to be woken by.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
-/// A set of descriptors, level-triggered.
+/// A set of descriptors to wait for, each with a token. Level-triggered: what was not read to its end is ready again.
 #[derive(Debug)]
 pub struct Poll {
-    fd: OwnedFd,
+    epoll: OwnedFd,
 }
 
-/// Descriptors that one wait reports.
-pub const EVENTS: usize = 64;
+/// Tokens of what is ready.
+pub struct Ready {
+    events: Vec<libc::epoll_event>,
+    count: usize,
+}
+
+impl Ready {
+    /// Room for `most` descriptors at once.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; most.max(1)],
+            count: 0,
+        }
+    }
+
+    /// How many are ready.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// None is?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The token of one of them.
+    #[must_use]
+    pub fn token(&self, index: usize) -> Option<u64> {
+        self.events.get(..self.count)?.get(index).map(|event| event.u64)
+    }
+}
 
 impl Poll {
     /// An empty set.
@@ -23,65 +56,68 @@ impl Poll {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a fresh descriptor that nothing else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd })
+        // SAFETY: `fd` is a fresh descriptor that nothing else owns.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { epoll })
     }
 
-    /// Watches a descriptor for input; `token` names it.
+    /// Waits for `source` to be readable, too.
     ///
     /// # Errors
     /// As the system says.
-    pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
+    pub fn add(&self, source: &impl AsFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: libc::EPOLLIN as u32,
             u64: token,
         };
-        // SAFETY: `event` lives through the call.
-        let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
+        self.control(libc::EPOLL_CTL_ADD, source, &raw mut event)
+    }
+
+    /// Forgets `source`.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn remove(&self, source: &impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, source, std::ptr::null_mut())
+    }
+
+    fn control(&self, what: libc::c_int, source: &impl AsFd, event: *mut libc::epoll_event) -> io::Result<()> {
+        let (epoll, fd) = (self.epoll.as_raw_fd(), source.as_fd().as_raw_fd());
+        // SAFETY: `event` is null (EPOLL_CTL_DEL) or valid for the call; both descriptors are open.
+        if unsafe { libc::epoll_ctl(epoll, what, fd, event) } != 0 {
+            return Err(io::Error::last_os_error());
         }
+        Ok(())
     }
 
-    /// Watches it no more.
-    pub fn remove(&self, fd: RawFd) {
-        // SAFETY: no pointer is read for EPOLL_CTL_DEL.
-        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
-    }
-
-    /// Waits and writes the tokens of what is ready.
-    pub fn wait(&self, ready: &mut Vec<u64>, timeout_ms: i32) {
-        ready.clear();
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        // SAFETY: `events` is valid for writes of EVENTS entries.
-        let count = unsafe {
-            libc::epoll_wait(
-                self.fd.as_raw_fd(),
-                events.as_mut_ptr(),
-                EVENTS as libc::c_int,
-                timeout_ms,
-            )
-        };
-        ready.extend(
-            events
-                .iter()
-                .take(usize::try_from(count).unwrap_or(0))
-                .map(|event| event.u64),
-        );
+    /// Waits. An interruption by a signal counts as nothing ready.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn wait(&self, ready: &mut Ready, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map_or(-1, milliseconds);
+        let most = i32::try_from(ready.events.len()).unwrap_or(i32::MAX);
+        // SAFETY: `events` is valid for writes of `most` events.
+        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), ready.events.as_mut_ptr(), most, timeout) };
+        ready.count = usize::try_from(count).unwrap_or(0);
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Wakes a thread that waits for it.
+/// Wakes a thread that waits in a [`Poll`].
 #[derive(Debug)]
 pub struct Waker {
-    fd: OwnedFd,
+    event: OwnedFd,
 }
 
 impl Waker {
-    /// A waker that was not used yet.
+    /// A new one, not yet rung.
     ///
     /// # Errors
     /// As the system says.
@@ -91,28 +127,70 @@ impl Waker {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a fresh descriptor that nothing else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd })
+        // SAFETY: `fd` is a fresh descriptor that nothing else owns.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { event })
     }
 
-    /// Wakes.
-    pub fn wake(&self) {
-        let one = 1_u64;
-        // SAFETY: eight octets are read from `one`. A full counter means that it is awake already.
-        unsafe { libc::write(self.fd.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
+    /// Rings. It can't fail but by being rung already.
+    pub fn ring(&self) {
+        let one: u64 = 1;
+        // SAFETY: eight octets are read from `one`.
+        unsafe { libc::write(self.event.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
     }
 
-    /// Takes note of having been woken.
-    pub fn drain(&self) {
-        let mut count = 0_u64;
+    /// Takes the ring back.
+    pub fn clear(&self) {
+        let mut count: u64 = 0;
         // SAFETY: eight octets are written to `count`.
-        unsafe { libc::read(self.fd.as_raw_fd(), std::ptr::from_mut(&mut count).cast(), 8) };
+        unsafe { libc::read(self.event.as_raw_fd(), std::ptr::from_mut(&mut count).cast(), 8) };
     }
 }
 
-impl AsRawFd for Waker {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+impl AsFd for Waker {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// Waits until `sink` takes data, at most `timeout`; false if it did not come to that.
+pub fn wait_writable(sink: &impl AsFd, timeout: Duration) -> bool {
+    let mut poll = libc::pollfd {
+        fd: sink.as_fd().as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, valid for the call.
+    let count = unsafe { libc::poll(&raw mut poll, 1, milliseconds(timeout)) };
+    count > 0 && poll.revents & libc::POLLOUT != 0
+}
+
+fn milliseconds(timeout: Duration) -> libc::c_int {
+    libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_is_seen_until_it_is_taken_back() {
+        let (poll, waker, mut ready) = (Poll::new().unwrap(), Waker::new().unwrap(), Ready::new(4));
+        poll.add(&waker, 7).unwrap();
+        poll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert!(ready.is_empty());
+        waker.ring();
+        waker.ring();
+        for _ in 0..2 {
+            poll.wait(&mut ready, None).unwrap();
+            assert_eq!((ready.len(), ready.token(0), ready.token(1)), (1, Some(7), None));
+        }
+        waker.clear();
+        poll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert!(ready.is_empty());
+        waker.ring();
+        poll.remove(&waker).unwrap();
+        poll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert!(ready.is_empty());
     }
 }

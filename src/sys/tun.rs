@@ -1,105 +1,151 @@
-//! A TUN interface with a vnet header before each packet: super-packets both ways (see `landbridge_proto::ip::vnet`).
-//!
-//! The crate `tun-rs` makes the device and its queues and asks for the offloads (TSO, and USO where the kernel has it);
-//! reading and writing is ours, since segmenting is fused with sealing, and joining with opening.
+//! TUN interfaces with the offloads that make super-packets: made by `tun-rs`, read and written here, with the
+//! virtio-net header in the data.
 
+use super::capabilities;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// One queue of a TUN interface.
-pub struct Tun {
-    device: SyncDevice,
-    name: String,
+/// IFNAMSIZ with its terminating zero.
+const NAME_LEN: usize = 16;
+
+/// What to ask the kernel for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TunOptions {
+    /// IFF_VNET_HDR with checksum and segmentation offload. Where the kernel refuses, it goes without.
+    pub offload: bool,
 }
 
+/// One queue of a TUN interface, not blocking. The interface goes when its last queue is dropped.
+pub struct Tun {
+    device: SyncDevice,
+    vnet: bool,
+    uso: bool,
+}
+
+/// Room for the pieces of a write, to be used again and again.
+#[derive(Default)]
+pub struct Pieces(Vec<libc::iovec>);
+
 impl Tun {
-    /// Makes an interface, down and without addresses.
+    /// Makes an interface: down, without addresses.
     ///
     /// # Errors
-    /// No `/dev/net/tun`, no CAP_NET_ADMIN, the name is taken: as the system says it, with the name.
-    pub fn create(name: &str, mtu: u16) -> io::Result<Self> {
-        let exists = super::netdev::index_of(name).is_ok();
-        if exists {
+    /// No `/dev/net/tun`, no CAP_NET_ADMIN, the name is taken or no name; the message says which.
+    pub fn create(name: &str, options: TunOptions) -> io::Result<Self> {
+        if name.is_empty() || name.len() >= NAME_LEN {
             return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("interface {name} exists already"),
+                io::ErrorKind::InvalidInput,
+                format!("{name:?} is no interface name: 1 to 15 octets"),
             ));
         }
-        let device = DeviceBuilder::new()
-            .name(name)
-            .mtu(mtu)
-            .offload(true)
-            .packet_information(false)
-            .enable(false)
-            .build_sync()
-            .map_err(|cause| explain(name, &cause))?;
+        // A TUN that is there already (left persistent, or of another program) would be taken over in silence.
+        if super::netdev::index_of(name).is_ok() {
+            let text = format!("interface {name} exists already");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        let build = |offload| {
+            DeviceBuilder::new()
+                .name(name)
+                .offload(offload)
+                .enable(false)
+                .build_sync()
+        };
+        let device = match (options.offload, build(options.offload)) {
+            // Before Linux 2.6.27, and on what imitates Linux.
+            (true, Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => build(false),
+            (_, result) => result,
+        };
+        let device = device.map_err(|cause| explain(name, &cause))?;
         device.set_nonblocking(true)?;
-        Ok(Self {
-            device,
-            name: name.to_owned(),
-        })
+        let vnet = options.offload && device.tcp_gso();
+        let uso = vnet && device.udp_gso();
+        Ok(Self { device, vnet, uso })
     }
 
-    /// Its name.
+    /// Whether a virtio-net header comes before each packet, in both directions, and TCP super-packets with it.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub const fn vnet(&self) -> bool {
+        self.vnet
     }
 
-    /// Whether the kernel takes and gives UDP super-packets (USO).
+    /// Whether UDP super-packets come and are taken (USO: Linux 6.2).
     #[must_use]
-    pub fn has_uso(&self) -> bool {
-        self.device.udp_gso()
+    pub const fn uso(&self) -> bool {
+        self.uso
     }
 
-    /// Whether it takes and gives TCP super-packets (TSO).
-    #[must_use]
-    pub fn has_tso(&self) -> bool {
-        self.device.tcp_gso()
-    }
-
-    /// Reads a vnet header and a packet.
+    /// Reads one packet with its header. What does not fit is cut off by the kernel.
     ///
     /// # Errors
     /// `WouldBlock` when there is none.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: the buffer is valid for writes of its length; the descriptor is open as long as `self` lives.
-        let got = unsafe { libc::read(self.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+        // SAFETY: `buffer` is valid for writes of its length; the descriptor is open.
+        let len = unsafe { libc::read(self.device.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Writes a vnet header and a packet, in pieces.
+    /// Writes one packet, gathered from `parts` (the first is the header).
     ///
     /// # Errors
-    /// As the system says.
-    pub fn write(&self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let count = libc::c_int::try_from(pieces.len()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: `IoSlice` has the layout of `iovec` (std guarantees it on Unix), and each piece is valid for reads.
-        let put = unsafe { libc::writev(self.as_raw_fd(), pieces.as_ptr().cast(), count) };
-        usize::try_from(put).map_err(|_| io::Error::last_os_error())
+    /// `EINVAL` for a super-packet that the kernel does not take, `EIO` while the interface is down.
+    pub fn write<'a>(&self, pieces: &mut Pieces, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+        pieces.0.clear();
+        pieces.0.extend(parts.map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        }));
+        let count = libc::c_int::try_from(pieces.0.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: each piece was made of a slice of lifetime 'a, which outlives this call; writev only reads them.
+        let len = unsafe { libc::writev(self.device.as_raw_fd(), pieces.0.as_ptr(), count) };
+        pieces.0.clear();
+        if len < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 }
 
-impl AsRawFd for Tun {
-    fn as_raw_fd(&self) -> RawFd {
-        self.device.as_raw_fd()
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Tun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fd = self.device.as_raw_fd();
+        f.debug_struct("Tun")
+            .field("fd", &fd)
+            .field("vnet", &self.vnet)
+            .finish()
     }
 }
 
 fn explain(name: &str, cause: &io::Error) -> io::Error {
-    let text = match cause.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-            "there is no /dev/net/tun: load the module tun, or give the container the device".to_owned()
+    let why = match cause.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV) => "there is no TUN device (modprobe tun; in a container, hand it in)",
+        Some(libc::EPERM | libc::EACCES) if !capabilities::has(capabilities::NET_ADMIN).unwrap_or(true) => {
+            "it takes CAP_NET_ADMIN"
         }
-        Some(libc::EPERM | libc::EACCES) => {
-            format!("interface {name} can't be made: CAP_NET_ADMIN is missing, or /dev/net/tun may not be opened")
+        Some(libc::EPERM | libc::EACCES) => "/dev/net/tun is not to be had",
+        Some(libc::EBUSY) => "another program has it",
+        _ => "it can't be made",
+    };
+    io::Error::new(cause.kind(), format!("interface {name}: {why}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_is_said() {
+        for name in ["", "sixteen-octets-x"] {
+            let error = Tun::create(name, TunOptions { offload: true }).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
-        _ => format!("interface {name} can't be made: {cause}"),
-    };
-    let kind = match cause.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => io::ErrorKind::PermissionDenied,
-        _ => cause.kind(),
-    };
-    io::Error::new(kind, text)
+        let error = Tun::create("lo", TunOptions { offload: true }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
+    }
 }

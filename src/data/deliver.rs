@@ -1,0 +1,131 @@
+//! What was opened goes to the TUNs: joined to super-packets, one write each.
+
+use super::stats::Cause;
+use super::table::Interface;
+use super::worker::Wakeup;
+use crate::sys::tun::Pieces;
+use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer};
+use landbridge_proto::ip::flow::Flow;
+use landbridge_proto::ip::vnet::VnetHeader;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Interfaces that are filled side by side in one batch; with more, the batch is written in parts.
+const LANES: usize = 8;
+/// Packets a lane has room for from the start.
+const PACKETS: usize = 512;
+
+/// The packets of a batch, by interface. They stay where they were opened until they are written.
+#[derive(Default)]
+pub(super) struct Delivery {
+    lanes: Vec<Lane>,
+    used: usize,
+    pieces: Pieces,
+}
+
+struct Lane {
+    interface: Option<Arc<Interface>>,
+    coalescer: Coalescer,
+    packets: Vec<Range<usize>>,
+}
+
+impl Lane {
+    fn new() -> Self {
+        let options = CoalesceOptions { tcp: false, udp: false };
+        Self {
+            interface: None,
+            coalescer: Coalescer::new(options, PACKETS),
+            packets: Vec::with_capacity(PACKETS),
+        }
+    }
+}
+
+impl Delivery {
+    /// Takes an inner packet that stands at `place` in the batch's octets.
+    pub(super) fn push(
+        &mut self,
+        interface: &Arc<Interface>,
+        flow: &Flow,
+        octets: &[u8],
+        place: Range<usize>,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let used = self.lanes.get(..self.used).unwrap_or_default();
+        let is_its = |lane: &Lane| {
+            lane.interface
+                .as_ref()
+                .is_some_and(|i| Arc::ptr_eq(&i.tun, &interface.tun))
+        };
+        let at = match used.iter().position(is_its) {
+            Some(at) => at,
+            None => {
+                if self.used == LANES {
+                    self.write(octets, wakeup);
+                }
+                if self.used == self.lanes.len() {
+                    self.lanes.push(Lane::new());
+                }
+                self.used += 1;
+                self.used - 1
+            }
+        };
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        if lane.interface.is_none() {
+            lane.interface = Some(Arc::clone(interface));
+            lane.coalescer.set_options(wakeup.shared.coalesce(&interface.tun));
+        }
+        let Some(packet) = octets.get(place.clone()) else {
+            return;
+        };
+        lane.coalescer.push(lane.packets.len() as u32, flow, packet);
+        lane.packets.push(place);
+    }
+
+    /// Writes everything.
+    pub(super) fn write(&mut self, octets: &[u8], wakeup: &Wakeup<'_>) {
+        let Self { lanes, used, pieces } = self;
+        for lane in lanes.iter_mut().take(std::mem::take(used)) {
+            if let Some(interface) = lane.interface.take() {
+                write_lane(lane, &interface, octets, pieces, wakeup);
+            }
+            lane.coalescer.clear();
+            lane.packets.clear();
+        }
+    }
+}
+
+fn write_lane(lane: &mut Lane, interface: &Interface, octets: &[u8], pieces: &mut Pieces, wakeup: &Wakeup<'_>) {
+    let Lane { coalescer, packets, .. } = lane;
+    let tun = &interface.tun;
+    let whole = |index: u32| octets.get(packets.get(index as usize)?.clone());
+    for item in coalescer.plan() {
+        let header = item.vnet.to_octets();
+        let header = if tun.vnet() { &header[..] } else { &[] };
+        let parts = item.parts().map(|part| {
+            whole(part.index)
+                .and_then(|packet| packet.get(part.range))
+                .unwrap_or_default()
+        });
+        let front = [header, item.header].into_iter().filter(|part| !part.is_empty());
+        let Err(error) = tun.write(pieces, front.chain(parts)) else {
+            continue;
+        };
+        if item.count == 1 {
+            interface.counters.dropped(Cause::TunWrite, 1);
+            continue;
+        }
+        if error.kind() == io::ErrorKind::InvalidInput {
+            wakeup.shared.coalescing_off(item.vnet.gso_type, &error);
+        }
+        // The packets themselves are as they were: the super-packet had its header elsewhere.
+        for part in item.parts() {
+            let single = [0; VnetHeader::LEN];
+            let front = [&single[..]].into_iter();
+            let packet = whole(part.index).unwrap_or_default();
+            if tun.write(pieces, front.chain([packet])).is_err() {
+                interface.counters.dropped(Cause::TunWrite, 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,748 @@
+//! Two data paths with static keys, each in a network namespace of its own, without any key exchange.
+//!
+//! Needs root and `/dev/net/tun`; where they are missing, each test says so and passes.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in what its functions share"
+)]
+
+mod support;
+
+use landbridge::data::{ControlSockets, DataOptions, DataPlane, InterfaceOptions, Sinks};
+use landbridge_proto::crypto::{CipherSuite, Encryption, Integrity, Secret};
+use landbridge_proto::policy::sad::{
+    ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SaParameters, SadReport, SadUpdate,
+    TrafficLimits,
+};
+use landbridge_proto::policy::selector::from_prefix;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::transfer::{inside, one_way};
+use support::{World, privileged, wait_until};
+
+const NAT_PORT: u16 = 4500;
+const GCM: CipherSuite = CipherSuite {
+    encryption: Encryption::AesGcm16_256,
+    integrity: None,
+};
+
+/// One data path, driven from a thread in its namespace.
+struct Side {
+    orders: Sender<Order>,
+    reports: Arc<Mutex<Vec<SadReport>>>,
+    strays: Arc<Mutex<Vec<Vec<u8>>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+type Order = Box<dyn FnOnce(&mut DataPlane, &ControlSockets) + Send>;
+
+impl Side {
+    fn start(world: &World, ns: &str, options: DataOptions) -> Self {
+        let (orders, inbox): (_, Receiver<Order>) = channel();
+        let (reports, strays) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (report_list, stray_list) = (Arc::clone(&reports), Arc::clone(&strays));
+        let thread = inside(world, ns, move || {
+            let sinks = Sinks {
+                reports: Arc::new(move |report| {
+                    report_list.lock().unwrap().push(report);
+                    true
+                }),
+                strays: Arc::new(move |_, message| stray_list.lock().unwrap().push(message)),
+            };
+            let (mut data, sockets) = DataPlane::start(&options, sinks).unwrap();
+            for order in inbox {
+                order(&mut data, &sockets);
+            }
+            data.stop();
+        });
+        Self {
+            orders,
+            reports,
+            strays,
+            thread: Some(thread),
+        }
+    }
+
+    fn with<T: Send + 'static>(&self, what: impl FnOnce(&mut DataPlane, &ControlSockets) -> T + Send + 'static) -> T {
+        let (sender, answer) = channel();
+        let order: Order = Box::new(move |data, sockets| drop(sender.send(what(data, sockets))));
+        self.orders.send(order).unwrap();
+        answer.recv().unwrap()
+    }
+
+    fn apply(&self, update: SadUpdate) {
+        self.with(move |data, _| data.apply(&update));
+    }
+
+    fn dropped(&self, cause: &str) -> u64 {
+        let stats = self.with(|data, _| data.stats(&name()));
+        find(&stats.total.drops, cause)
+    }
+
+    fn stray(&self, cause: &str) -> u64 {
+        find(&self.with(|data, _| data.stray_drops()), cause)
+    }
+
+    fn told(&self, report: SadReport) -> bool {
+        self.reports.lock().unwrap().contains(&report)
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        let (orders, _) = channel();
+        self.orders = orders;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("a side panicked");
+        }
+    }
+}
+
+fn find(drops: &[(&'static str, u64)], cause: &str) -> u64 {
+    drops
+        .iter()
+        .find(|(name, _)| *name == cause)
+        .map_or(0, |(_, count)| *count)
+}
+
+fn name() -> ConnectionName {
+    "site".into()
+}
+
+/// A tunnel to be: the same on both sides, mirrored.
+#[derive(Clone, Copy)]
+struct Tunnel {
+    suite: CipherSuite,
+    esn: bool,
+    ipv6_outside: bool,
+    limits: TrafficLimits,
+    /// The owner bits of both inbound SPIs.
+    owner: u32,
+    /// What side A believes to be its side of the selectors, as a prefix length of 10.1.0.0.
+    a_prefix: u8,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            suite: GCM,
+            esn: true,
+            ipv6_outside: false,
+            limits: TrafficLimits::default(),
+            owner: 0,
+            a_prefix: 24,
+        }
+    }
+}
+
+impl Tunnel {
+    /// The entry of side A (`a`) or B. Ids count from 0; slots and keys follow from them.
+    fn entry(&self, a: bool, id: u64) -> Arc<ChildSaEntry> {
+        let sizes = (landbridge_proto::crypto::ESP_PROVIDER.sizes)(self.suite).unwrap();
+        let parameters = |to_a: bool| SaParameters {
+            spi: 0x5540_0000 + (self.owner << 16) + id as u32 * 2 + u32::from(to_a),
+            suite: self.suite,
+            key: Secret::new(vec![id as u8 ^ if to_a { 0x5a } else { 0xc3 }; sizes.key_material()]),
+            esn: self.esn,
+        };
+        let (outer_a, outer_b): (IpAddr, IpAddr) = if self.ipv6_outside {
+            ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap())
+        } else {
+            ([192, 0, 2, 1].into(), [192, 0, 2, 2].into())
+        };
+        let (outer_a, outer_b) = (SocketAddr::new(outer_a, NAT_PORT), SocketAddr::new(outer_b, NAT_PORT));
+        let ts = |of_a: bool| {
+            let (v4, v6, bits) = if of_a {
+                ([10, 1, 0, 0], "fd01::", if a { self.a_prefix } else { 24 })
+            } else {
+                ([10, 2, 0, 0], "fd02::", 24)
+            };
+            vec![from_prefix(v4.into(), bits), from_prefix(v6.parse().unwrap(), 64)]
+        };
+        Arc::new(ChildSaEntry {
+            id: ChildSaId(id),
+            connection: name(),
+            child: "net".into(),
+            inbound: parameters(a),
+            outbound: parameters(!a),
+            local_ts: ts(a),
+            remote_ts: ts(!a),
+            path: Path {
+                local: if a { outer_a } else { outer_b },
+                remote: if a { outer_b } else { outer_a },
+            },
+            encapsulation: Encapsulation::Udp,
+            mode: Mode::Tunnel,
+            replay_window: 4096,
+            limits: self.limits,
+            iv_seed: Secret::new(vec![7; 32]),
+        })
+    }
+}
+
+/// Two gateways on one cable, which talk to each other through the tunnel.
+struct Pair {
+    a: Side,
+    b: Side,
+    world: World,
+}
+
+impl Pair {
+    fn up(test: &str, options: DataOptions, tunnel: Tunnel) -> Option<Self> {
+        let pair = Self::bare(test, options)?;
+        pair.install(tunnel, 0);
+        pair.activate(0, None);
+        Some(pair)
+    }
+
+    /// Without an SA.
+    fn bare(test: &str, options: DataOptions) -> Option<Self> {
+        if !privileged(test) {
+            return None;
+        }
+        let mut world = World::new();
+        world.add("a");
+        world.add("b");
+        world.join("a", "wan0", "192.0.2.1/24", "b", "wan0", "192.0.2.2/24");
+        let options = DataOptions {
+            nat_port: NAT_PORT,
+            ..options
+        };
+        let a = Side::start(&world, "a", options.clone());
+        let b = Side::start(&world, "b", options);
+        for (ns, side, outer, own, own6, peer, peer6) in [
+            (
+                "a",
+                &a,
+                "fd00::1/64",
+                "10.1.0.1/24",
+                "fd01::1/64",
+                "10.2.0.0/24",
+                "fd02::/64",
+            ),
+            (
+                "b",
+                &b,
+                "fd00::2/64",
+                "10.2.0.1/24",
+                "fd02::1/64",
+                "10.1.0.0/24",
+                "fd01::/64",
+            ),
+        ] {
+            world.ip(ns, &["addr", "add", outer, "dev", "wan0", "nodad"]);
+            add_interface(side);
+            world.ip(ns, &["addr", "add", own, "dev", "tun0"]);
+            world.ip(ns, &["addr", "add", own6, "dev", "tun0", "nodad"]);
+            world.ip(ns, &["link", "set", "tun0", "mtu", "1400", "up"]);
+            world.ip(ns, &["route", "add", peer, "dev", "tun0"]);
+            world.ip(ns, &["-6", "route", "add", peer6, "dev", "tun0"]);
+        }
+        Some(Self { a, b, world })
+    }
+
+    fn install(&self, tunnel: Tunnel, id: u64) {
+        self.a.apply(SadUpdate::InstallInbound(tunnel.entry(true, id)));
+        self.b.apply(SadUpdate::InstallInbound(tunnel.entry(false, id)));
+    }
+
+    fn activate(&self, id: u64, replaces: Option<u64>) {
+        for side in [&self.a, &self.b] {
+            side.apply(SadUpdate::ActivateOutbound {
+                id: ChildSaId(id),
+                replaces: replaces.map(ChildSaId),
+            });
+        }
+    }
+
+    fn ping(&self, address: &str) -> bool {
+        let mut command = self.world.command("a", "ping");
+        command.args(["-c", "2", "-i", "0.05", "-W", "2", address]);
+        command.output().unwrap().status.success()
+    }
+
+    /// Data both ways, over IPv4 and IPv6, compared by hash; nothing is dropped on the way.
+    fn carries(&self, len: usize) {
+        for address in ["10.2.0.1", "fd02::1"] {
+            assert!(self.ping(address), "ping {address}");
+            one_way(&self.world, "a", "b", address, len);
+        }
+        for address in ["10.1.0.1", "fd01::1"] {
+            one_way(&self.world, "b", "a", address, len);
+        }
+        for side in [&self.a, &self.b] {
+            let stats = side.with(|data, _| data.stats(&name()));
+            let harmful = |(cause, _): &&(&str, u64)| !matches!(*cause, "selector_out" | "no_sa");
+            assert_eq!(stats.total.drops.iter().find(harmful), None, "dropped on the way");
+            assert!(stats.total.inbound.bytes > len as u64 && stats.total.outbound.bytes > len as u64);
+        }
+    }
+}
+
+fn add_interface(side: &Side) {
+    let options = InterfaceOptions {
+        name: "tun0".into(),
+        mtu: 1400,
+        clamp_mss: true,
+    };
+    side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
+}
+
+const SOME: usize = 5_000_000;
+
+#[test]
+fn one_worker() {
+    let Some(pair) = Pair::up("one worker", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    pair.carries(4 * SOME);
+    let id = ChildSaId(0);
+    for report in [SadReport::FirstInbound(id), SadReport::Alive(id), SadReport::Sent(id)] {
+        assert!(pair.a.told(report) && pair.b.told(report), "{report:?}");
+    }
+}
+
+#[test]
+fn two_workers_with_every_owner() {
+    for owner in [0, 1] {
+        let options = DataOptions {
+            workers: 2,
+            pin: true,
+            ..DataOptions::default()
+        };
+        let tunnel = Tunnel {
+            owner,
+            ..Tunnel::default()
+        };
+        let Some(pair) = Pair::up("two workers", options, tunnel) else {
+            return;
+        };
+        pair.carries(SOME);
+        assert_eq!(pair.a.stray("unknown_spi") + pair.b.stray("unknown_spi"), 0);
+    }
+}
+
+#[test]
+fn without_each_offload() {
+    type Change = fn(&mut DataOptions);
+    let changes: [(&str, Change); 5] = [
+        ("no UDP_SEGMENT", |o| o.udp_gso = false),
+        ("no UDP_GRO", |o| o.udp_gro = false),
+        ("no joining", |o| o.coalesce = false),
+        ("no offload on the TUN", |o| o.tun_offload = false),
+        ("nothing", |o| {
+            (o.udp_gso, o.udp_gro, o.coalesce, o.tun_offload) = (false, false, false, false);
+        }),
+    ];
+    for (what, change) in changes {
+        let mut options = DataOptions::default();
+        change(&mut options);
+        let Some(pair) = Pair::up(what, options, Tunnel::default()) else {
+            return;
+        };
+        eprintln!("{what}");
+        pair.carries(SOME);
+    }
+}
+
+#[test]
+fn over_ipv6_and_with_other_ciphers() {
+    let cbc = CipherSuite {
+        encryption: Encryption::AesCbc256,
+        integrity: Some(Integrity::HmacSha256_128),
+    };
+    let chacha = CipherSuite {
+        encryption: Encryption::ChaCha20Poly1305,
+        integrity: None,
+    };
+    for (suite, esn, ipv6_outside) in [
+        (GCM, true, true),
+        (GCM, false, false),
+        (chacha, true, false),
+        (cbc, false, true),
+    ] {
+        let tunnel = Tunnel {
+            suite,
+            esn,
+            ipv6_outside,
+            ..Tunnel::default()
+        };
+        let Some(pair) = Pair::up("IPv6, ciphers", DataOptions::default(), tunnel) else {
+            return;
+        };
+        pair.carries(SOME / 5);
+    }
+}
+
+/// The device below is smaller than the datagrams: IP fragments them, whatever UDP_SEGMENT says.
+#[test]
+fn a_small_device_mtu_fragments() {
+    for ipv6_outside in [false, true] {
+        let tunnel = Tunnel {
+            ipv6_outside,
+            ..Tunnel::default()
+        };
+        let Some(pair) = Pair::bare("small MTU", DataOptions::default()) else {
+            return;
+        };
+        for ns in ["a", "b"] {
+            pair.world.ip(ns, &["link", "set", "wan0", "mtu", "1300"]);
+        }
+        pair.install(tunnel, 0);
+        pair.activate(0, None);
+        pair.carries(SOME / 5);
+        let offloads = pair.a.with(|data, _| data.offloads());
+        assert!(
+            offloads.contains(&("udp-gso", true)),
+            "{offloads:?}: given up because of an MTU"
+        );
+    }
+}
+
+/// A rekey while data flows, old pair to new pair, and back and forth between owners.
+#[test]
+fn pairs_follow_each_other_under_load() {
+    let options = DataOptions {
+        workers: 2,
+        ..DataOptions::default()
+    };
+    let Some(pair) = Pair::up("rekey", options, Tunnel::default()) else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| one_way(&pair.world, "a", "b", "10.2.0.1", 100 * SOME));
+        let mut id = 0;
+        while !load.is_finished() {
+            id += 1;
+            let tunnel = Tunnel {
+                owner: id as u32 % 2,
+                ..Tunnel::default()
+            };
+            pair.install(tunnel, id);
+            pair.activate(id, Some(id - 1));
+            std::thread::sleep(Duration::from_millis(20));
+            for side in [&pair.a, &pair.b] {
+                side.apply(SadUpdate::Remove(ChildSaId(id - 1)));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        eprintln!("{id} rekeys");
+        assert!(id > 3);
+    });
+    let stats = pair.b.with(|data, _| data.stats(&name()));
+    assert!(
+        stats.total.inbound.bytes > 100 * SOME as u64,
+        "the past counts: {stats:?}"
+    );
+    assert_eq!(stats.children.len(), 1);
+    for cause in ["replayed", "integrity", "too_old", "malformed"] {
+        assert_eq!(find(&stats.total.drops, cause), 0, "{cause}");
+    }
+}
+
+/// Datagrams of the wire, recorded: a member of the peer's group without its steering.
+fn record(pair: &Pair, count: usize) -> Vec<Vec<u8>> {
+    // A third address at B's end takes what A sends.
+    pair.world.ip("b", &["addr", "add", "192.0.2.9/24", "dev", "wan0"]);
+    let (ready, wait) = channel();
+    let recorder = inside(&pair.world, "b", move || {
+        let socket = UdpSocket::bind("192.0.2.9:4509").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        ready.send(()).unwrap();
+        let mut list = Vec::new();
+        while list.len() < count {
+            let mut buffer = vec![0; 2048];
+            let len = socket.recv(&mut buffer).unwrap();
+            buffer.truncate(len);
+            list.push(buffer);
+        }
+        list
+    });
+    wait.recv().unwrap();
+    let direct = Tunnel::default().entry(true, 0).path;
+    let aside = Path {
+        remote: "192.0.2.9:4509".parse().unwrap(),
+        ..direct
+    };
+    let id = ChildSaId(0);
+    pair.a.apply(SadUpdate::Move { id, path: aside });
+    let mut command = pair.world.command("a", "ping");
+    command.args(["-c", &count.to_string(), "-i", "0.01", "-W", "1", "10.2.0.1"]);
+    assert!(!command.output().unwrap().status.success(), "nobody should answer");
+    pair.a.apply(SadUpdate::Move { id, path: direct });
+    recorder.join().unwrap()
+}
+
+/// Sends datagrams to B as if from A's outer address (A's machine does it; the port is A's own if `merged`).
+fn send(pair: &Pair, datagrams: Vec<Vec<u8>>) {
+    inside(&pair.world, "a", move || {
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        for datagram in datagrams {
+            socket.send_to(&datagram, "192.0.2.2:4500").unwrap();
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn recorded_corrupted_and_unknown_datagrams_are_dropped_and_counted() {
+    let Some(pair) = Pair::up("hostile", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    let recorded = record(&pair, 20);
+    let mut corrupted = recorded.clone();
+    for (at, datagram) in corrupted.iter_mut().enumerate() {
+        let place = 8 + at * 5 % (datagram.len() - 8);
+        datagram[place] ^= 1 << (at % 8);
+    }
+    send(&pair, corrupted);
+    wait_until("corrupted ones are counted", Duration::from_secs(5), || {
+        pair.b.dropped("integrity") == 20
+    });
+    assert!(
+        !pair.b.told(SadReport::FirstInbound(ChildSaId(0))),
+        "nothing authentic has come yet"
+    );
+    send(&pair, recorded.clone());
+    wait_until("they are taken once", Duration::from_secs(5), || {
+        pair.b.with(|data, _| data.stats(&name())).total.inbound.packets >= 20
+    });
+    assert_eq!(pair.b.dropped("replayed"), 0);
+    // They came from another port than the path says, authentic and new: the peer has moved.
+    let moved = |report: &SadReport| matches!(report, SadReport::PeerMoved { .. });
+    assert!(pair.b.reports.lock().unwrap().iter().any(moved));
+    pair.b.reports.lock().unwrap().clear();
+    for _ in 0..3 {
+        send(&pair, recorded.clone());
+    }
+    wait_until("they are not taken twice", Duration::from_secs(5), || {
+        pair.b.dropped("replayed") == 60
+    });
+    assert!(
+        !pair.b.reports.lock().unwrap().iter().any(moved),
+        "a replay moved the peer"
+    );
+    let mut unknown = recorded;
+    unknown.iter_mut().for_each(|datagram| datagram[0] ^= 0x20);
+    unknown.push(vec![0xff]);
+    unknown.push(vec![9; 7]);
+    send(&pair, unknown);
+    wait_until("unknown SPIs are counted", Duration::from_secs(5), || {
+        pair.b.stray("unknown_spi") == 20
+    });
+    let told = |report: &SadReport| matches!(report, SadReport::UnknownSpi { .. });
+    assert_eq!(
+        pair.b.reports.lock().unwrap().iter().filter(|r| told(r)).count(),
+        1,
+        "once a second at most"
+    );
+    assert!(pair.ping("10.2.0.1"));
+}
+
+/// One message with datagrams of several owners, with IKE in it: as UDP_GRO makes them of one peer's datagrams.
+#[test]
+fn what_the_kernel_merged_finds_its_owner_and_is_replayed_nowhere() {
+    let options = DataOptions {
+        workers: 2,
+        ..DataOptions::default()
+    };
+    let Some(pair) = Pair::up("merged", options, Tunnel::default()) else {
+        return;
+    };
+    let recorded = record(&pair, 20);
+    let len = recorded[0].len();
+    assert!(recorded.iter().all(|datagram| datagram.len() == len));
+    // The first of each message has the other worker's bits in its SPI, or is IKE (control's), so that the filter
+    // steers the whole message there.
+    let mut other_owner = recorded[0].clone();
+    other_owner[1] ^= 1;
+    let mut ike = vec![0; len];
+    ike[4..].fill(0x42);
+    let message = |first: &[u8], rest: &[Vec<u8>]| [&[first.to_vec()], rest].concat().concat();
+    let messages = [
+        message(&other_owner, &recorded[..10]),
+        message(&ike, &recorded[10..]),
+        message(&recorded[0], std::slice::from_ref(&ike)),
+    ];
+    let replays = [message(&other_owner, &recorded), message(&ike, &recorded)];
+    let send_merged = |messages: Vec<Vec<u8>>| {
+        inside(&pair.world, "a", move || {
+            let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+            let remote: SocketAddr = "192.0.2.2:4500".parse().unwrap();
+            let mut batch = landbridge::sys::transmit::TransmitBatch::new(1);
+            for message in messages {
+                let outgoing = landbridge::sys::transmit::Outgoing {
+                    start: 0,
+                    len: message.len(),
+                    segment: len,
+                    local: [192, 0, 2, 1].into(),
+                    remote,
+                    tos: 0,
+                };
+                assert_eq!(batch.send(&socket, &message, &[outgoing]).unwrap(), 1);
+            }
+        })
+        .join()
+        .unwrap();
+    };
+    send_merged(messages[..1].to_vec());
+    let packets = || pair.b.with(|data, _| data.stats(&name())).total.inbound.packets;
+    wait_until(
+        "the owner gets what came to another worker",
+        Duration::from_secs(5),
+        || packets() >= 10,
+    );
+    // What control receives, it hands back: here the test is control.
+    send_merged(messages[1..2].to_vec());
+    give_back(&pair);
+    wait_until("the owner gets what came to control", Duration::from_secs(5), || {
+        packets() >= 20
+    });
+    send_merged(messages[2..].to_vec());
+    wait_until("control gets what came to a worker", Duration::from_secs(5), || {
+        pair.b
+            .strays
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|message| message[..] == ike[4..])
+    });
+    let before = (packets(), pair.b.dropped("replayed"));
+    send_merged(replays.to_vec());
+    give_back(&pair);
+    wait_until("all are replays, wherever they came", Duration::from_secs(5), || {
+        pair.b.dropped("replayed") >= before.1 + 40
+    });
+    assert_eq!(packets(), before.0);
+    assert!(pair.b.stray("unknown_spi") >= 2 && pair.ping("10.2.0.1"));
+}
+
+/// Control's part: what is not IKE goes back to the data path.
+fn give_back(pair: &Pair) {
+    pair.b.with(|data, sockets| {
+        let mut buffer = vec![0; 65_536];
+        std::thread::sleep(Duration::from_millis(100));
+        while let Ok(received) = landbridge::sys::datagram::receive(&*sockets.ipv4, &mut buffer) {
+            for datagram in buffer[..received.len].chunks(received.segment) {
+                data.inject(received.remote, datagram);
+            }
+        }
+    });
+}
+
+#[test]
+fn spoofed_sources_and_destinations_outside_the_selectors_are_dropped_and_counted() {
+    // A believes that 10.1.0.0/16 may send; for B it is 10.1.0.0/24.
+    let tunnel = Tunnel {
+        a_prefix: 16,
+        ..Tunnel::default()
+    };
+    let Some(pair) = Pair::up("selectors", DataOptions::default(), tunnel) else {
+        return;
+    };
+    pair.world.ip("a", &["addr", "add", "10.1.9.9/32", "dev", "lo"]);
+    let ping_from = |source: &str| {
+        let mut command = pair.world.command("a", "ping");
+        command.args(["-c", "5", "-i", "0.05", "-W", "1", "-I", source, "10.2.0.1"]);
+        command.output().unwrap().status.success()
+    };
+    assert!(ping_from("10.1.0.1"));
+    assert!(!ping_from("10.1.9.9"));
+    wait_until("spoofed sources are counted", Duration::from_secs(5), || {
+        pair.b.dropped("selector_in") == 5
+    });
+    // Outbound: a destination that routing leads into the tunnel, but no SA covers.
+    pair.world.ip("a", &["route", "add", "10.77.0.0/16", "dev", "tun0"]);
+    let before = pair.a.dropped("selector_out");
+    assert!(!pair.ping("10.77.0.1"));
+    wait_until("no SA covers it", Duration::from_secs(5), || {
+        pair.a.dropped("selector_out") >= before + 2
+    });
+    let asked = |report: &SadReport| matches!(report, SadReport::Acquire { destination, .. } if *destination == IpAddr::from([10, 77, 0, 1]));
+    assert_eq!(
+        pair.a.reports.lock().unwrap().iter().filter(|r| asked(r)).count(),
+        1,
+        "once a second at most"
+    );
+}
+
+#[test]
+fn limits_stop_a_pair_and_are_told() {
+    let limits = TrafficLimits {
+        soft_packets: Some(4),
+        hard_packets: Some(8),
+        ..TrafficLimits::default()
+    };
+    let tunnel = Tunnel {
+        limits,
+        ..Tunnel::default()
+    };
+    let Some(pair) = Pair::up("limits", DataOptions::default(), tunnel) else {
+        return;
+    };
+    let mut command = pair.world.command("a", "ping");
+    command.args(["-c", "20", "-i", "0.01", "-W", "1", "10.2.0.1"]);
+    command.output().unwrap();
+    let id = ChildSaId(0);
+    assert!(pair.a.told(SadReport::SoftLimit(id)) && pair.a.told(SadReport::HardLimit(id)));
+    let stats = pair.a.with(|data, _| data.stats(&name())).total;
+    assert_eq!(stats.outbound.packets, 8);
+    assert!(find(&stats.drops, "expired") >= 12);
+    // A fresh pair takes over.
+    let fresh = Tunnel::default();
+    pair.install(fresh, 1);
+    pair.activate(1, Some(0));
+    assert!(pair.ping("10.2.0.1"));
+}
+
+#[test]
+fn an_interface_comes_goes_and_comes_again() {
+    let Some(pair) = Pair::up("interface", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    for id in 1..20 {
+        pair.a.with(|data, _| data.remove_interface(&name()));
+        add_interface(&pair.a);
+        pair.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
+        pair.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
+        pair.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);
+        pair.install(Tunnel::default(), id);
+        pair.activate(id, None);
+    }
+    assert!(pair.ping("10.2.0.1"));
+    // Deactivated: nothing leaves; activated again: the numbers go on, so the peer does not take it for a replay.
+    let id = ChildSaId(19);
+    pair.a.apply(SadUpdate::DeactivateOutbound(id));
+    assert!(!pair.ping("10.2.0.1"));
+    assert!(pair.a.dropped("no_sa") > 0);
+    pair.a.apply(SadUpdate::ActivateOutbound { id, replaces: None });
+    assert!(pair.ping("10.2.0.1"));
+    assert_eq!(pair.b.dropped("replayed"), 0);
+}
+
+/// The interface's MTU is larger than the tunnel's: senders are told (RFC 4301 §8.2.1), by ICMP that they believe.
+#[test]
+fn senders_of_too_large_packets_are_told() {
+    let Some(pair) = Pair::up("too big", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    for side in [&pair.a, &pair.b] {
+        side.with(|data, _| data.set_mtu(&name(), 1300));
+    }
+    for (address, size) in [("10.2.0.1", "1372"), ("fd02::1", "1352")] {
+        let mut command = pair.world.command("a", "ping");
+        command.args(["-c", "3", "-i", "0.1", "-W", "1", "-M", "do", "-s", size, address]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("1300"), "{address}: {text}");
+    }
+    assert!(pair.a.dropped("too_big") >= 2);
+    one_way(&pair.world, "a", "b", "10.2.0.1", SOME / 5);
+}
