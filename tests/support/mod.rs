@@ -1,6 +1,7 @@
 //! Networks of namespaces for tests, and what runs in them. Everything a [`World`] started ends with it, by process id.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 pub mod gateway;
 pub mod strongswan;
