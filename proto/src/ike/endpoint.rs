@@ -403,9 +403,13 @@ impl Endpoint {
 
     /// A packet wants to go where no SA is yet: its connection is brought up.
     fn acquire(&mut self, source: IpAddr, destination: IpAddr) {
-        use crate::policy::selector::{PortMatch, SelectorSet};
-        let covers =
-            |list: &[wire::TrafficSelector], address| SelectorSet::new(list).contains(address, 0, PortMatch::Opaque);
+        // By addresses alone: what protocol it was is not told, and its child's selectors decide when it is up.
+        let covers = |list: &[wire::TrafficSelector], address: IpAddr| {
+            list.iter().any(|selector| match selector {
+                wire::TrafficSelector::Range { start, end, .. } => (start..=end).contains(&&address),
+                wire::TrafficSelector::Unknown { .. } => false,
+            })
+        };
         let wanted = self.shared.config.connections.values().find(|connection| {
             connection.children.values().any(|child| {
                 child.start_action == StartAction::Trap

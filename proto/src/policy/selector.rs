@@ -173,14 +173,50 @@ pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Vec<Traf
     out
 }
 
-/// Whether each selector of `inner` lies within one of `outer`.
+/// Whether each selector of `inner` lies within those of `outer`, one or several together.
 #[must_use]
 pub fn is_subset(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
-    inner.iter().all(|small| {
-        outer
-            .iter()
-            .any(|large| intersect(small, large).as_ref() == Some(small))
-    })
+    inner.iter().all(|small| is_covered(small, outer))
+}
+
+/// Sweeps over the addresses of `small` with the selectors that take all of its protocol and ports.
+fn is_covered(small: &TrafficSelector, outer: &[TrafficSelector]) -> bool {
+    let &TrafficSelector::Range {
+        protocol,
+        start_port,
+        end_port,
+        start,
+        end,
+    } = small
+    else {
+        return false;
+    };
+    let mut parts: Vec<(u128, u128)> = outer
+        .iter()
+        .filter_map(|large| intersect(small, large))
+        .filter_map(|common| match common {
+            TrafficSelector::Range {
+                protocol: p,
+                start_port: s,
+                end_port: e,
+                start,
+                end,
+            } if (p, s, e) == (protocol, start_port, end_port) => Some((number(start), number(end))),
+            _ => None,
+        })
+        .collect();
+    parts.sort_unstable();
+    let (mut next, last) = (number(start), number(end));
+    for (from, to) in parts {
+        if from > next {
+            return false;
+        }
+        if to >= last {
+            return true;
+        }
+        next = next.max(to + 1);
+    }
+    false
 }
 
 /// An address with a prefix length as a selector for all of its traffic.

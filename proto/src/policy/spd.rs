@@ -38,10 +38,17 @@ pub fn choose_child(
         })
         .filter(|choice| !choice.local_ts.is_empty() && !choice.remote_ts.is_empty())
         .collect();
-    let whole =
-        |choice: &Choice| is_subset(local_offer, &choice.local_ts) && is_subset(remote_offer, &choice.remote_ts);
-    let index = choices.iter().position(whole).unwrap_or(0);
-    (index < choices.len()).then(|| choices.swap_remove(index))
+    // RFC 7296 §2.9: the initiator's first selectors are those of the packet that started it, and are kept if the policy
+    // allows; then comes what covers the whole offer, then the first by name.
+    let first =
+        |list: &[TrafficSelector], narrowed: &[TrafficSelector]| is_subset(&list[..list.len().min(1)], narrowed);
+    let rank = |choice: &Choice| {
+        let has_first = first(local_offer, &choice.local_ts) && first(remote_offer, &choice.remote_ts);
+        let has_all = is_subset(local_offer, &choice.local_ts) && is_subset(remote_offer, &choice.remote_ts);
+        (!has_first, !has_all)
+    };
+    let index = (0..choices.len()).min_by_key(|index| rank(&choices[*index]))?;
+    Some(choices.swap_remove(index))
 }
 
 /// A connection's children in words.

@@ -40,7 +40,7 @@ pub const fn slot_of(spi: u32) -> usize {
 pub struct SpiAllocator {
     /// Slots from here on were never used.
     fresh: u32,
-    /// Slots that were released, the oldest first.
+    /// SPIs that were released, the oldest first.
     released: VecDeque<u32>,
     in_use: BTreeSet<u32>,
 }
@@ -51,16 +51,17 @@ const REST: usize = 64;
 impl SpiAllocator {
     /// A fresh SPI for worker `owner`; `None` when all slots are in use.
     pub fn allocate(&mut self, owner: u8, rng: &mut dyn CryptoRng) -> Option<u32> {
-        let slot = if self.released.len() > REST || self.fresh == SLOTS {
-            self.released.pop_front()?
+        let (slot, before) = if self.released.len() > REST || self.fresh == SLOTS {
+            let before = self.released.pop_front()?;
+            (before & (SLOTS - 1), Some(before >> RANDOM_SHIFT))
         } else {
             self.fresh += 1;
-            self.fresh - 1
+            (self.fresh - 1, None)
         };
         let owner = u32::from(owner) & ((1 << OWNER_BITS) - 1);
         let random = loop {
             let bits = rng.next_u32() >> RANDOM_SHIFT;
-            if bits != 0 {
+            if bits != 0 && Some(bits) != before {
                 break bits;
             }
         };
@@ -72,7 +73,7 @@ impl SpiAllocator {
     /// Gives an SPI back. What is not in use is ignored.
     pub fn release(&mut self, spi: u32) {
         if self.in_use.remove(&spi) {
-            self.released.push_back(spi & (SLOTS - 1));
+            self.released.push_back(spi);
         }
     }
 

@@ -59,7 +59,7 @@ impl IkeProposal {
         answer: &SecurityAssociation,
         spi_len: usize,
     ) -> Result<Chosen<IkeSuite>, NoCommonProposal> {
-        single_answer(answer, ours.len())
+        single_answer(answer, &Self::to_wire(ours, &[]))
             .and_then(|(index, proposal)| ours[index].match_one(proposal, spi_len, None))
             .ok_or_else(|| {
                 explain(
@@ -103,7 +103,12 @@ impl IkeProposal {
         };
         Some(picker.chosen(
             suite,
-            [Some(encryption.1), Some(prf.1), integrity.map(|i| i.1), Some(group.1)],
+            [
+                Some(encryption.1),
+                Some(prf.1),
+                integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
+                Some(group.1),
+            ],
         ))
     }
 }
@@ -164,7 +169,7 @@ impl EspProposal {
         answer: &SecurityAssociation,
         with_groups: bool,
     ) -> Result<Chosen<EspSuite>, NoCommonProposal> {
-        single_answer(answer, ours.len())
+        single_answer(answer, &Self::to_wire(ours, 0, with_groups))
             .and_then(|(index, proposal)| ours[index].match_one(proposal, with_groups, None))
             .ok_or_else(|| {
                 explain(
@@ -199,8 +204,8 @@ impl EspProposal {
             suite,
             [
                 Some(encryption.1),
-                integrity.map(|i| i.1),
-                group.map(|g| g.1),
+                integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
+                group.map(|g| g.1).or_else(|| picker.none(T::KE)),
                 Some(esn.1),
             ],
         ))
@@ -219,8 +224,8 @@ impl EspProposal {
         if picked.is_some() {
             return Some(picked);
         }
-        let offers_none = picker.of(TransformType::KE).all(|transform| transform.id == 0);
-        (self.groups.is_empty() && offers_none).then_some(None)
+        let takes_none = picker.of(TransformType::KE).next().is_none() || picker.none(TransformType::KE).is_some();
+        (self.groups.is_empty() && takes_none).then_some(None)
     }
 }
 
@@ -246,36 +251,55 @@ fn in_order(offer: &SecurityAssociation) -> bool {
         .all(|(proposal, number)| proposal.number == number)
 }
 
-/// The one proposal of an answer and the index of ours that it answers.
-fn single_answer(answer: &SecurityAssociation, ours: usize) -> Option<(usize, &Proposal)> {
+/// The one proposal of an answer and the index of ours that it answers. §3.3.6: one transform of each type, and each as it
+/// was offered; NONE may stand for what was not (RFC 5282 §8 for integrity).
+fn single_answer<'a>(answer: &'a SecurityAssociation, offer: &SecurityAssociation) -> Option<(usize, &'a Proposal)> {
     let [proposal] = answer.proposals.as_slice() else {
         return None;
     };
-    let index = usize::from(proposal.number)
-        .checked_sub(1)
-        .filter(|index| *index < ours)?;
-    // §3.3.6: one transform of each type.
-    let single = proposal.transforms.iter().enumerate().all(|(at, one)| {
-        proposal.transforms[..at]
+    let index = usize::from(proposal.number).checked_sub(1)?;
+    let offered = offer.proposals.get(index)?;
+    let none = |one: &Transform| {
+        one.id == 0
+            && matches!(one.transform_type, TransformType::INTEG | TransformType::KE)
+            && !offered
+                .transforms
+                .iter()
+                .any(|other| other.transform_type == one.transform_type)
+    };
+    let sound = proposal.transforms.iter().enumerate().all(|(at, one)| {
+        let alone = proposal.transforms[..at]
             .iter()
-            .all(|other| other.transform_type != one.transform_type)
+            .all(|other| other.transform_type != one.transform_type);
+        alone && (offered.transforms.contains(one) || none(one))
     });
-    single.then_some((index, proposal))
+    sound.then_some((index, proposal))
 }
 
 /// Picks transforms out of one offered proposal.
 struct Picker<'a> {
     proposal: &'a Proposal,
+    /// NONE for additional key exchanges (RFC 9370 §2.2.1: the responder may choose it where it is offered).
+    declined: Vec<Transform>,
 }
 
 impl<'a> Picker<'a> {
     /// §3.3.6: a proposal with a transform type that is not understood is not acceptable.
     fn new(proposal: &'a Proposal, known: &[TransformType]) -> Option<Self> {
-        let understood = proposal
+        let mut declined: Vec<Transform> = Vec::new();
+        for transform in proposal
             .transforms
             .iter()
-            .all(|transform| known.contains(&transform.transform_type));
-        understood.then_some(Self { proposal })
+            .filter(|transform| !known.contains(&transform.transform_type))
+        {
+            let additional = (TransformType::ADDKE1..=TransformType::ADDKE7).contains(&transform.transform_type);
+            let same = |other: &&Transform| other.transform_type == transform.transform_type && other.id == 0;
+            let none = proposal.transforms.iter().find(same).filter(|_| additional)?;
+            if !declined.contains(none) {
+                declined.push(none.clone());
+            }
+        }
+        Some(Self { proposal, declined })
     }
 
     fn of(&self, transform_type: TransformType) -> impl Iterator<Item = &'a Transform> {
@@ -314,11 +338,20 @@ impl<'a> Picker<'a> {
         self.pick(TransformType::INTEG, ours, convert::to_integrity).map(Some)
     }
 
+    /// NONE of a type, as it came.
+    fn none(&self, transform_type: TransformType) -> Option<Transform> {
+        self.of(transform_type).find(|transform| transform.id == 0).cloned()
+    }
+
     fn chosen<S>(&self, suite: S, transforms: [Option<Transform>; 4]) -> Chosen<S> {
         let Proposal {
             number, protocol, spi, ..
         } = self.proposal;
-        let transforms = transforms.into_iter().flatten().collect();
+        let transforms = transforms
+            .into_iter()
+            .flatten()
+            .chain(self.declined.iter().cloned())
+            .collect();
         let answer = Proposal {
             number: *number,
             protocol: *protocol,
