@@ -2,14 +2,14 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`table`] | the immutable view of all SAs that control publishes, and the register it is made from |
-//! | [`worker`] | the loop of one thread, and what all threads see |
-//! | [`outbound`] | TUN -> UDP: split, seal |
-//! | [`batch`] | the send batch: where datagrams are sealed and sent from |
-//! | [`inbound`] | UDP -> TUN: open, check |
-//! | [`deliver`] | joined packets to the TUNs |
-//! | [`report`] | what workers tell control |
-//! | [`stats`] | the counters |
+//! | `table` | the immutable view of all SAs that control publishes, and the register it is made from |
+//! | `worker` | the loop of one thread, and what all threads see |
+//! | `outbound` | TUN -> UDP: split, seal |
+//! | `batch` | the send batch: where datagrams are sealed and sent from |
+//! | `inbound` | UDP -> TUN: open, check |
+//! | `deliver` | joined packets to the TUNs |
+//! | `report` | what workers tell control |
+//! | `stats` | the counters |
 //!
 //! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
 //! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
