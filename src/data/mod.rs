@@ -414,6 +414,6 @@ fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()
 pub struct ControlSockets {
     /// 0.0.0.0:4500.
     pub ipv4: Arc<UdpSocket>,
-    /// [::]:4500, if the machine has IPv6.
+    /// `[::]:4500`, if the machine has IPv6.
     pub ipv6: Option<Arc<UdpSocket>>,
 }
