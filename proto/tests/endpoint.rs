@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 use landbridge_proto::crypto::{Encryption, Group, PrfAlgorithm, Secret, SigningKey};
-use landbridge_proto::ike::{Command, Endpoint, Event, Failure};
+use landbridge_proto::ike::{Command, Endpoint, Event, Failure, TimerKind};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
@@ -658,6 +658,85 @@ fn reconfigure_is_a_diff() {
     pump.drain();
     pump.run();
     assert!(!pump.up(0) && !pump.up(1));
+}
+
+/// §1.3.1: more Child SAs by CREATE_CHILD_SA, with a key exchange of their own; one deleted leaves the other.
+#[test]
+fn additional_child_sas() {
+    let (mut a, mut b) = (side_a(), side_b());
+    let more = |local, remote, action| {
+        Arc::new(Child {
+            name: "more".into(),
+            ..child(local, remote, "aes256gcm16-ecp256", action)
+        })
+    };
+    a.children
+        .insert("more".into(), more("10.3.0.0/16", "10.4.0.0/16", StartAction::Start));
+    b.children
+        .insert("more".into(), more("10.4.0.0/16", "10.3.0.0/16", StartAction::None));
+    let mut pump = Pump::new(a, b, Gateway::default());
+    pump.connect();
+    pump.run();
+    for who in 0..2 {
+        let status = pump.ends[who].status();
+        assert_eq!(status[0].children.len(), 2, "{status:?}");
+        // The first came with IKE_AUTH, without a key exchange of its own (§1.2); the second has one.
+        let groups = [0, 1].map(|index| status[0].children[index].suite.group);
+        assert_eq!(groups, [None, Some(Group::Curve25519)]);
+        assert_eq!(pump.ends[who].spis_in_use(), 2);
+    }
+    let now = pump.at();
+    let down = Command::Down {
+        connection: "site".into(),
+        child: Some("more".into()),
+    };
+    pump.ends[1].handle_command(now, down).unwrap();
+    pump.drain();
+    pump.run();
+    assert!(pump.up(0) && pump.up(1));
+    assert_eq!((pump.ends[0].spis_in_use(), pump.ends[1].spis_in_use()), (1, 1));
+}
+
+/// K6: the side behind the NAT keeps the mapping when it is idle; the other has no reason to.
+#[test]
+fn keepalives_behind_a_nat() {
+    let mut a = side_a();
+    a.force_udp_encapsulation = false;
+    let mut b = side_b();
+    b.force_udp_encapsulation = false;
+    let mut pump = Pump::new(a, b, Gateway::default());
+    pump.connect();
+    // A's packets leave the NAT from another address and port; answers find their way back.
+    let (inside, outside): (SocketAddr, SocketAddr) = (A.parse().unwrap(), "203.0.113.5:1024".parse().unwrap());
+    while !pump.wire.is_empty() {
+        let (to, mut path, octets) = pump.wire.remove(0);
+        if to == 1 {
+            path.remote = SocketAddr::new(outside.ip(), outside.port() + path.remote.port());
+        } else {
+            path.local = SocketAddr::new(inside.ip(), path.local.port() - outside.port());
+        }
+        let now = pump.at();
+        pump.ends[to].handle_datagram(now, path, &octets);
+        pump.drain();
+    }
+    assert!(pump.up(0) && pump.up(1));
+    let (at_a, at_b) = (pump.ends[0].status()[0].clone(), pump.ends[1].status()[0].clone());
+    assert!(at_a.nat.local && !at_a.nat.remote && at_b.nat.remote && !at_b.nat.local);
+    assert_eq!(
+        (at_a.path.local.port(), at_a.path.remote.port()),
+        (4500, 4500),
+        "K2: both ports move"
+    );
+    assert_eq!(
+        pump.ends[0].poll_timeout().map(|(_, kind)| kind),
+        Some(TimerKind::NatKeepalive)
+    );
+    assert_ne!(
+        pump.ends[1].poll_timeout().map(|(_, kind)| kind),
+        Some(TimerKind::NatKeepalive)
+    );
+    pump.tick(0);
+    assert_eq!(pump.wire.pop().map(|(_, _, octets)| octets), Some(vec![0xff]));
 }
 
 /// Unused here, but held: what the other suites of the tests are made of.

@@ -656,6 +656,12 @@ impl Endpoint {
         self.shared.counters
     }
 
+    /// Inbound ESP SPIs that are reserved or in use: as many as Child SA pairs, when nothing is being negotiated.
+    #[must_use]
+    pub fn spis_in_use(&self) -> usize {
+        self.shared.spis.in_use()
+    }
+
     /// Lets one SA work, then looks after what that means: its timer, its limits, the others.
     fn with_sa(&mut self, spi: IkeSpi, work: impl FnOnce(&mut IkeSa, &mut Shared)) {
         let Some(sa) = self.sas.get_mut(&spi) else { return };

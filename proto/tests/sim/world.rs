@@ -320,6 +320,12 @@ impl World {
             if node.sad.len() != 1 {
                 return Err(format!("node {who}: {} pairs in the SAD", node.sad.len()));
             }
+            if node.endpoint.spis_in_use() != 1 {
+                return Err(format!(
+                    "node {who}: {} SPIs are not freed",
+                    node.endpoint.spis_in_use()
+                ));
+            }
             if node.active != node.sad.keys().next().copied() {
                 return Err(format!("node {who} does not send"));
             }
