@@ -58,7 +58,6 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     }
     let mut ike_rekey_time = Some(IKE_REKEY_TIME);
     if let Some(value) = table.get("rekey_time") {
-        value.warn("IKE SAs are not rekeyed in this version: rekey_time of a connection has no effect yet");
         set(&mut ike_rekey_time, duration_or_never(&value));
     }
     let mut dpd_delay = Some(DPD_DELAY);

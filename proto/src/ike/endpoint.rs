@@ -1,11 +1,12 @@
 //! All IKE SAs of a gateway: where a datagram belongs, what the operator wants, when who is to be woken, and how much
 //! strangers may cost.
 
+use super::child::Child;
 use super::cookie::CookieJar;
 use super::error::IkeError;
 use super::event::{Command, CommandError, Counters, Event, Failure, IkeSaStatus, TimerKind, Transmit};
-use super::exchange::{InitExchange, capabilities};
-use super::jobs::Job;
+use super::exchange::{Exchange, InitExchange, capabilities};
+use super::jobs::{Job, Jobs};
 use super::nat;
 use super::sa::{HalfOpen, IkeSa, InitMessages, Stage};
 use super::shared::{Effect, Shared};
@@ -423,7 +424,7 @@ impl Endpoint {
         let busy = self
             .sas
             .values()
-            .any(|sa| sa.name().as_ref() == Some(&name) && !matches!(sa.stage, Stage::Closed { .. }));
+            .any(|sa| sa.name().as_ref() == Some(&name) && sa.counts());
         if !busy && !self.shutting_down {
             self.shared.event(Event::NeedTarget {
                 connection: name,
@@ -449,7 +450,9 @@ impl Endpoint {
             Command::Shutdown => {
                 self.shutting_down = true;
                 self.standing.clear();
-                for spi in self.established(None) {
+                let up = |sa: &&IkeSa| matches!(sa.stage, Stage::Established | Stage::Rekeyed);
+                let up: Vec<IkeSpi> = self.sas.values().filter(up).map(IkeSa::own_spi).collect();
+                for spi in up {
                     self.delete_ike(spi);
                 }
                 let begun = |sa: &&IkeSa| matches!(sa.stage, Stage::Initiating | Stage::HalfOpen(_));
@@ -531,7 +534,7 @@ impl Endpoint {
             self.standing.remove(name);
             let all: Vec<IkeSpi> = self.of_connection(name);
             for spi in all {
-                if self.sas[&spi].is_established() {
+                if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
                     self.delete_ike(spi);
                 } else if !matches!(self.sas[&spi].stage, Stage::Closing) {
                     self.with_sa(spi, |sa, shared| sa.close(shared, "taken down"));
@@ -590,6 +593,8 @@ impl Endpoint {
 
     fn delete_ike(&mut self, spi: IkeSpi) {
         self.with_sa(spi, |sa, shared| {
+            // One may be queued for later: after a rekey.
+            sa.jobs.drop_if(|job| *job == Job::DeleteIke);
             sa.jobs.add(shared.now.instant, Job::DeleteIke);
             sa.work(shared);
         });
@@ -615,7 +620,7 @@ impl Endpoint {
         for name in gone {
             self.standing.remove(&name);
             for spi in self.of_connection(&name) {
-                if self.sas[&spi].is_established() {
+                if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
                     self.delete_ike(spi);
                 } else {
                     self.with_sa(spi, |sa, shared| sa.close(shared, "the configuration changed"));
@@ -685,8 +690,48 @@ impl Endpoint {
                     }
                 }
                 Effect::Down { connection } => self.went_down(connection),
+                Effect::Successor(new) => {
+                    let spi = new.own_spi();
+                    self.sas.insert(spi, *new);
+                    self.with_sa(spi, IkeSa::work);
+                }
+                Effect::Settled { from, to } => self.settle(from, to),
+                Effect::HandBack { to, children, jobs } => self.hand_back(to, children, jobs),
             }
         }
+    }
+
+    /// Both sides rekeyed the same IKE SA, and it is decided which of the new ones stays (RFC 7296 §2.8.2).
+    fn settle(&mut self, from: IkeSpi, to: Option<IkeSpi>) {
+        let overdue = IkeSa::delete_overdue(self.shared.now.instant);
+        let Some(theirs) = self.sas.get_mut(&from) else { return };
+        if theirs.contested.take().is_none() {
+            return;
+        }
+        let given = to.map(|to| (to, theirs.give_away(overdue)));
+        self.with_sa(from, IkeSa::work);
+        if let Some((to, (children, jobs))) = given {
+            self.with_sa(to, |sa, shared| {
+                sa.inherit(children, jobs);
+                sa.work(shared);
+            });
+        }
+    }
+
+    /// The peer deleted the new SA that it had made while our own rekey is still under way: ours will inherit.
+    fn hand_back(&mut self, to: IkeSpi, children: Vec<Child>, jobs: Jobs) {
+        match self.sas.get_mut(&to) {
+            Some(old) if old.counts() || matches!(old.stage, Stage::Rekeyed) => {
+                if let Some(Exchange::RekeyIke(ours)) = &mut old.exchange {
+                    ours.crossing = None;
+                }
+                old.inherit(children, jobs);
+            }
+            _ => children
+                .into_iter()
+                .for_each(|child| child.remove(&mut self.shared, "the peer deleted its IKE SA")),
+        }
+        self.reindex(to);
     }
 
     /// RFC 7296 §2.4: the peer has no other IKE SA with us: what we still have under its proven identity is gone.
@@ -699,7 +744,7 @@ impl Endpoint {
         let old: Vec<IkeSpi> = self
             .sas
             .values()
-            .filter(|sa| sa.is_established() && same_peer(sa))
+            .filter(|sa| matches!(sa.stage, Stage::Established | Stage::Rekeyed) && same_peer(sa))
             .map(IkeSa::own_spi)
             .collect();
         for spi in old {
@@ -721,7 +766,10 @@ impl Endpoint {
             .connections
             .get(&name)
             .is_some_and(|connection| connection.keep_trying);
-        let another = !self.of_connection(&name).is_empty();
+        let another = self
+            .sas
+            .values()
+            .any(|sa| sa.counts() && sa.name().as_ref() == Some(&name));
         let Some(standing) = self.standing.get_mut(&name).filter(|standing| standing.wanted) else {
             return;
         };

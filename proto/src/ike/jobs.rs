@@ -12,6 +12,8 @@ pub enum Job {
     DeleteChild(ChildSaId),
     /// Delete an inbound SPI that was offered and answered, but never became a Child SA here.
     DeleteStillborn(u32),
+    /// Rekey the IKE SA. Before the jobs that are done as well on the new one (RFC 7296 §1.3.2).
+    RekeyIke,
     /// Rekey a Child SA pair.
     RekeyChild(ChildSaId),
     /// Make a Child SA for a configured child.
@@ -45,6 +47,17 @@ impl Jobs {
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.queue.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Whether a job is queued.
+    #[must_use]
+    pub fn has(&self, job: &Job) -> bool {
+        self.queue.iter().any(|(_, queued)| queued == job)
+    }
+
+    /// Queues what another queue held.
+    pub fn append(&mut self, other: Self) {
+        other.queue.into_iter().for_each(|(at, job)| self.add(at, job));
     }
 
     /// Drops all jobs that a test picks.

@@ -6,6 +6,7 @@
 //! | `sa` | one IKE SA: stages, windows, what arrives and what leaves |
 //! | `exchange/` | our requests, one file an exchange: what is sent, what an answer does |
 //! | `respond` | the peer's requests |
+//! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `jobs` | what an IKE SA means to do next |
@@ -32,6 +33,7 @@ mod respond;
 mod sa;
 pub mod seal;
 mod shared;
+mod succession;
 pub mod window;
 
 pub use endpoint::Endpoint;

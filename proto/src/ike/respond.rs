@@ -2,7 +2,7 @@
 
 use super::auth::{SignedOctets, sign, verify};
 use super::child::{ChildState, Negotiated};
-use super::collision::{ChildActivity, ChildRequest, Verdict, verdict};
+use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
 use super::exchange::{Exchange, PeerRekey, peer_spi};
 use super::jobs::Job;
@@ -172,8 +172,18 @@ impl IkeSa {
     /// CREATE_CHILD_SA (§1.3).
     pub fn respond_create_child(&mut self, shared: &mut Shared, request: CreateChildSaRequest) -> Option<Reply> {
         let refuse = |error: &IkeError| Reply::refuse(ExchangeType::CREATE_CHILD_SA, error);
-        // §2.25.2: what would make something new while the IKE SA is being closed has to wait for ever.
-        if matches!(self.stage, Stage::Closing) {
+        if let CreateChildSaKind::RekeyIke(offer) = &request.kind {
+            return match self.respond_rekey_ike(shared, offer, &request) {
+                Ok(reply) => Some(reply),
+                Err(error) => {
+                    if !matches!(error, IkeError::InvalidKe(_) | IkeError::TemporaryFailure) {
+                        self.tell_error(shared, "rekeying the IKE SA is refused", &error);
+                    }
+                    refuse(&error)
+                }
+            };
+        }
+        if ike_verdict(self.ike_activity(), IkeRequest::CreateChild) == Verdict::TemporaryFailure {
             return refuse(&IkeError::TemporaryFailure);
         }
         let nonce = shared.nonce();
@@ -181,8 +191,7 @@ impl IkeSa {
         let (offer, rekeyed) = match &request.kind {
             CreateChildSaKind::NewChild(offer) => (offer, None),
             CreateChildSaKind::RekeyChild { rekeyed, child } => (child, Some(*rekeyed)),
-            // §4: an implementation may refuse what it does not do; the peer then makes a new IKE SA in its own time.
-            CreateChildSaKind::RekeyIke(_) => return refuse(&IkeError::NoAdditionalSas),
+            CreateChildSaKind::RekeyIke(_) => return None,
         };
         let old = match rekeyed.map(|spi| self.rekey_verdict(spi)) {
             None => None,

@@ -28,6 +28,12 @@ use std::time::Duration;
 /// A closed SA still answers repeated requests for this long (RFC 7296 §2.1).
 const CLOSED_LINGER: Duration = Duration::from_secs(15);
 
+/// The wait after a TEMPORARY_FAILURE (and half as much again at random).
+const TEMPORARY_WAIT: Duration = Duration::from_secs(5);
+
+/// A peer that is busy for this long is not busy, but out of step.
+const OUT_OF_SYNC: Duration = Duration::from_secs(180);
+
 /// Where an IKE SA stands.
 pub enum Stage {
     /// We began it; IKE_SA_INIT or IKE_AUTH is under way.
@@ -36,6 +42,8 @@ pub enum Stage {
     HalfOpen(Box<HalfOpen>),
     /// Both are authenticated.
     Established,
+    /// Another has taken its place (RFC 7296 §2.18); it waits to be deleted, by us or by the peer.
+    Rekeyed,
     /// Our Delete is on its way; nothing new is begun.
     Closing,
     /// Gone; it only repeats its last answers until then.
@@ -89,6 +97,14 @@ pub struct IkeSa {
     pub children: Vec<Child>,
     pub began: Instant,
     pub established: Option<Instant>,
+    /// When it is to be rekeyed, and when to be closed if that failed.
+    pub rekey_at: Option<Instant>,
+    pub expire_at: Option<Instant>,
+    /// The peer made it by a rekey that crossed ours of the SA with this SPI, and it is open which of the two new ones
+    /// stays.
+    pub contested: Option<IkeSpi>,
+    /// Since when the peer answers nothing but TEMPORARY_FAILURE.
+    pub busy_since: Option<Instant>,
     pub last_heard: Instant,
     pub last_sent: Instant,
     /// The child that was asked for by name; otherwise all that start by themselves.
@@ -132,6 +148,10 @@ impl IkeSa {
             children: Vec::new(),
             began: now,
             established: None,
+            rekey_at: None,
+            expire_at: None,
+            contested: None,
+            busy_since: None,
             last_heard: now,
             last_sent: now,
             wanted: None,
@@ -152,6 +172,11 @@ impl IkeSa {
 
     pub const fn is_established(&self) -> bool {
         matches!(self.stage, Stage::Established)
+    }
+
+    /// Whether it is, or may become, the connection's SA: not one that is gone or was replaced.
+    pub const fn counts(&self) -> bool {
+        !matches!(self.stage, Stage::Closed { .. } | Stage::Rekeyed)
     }
 
     /// A protected message with our SPI in it. Until the ICV verifies nothing but counters moves.
@@ -364,19 +389,36 @@ impl IkeSa {
         self.exchange = Some(exchange);
     }
 
+    /// Whether it may begin something.
+    const fn is_idle(&self) -> bool {
+        self.exchange.is_none() && self.contested.is_none()
+    }
+
     /// Begins the next job if nothing is in flight.
     pub fn work(&mut self, shared: &mut Shared) {
-        while self.exchange.is_none() && matches!(self.stage, Stage::Established | Stage::Closing) {
+        while self.is_idle() && matches!(self.stage, Stage::Established | Stage::Rekeyed | Stage::Closing) {
             let Some(job) = self.jobs.take(shared.now.instant) else {
                 return;
             };
-            if matches!(self.stage, Stage::Closing) && job != Job::DeleteIke {
+            if matches!(self.stage, Stage::Rekeyed | Stage::Closing) && job != Job::DeleteIke {
                 continue;
             }
             if let Some((exchange, request)) = Exchange::begin(self, shared, job) {
                 self.send(shared, exchange, request);
             }
         }
+    }
+
+    /// RFC 7296 §2.25: "When a peer receives a TEMPORARY_FAILURE notification, it MUST NOT immediately retry the operation";
+    /// "If a peer continues to receive TEMPORARY_FAILURE on the same IKE SA after several minutes, it SHOULD conclude that
+    /// the state information is out of sync and close the IKE SA."
+    pub fn wait_for_peer(&mut self, now: Instant, job: Job) -> Next {
+        let since = *self.busy_since.get_or_insert(now);
+        if now.saturating_since(since) >= OUT_OF_SYNC {
+            self.jobs.add(now, Job::DeleteIke);
+            return Next::Done;
+        }
+        Next::Later(job, TEMPORARY_WAIT)
     }
 
     /// All that time brings: retransmissions, lifetimes, liveness, keepalives.
@@ -407,7 +449,7 @@ impl IkeSa {
                 if let Some(exchange) = self.exchange.take() {
                     exchange.abandon(self, shared);
                 }
-                if !self.is_established() && !matches!(self.stage, Stage::Closing) {
+                if matches!(self.stage, Stage::Initiating) {
                     let hint = "is the peer running, and do UDP 500 and 4500 get through to it?".to_owned();
                     self.tell_failure(shared, reason.clone(), vec![], vec![], Some(hint));
                 }
@@ -417,6 +459,7 @@ impl IkeSa {
         }
         if self.is_established() {
             self.children_timeout(shared);
+            self.lifetime_timeout(now);
             if self.liveness_due().is_some_and(|at| at <= now) {
                 self.jobs.add(now, Job::Liveness);
             }
@@ -436,16 +479,19 @@ impl IkeSa {
             Stage::HalfOpen(half) => timers.push((half.expires, TimerKind::HalfOpenExpiry)),
             Stage::Established => {
                 timers.extend(self.children_next());
-                if self.exchange.is_none() {
+                timers.extend(self.rekey_at.map(|at| (at, TimerKind::RekeyIke)));
+                timers.extend(self.expire_at.map(|at| (at, TimerKind::ExpireIke)));
+                if self.is_idle() {
                     timers.extend(self.liveness_due().map(|at| (at, TimerKind::Liveness)));
                 }
                 timers.extend(self.keepalive_due(shared).map(|at| (at, TimerKind::NatKeepalive)));
             }
-            Stage::Initiating | Stage::Closing => {}
+            Stage::Initiating | Stage::Rekeyed | Stage::Closing => {}
         }
         match self.outgoing.in_flight() {
             Some(request) => timers.push((request.due, TimerKind::Retransmit)),
-            None => timers.extend(self.jobs.next().map(|at| (at, TimerKind::Retry))),
+            None if self.is_idle() => timers.extend(self.jobs.next().map(|at| (at, TimerKind::Retry))),
+            None => {}
         }
         for collected in [&self.requests, &self.responses] {
             timers.extend(collected.parts.expires_at().map(|at| (at, TimerKind::ReassemblyExpiry)));
@@ -470,7 +516,7 @@ impl IkeSa {
     pub fn establish(&mut self, shared: &mut Shared, peer: Identification, initial_contact: bool) {
         let now = shared.now.instant;
         self.stage = Stage::Established;
-        self.established = Some(now);
+        self.begin_lifetime(shared);
         self.last_heard = now;
         self.peer_id = Some(peer.clone());
         let (Some(connection), Some(suite)) = (self.name(), self.suite) else {
@@ -504,6 +550,12 @@ impl IkeSa {
         if let Some(exchange) = self.exchange.take() {
             exchange.abandon(self, shared);
         }
+        if let Some(to) = self.contested.take() {
+            let (children, jobs) = self.give_away(shared.now.instant);
+            shared.effects.push(Effect::HandBack { to, children, jobs });
+        }
+        let rekeyed = matches!(self.stage, Stage::Rekeyed) && self.children.is_empty();
+        let reason = if rekeyed { "it was rekeyed" } else { reason };
         for child in std::mem::take(&mut self.children) {
             child.remove(shared, reason);
         }
@@ -517,7 +569,9 @@ impl IkeSa {
             });
         }
         shared.effects.push(Effect::Down {
-            connection: self.name().filter(|_| self.initiator || self.established.is_some()),
+            connection: self
+                .name()
+                .filter(|_| !rekeyed && (self.initiator || self.established.is_some())),
         });
         self.stage = Stage::Closed {
             until: shared.now.instant + CLOSED_LINGER,
@@ -571,6 +625,7 @@ impl IkeSa {
             Stage::Initiating => "initiating",
             Stage::HalfOpen(_) => "half-open",
             Stage::Established => "established",
+            Stage::Rekeyed => "rekeyed",
             Stage::Closing | Stage::Closed { .. } => "closing",
         };
         let in_flight = self
@@ -602,7 +657,7 @@ impl IkeSa {
             suite: self.suite,
             peer: self.peer_id.clone(),
             since: self.established,
-            rekey_at: None,
+            rekey_at: self.rekey_at,
             children,
             in_flight,
         }
@@ -724,10 +779,10 @@ impl IkeSa {
     fn respond(&mut self, shared: &mut Shared, path: Path, request: WireRequest) -> Option<Reply> {
         match (&self.stage, request) {
             (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => Some(self.respond_auth(shared, path, *request)),
-            (Stage::Established | Stage::Closing, WireRequest::CreateChildSa(request)) => {
+            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
                 self.respond_create_child(shared, *request)
             }
-            (Stage::Established | Stage::Closing, WireRequest::Informational(request)) => {
+            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::Informational(request)) => {
                 Some(self.respond_informational(shared, &request))
             }
             _ => None,

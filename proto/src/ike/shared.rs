@@ -1,6 +1,9 @@
 //! What all IKE SAs of an endpoint share while one of them works: clock, randomness, SPIs, and the way out.
 
+use super::child::Child;
 use super::event::{Counters, Event, Failure, Transmit};
+use super::jobs::Jobs;
+use super::sa::IkeSa;
 use crate::crypto::Provider;
 use crate::policy::connection::Config;
 use crate::policy::sad::{ChildSaId, ConnectionName, Path, SadUpdate};
@@ -34,7 +37,6 @@ pub struct Shared {
 }
 
 /// What one SA's work means for the rest of the endpoint.
-#[derive(Debug)]
 pub enum Effect {
     /// An SA was authenticated. With `initial_contact`, others with the same peer are gone (RFC 7296 §2.4).
     Established {
@@ -45,6 +47,17 @@ pub enum Effect {
     },
     /// An SA is gone; the connection may want another.
     Down { connection: Option<ConnectionName> },
+    /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).
+    Successor(Box<IkeSa>),
+    /// Both sides rekeyed an IKE SA, and it is decided: what the peer's new SA `from` has belongs to our new SA `to`, or,
+    /// without one, stays where it is (§2.8.2).
+    Settled { from: IkeSpi, to: Option<IkeSpi> },
+    /// Before that was decided the peer deleted its new SA: what it had inherited goes back to the old one.
+    HandBack {
+        to: IkeSpi,
+        children: Vec<Child>,
+        jobs: Jobs,
+    },
 }
 
 impl Shared {

@@ -14,6 +14,7 @@ mod link;
 mod node;
 mod world;
 
+use std::time::Duration;
 use world::{Fault, Plan, World};
 
 /// The seeds to run: one, or as many as asked for (100 when nobody asks, so that a plain `cargo test` stays quick).
@@ -58,6 +59,16 @@ fn sim_heavy_loss() {
 fn sim_crossing_rekeys() {
     for_each_seed("crossing rekeys", |seed| Plan {
         crossing_rekeys: true,
+        ..Plan::from_seed(seed)
+    });
+}
+
+/// Both sides rekey the IKE SA, and the Child SA in between, over bad links.
+#[test]
+fn sim_ike_rekeys() {
+    for_each_seed("IKE rekeys", |seed| Plan {
+        ike_rekey_time: Some(Duration::from_secs(60)),
+        restart: seed % 5 == 0,
         ..Plan::from_seed(seed)
     });
 }

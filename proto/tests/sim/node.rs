@@ -1,6 +1,7 @@
 //! One gateway: an endpoint and a model of its data path with real ESP SAs.
 
 use crate::invariants::NonceLedger;
+use crate::world::Plan;
 use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret};
 use landbridge_proto::esp::{InboundError, InboundSa, OutboundSa};
 use landbridge_proto::ike::{Command, Endpoint, Event};
@@ -45,8 +46,8 @@ pub struct Pair {
 }
 
 impl Node {
-    pub fn new(now: Now, seed: u64, initiator: bool, address: SocketAddr, peer: SocketAddr, fragment: bool) -> Self {
-        let config = Arc::new(config(initiator, fragment));
+    pub fn new(now: Now, seed: u64, initiator: bool, address: SocketAddr, peer: SocketAddr, plan: &Plan) -> Self {
+        let config = Arc::new(config(initiator, plan));
         let mut octets = [0; 32];
         octets[..8].copy_from_slice(&seed.to_be_bytes());
         octets[8] = u8::from(initiator);
@@ -183,7 +184,7 @@ impl Node {
     }
 }
 
-fn config(initiator: bool, fragment: bool) -> Config {
+fn config(initiator: bool, plan: &Plan) -> Config {
     let id = |name: &str| Identification {
         id_type: IdType::FQDN,
         reserved: [0; 3],
@@ -241,10 +242,10 @@ fn config(initiator: bool, fragment: bool) -> Config {
             id: Some(id(them)),
             credential: RemoteCredential::Psk(vec![psk()]),
         },
-        ike_rekey_time: None,
+        ike_rekey_time: plan.ike_rekey_time,
         dpd_delay: Some(Duration::from_secs(10)),
         fragmentation: true,
-        fragment_size: if fragment { 200 } else { 1280 },
+        fragment_size: if plan.fragment { 200 } else { 1280 },
         force_udp_encapsulation: false,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),

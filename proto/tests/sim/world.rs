@@ -39,6 +39,8 @@ pub struct Plan {
     pub crossing_rekeys: bool,
     /// One side restarts half-way.
     pub restart: bool,
+    /// Both ends rekey the IKE SA about so often.
+    pub ike_rekey_time: Option<Duration>,
     /// IKE messages are fragmented.
     pub fragment: bool,
 }
@@ -57,6 +59,7 @@ impl Plan {
             faults,
             crossing_rekeys: false,
             restart: false,
+            ike_rekey_time: None,
             fragment: seed.is_multiple_of(3),
         }
     }
@@ -94,8 +97,8 @@ impl World {
             unix: 1_800_000_000,
         };
         let nodes = [
-            Node::new(at(now), seed, true, addresses[0], addresses[1], plan.fragment),
-            Node::new(at(now), seed, false, addresses[1], addresses[0], plan.fragment),
+            Node::new(at(now), seed, true, addresses[0], addresses[1], plan),
+            Node::new(at(now), seed, false, addresses[1], addresses[0], plan),
         ];
         let mut world = Self {
             seed,

@@ -19,8 +19,6 @@ use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAsso
 use std::sync::Arc;
 use std::time::Duration;
 
-/// RFC 7296 §2.25: after TEMPORARY_FAILURE "SHOULD NOT immediately retry".
-const TEMPORARY_WAIT: Duration = Duration::from_secs(5);
 /// Groups tried, at the peer's wish, before it is taken for broken.
 const MOST_REPETITIONS: u32 = 3;
 
@@ -150,6 +148,7 @@ impl CreateChildExchange {
     ) -> Next {
         match self.negotiated(sa, shared, answer, nonce, ke) {
             Ok(new) => {
+                sa.busy_since = None;
                 // §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
                 let redundant = self.crossing.as_ref().is_some_and(|theirs| {
                     let [ni, nr] = &theirs.nonces;
@@ -251,6 +250,9 @@ impl CreateChildExchange {
     fn refused(self, sa: &mut IkeSa, shared: &mut Shared, notify: &Notify) -> Next {
         shared.spis.release(self.spi);
         let rekeyed_by_peer = self.crossing.is_some();
+        if notify.notify_type != NotifyType::TEMPORARY_FAILURE {
+            sa.busy_since = None;
+        }
         match notify.notify_type {
             NotifyType::INVALID_KE_PAYLOAD if self.repetitions < MOST_REPETITIONS => {
                 // §1.3: repeated in a new exchange with the group that the peer wants, if we have it too.
@@ -287,7 +289,7 @@ impl CreateChildExchange {
                 }
                 Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
             }
-            NotifyType::TEMPORARY_FAILURE => Next::Later(self.again(), TEMPORARY_WAIT),
+            NotifyType::TEMPORARY_FAILURE => sa.wait_for_peer(shared.now.instant, self.again()),
             // Checklist I9: the peer takes one pair at a time: without a second, the first has to go before.
             NotifyType::NO_ADDITIONAL_SAS if self.rekeys.is_some() => {
                 if let Some(id) = self.rekeys {

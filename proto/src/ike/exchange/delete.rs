@@ -21,7 +21,10 @@ pub enum DeleteExchange {
 impl DeleteExchange {
     /// §1.4.1: "Deleting an IKE SA implicitly closes any remaining Child SAs negotiated under it."
     pub fn ike(sa: &mut IkeSa) -> (Exchange, Request) {
-        sa.stage = Stage::Closing;
+        // One that was rekeyed goes unnoticed: its successor is the connection's SA.
+        if !matches!(sa.stage, Stage::Rekeyed) {
+            sa.stage = Stage::Closing;
+        }
         (Exchange::Delete(Self::Ike), request(Delete::Ike))
     }
 

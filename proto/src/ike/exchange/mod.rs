@@ -6,12 +6,14 @@ mod create_child;
 mod delete;
 mod init;
 mod liveness;
+mod rekey_ike;
 
 pub use auth::{AuthExchange, peer_spi};
 pub use create_child::{CreateChildExchange, PeerRekey};
 pub use delete::DeleteExchange;
 pub use init::{InitExchange, capabilities};
 pub use liveness::LivenessExchange;
+pub use rekey_ike::{CrossingIkeRekey, RekeyIkeExchange};
 
 use super::jobs::Job;
 use super::sa::IkeSa;
@@ -28,6 +30,8 @@ pub enum Exchange {
     Auth(Box<AuthExchange>),
     /// CREATE_CHILD_SA for a new Child SA, or to rekey one (§1.3.1, §1.3.3).
     CreateChild(Box<CreateChildExchange>),
+    /// CREATE_CHILD_SA to rekey the IKE SA (§1.3.2).
+    RekeyIke(Box<RekeyIkeExchange>),
     /// INFORMATIONAL with Delete (§1.4.1).
     Delete(DeleteExchange),
     /// INFORMATIONAL, empty (§2.4).
@@ -59,6 +63,7 @@ impl Exchange {
             Job::DeleteIke => Some(DeleteExchange::ike(sa)),
             Job::DeleteChild(id) => DeleteExchange::child(sa, id),
             Job::DeleteStillborn(spi) => Some(DeleteExchange::stillborn(spi)),
+            Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
             Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
             Job::CreateChild(name) => CreateChildExchange::create(sa, shared, &name),
             Job::Liveness => Some(LivenessExchange::begin()),
@@ -70,8 +75,20 @@ impl Exchange {
         match self {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
-            Self::CreateChild(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::Delete(_) | Self::Liveness(_) => ExchangeType::INFORMATIONAL,
+        }
+    }
+
+    /// Whether it creates, rekeys or deletes a Child SA.
+    pub const fn concerns_a_child(&self) -> bool {
+        match self {
+            Self::CreateChild(_) | Self::Delete(DeleteExchange::Child(_) | DeleteExchange::Stillborn) => true,
+            Self::Init(_)
+            | Self::Auth(_)
+            | Self::RekeyIke(_)
+            | Self::Delete(DeleteExchange::Ike)
+            | Self::Liveness(_) => false,
         }
     }
 
@@ -81,6 +98,7 @@ impl Exchange {
             Self::Init(_) => "IKE_SA_INIT",
             Self::Auth(_) => "IKE_AUTH",
             Self::CreateChild(_) => "CREATE_CHILD_SA",
+            Self::RekeyIke(_) => "rekey of the IKE SA",
             Self::Delete(_) => "Delete",
             Self::Liveness(_) => "liveness check",
         }
@@ -91,6 +109,7 @@ impl Exchange {
         match (self, response) {
             (Self::Auth(exchange), Response::IkeAuth(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::CreateChild(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
+            (Self::RekeyIke(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
             (Self::Liveness(_), Response::Informational(_)) => Next::Done,
             (exchange, _) => {
@@ -105,6 +124,7 @@ impl Exchange {
         match self {
             Self::Auth(exchange) => exchange.abandon(shared),
             Self::CreateChild(exchange) => shared.spis.release(exchange.spi),
+            Self::RekeyIke(exchange) => exchange.abandon(shared),
             Self::Init(_) | Self::Delete(_) | Self::Liveness(_) => {}
         }
     }
