@@ -43,7 +43,7 @@ fn until_requested(pump: &mut Pump, who: &[usize]) {
 }
 
 /// §1.3.2: "The first IKE requests from both sides on the new IKE SA will have Message ID 0"; "the initiator in this rekey
-/// exchange is the new 'original initiator' of the new IKE SA". §2.8: the Child SAs are inherited, and none is touched.
+/// exchange is the new "original initiator" of the new IKE SA". §2.8: the Child SAs are inherited, and none is touched.
 #[test]
 fn either_end_rekeys_and_the_children_move_over() {
     for who in 0..2 {
@@ -172,6 +172,26 @@ fn when_both_rekey_the_lowest_nonce_loses() {
         );
     }
     assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// While it is open which of the two new SAs stays, the peer's begins nothing; what was wanted meanwhile is done afterwards.
+#[test]
+fn nothing_is_begun_by_a_contested_sa() {
+    for seed in 0..10 {
+        let mut pump = Pump::with(rekeying(side_a()), rekeying(side_b()), seed, Gateway::default());
+        pump.connect();
+        pump.deliver_all();
+        let old = pump.sad[0].active["net"];
+        until_requested(&mut pump, &[0, 1]);
+        pump.deliver(0);
+        pump.deliver(0);
+        pump.rekey_child(0);
+        assert_eq!(pump.wire.len(), 2, "just the two answers");
+        pump.run_for(75 * SECOND, everything);
+        pump.assert_joined();
+        assert_ne!(pump.sad[0].active["net"], old, "the Child SA was rekeyed");
+        assert_eq!((pump.sad[0].pairs.len(), pump.sad[1].pairs.len()), (1, 1));
+    }
 }
 
 /// The same with answers, deletes and retransmissions in any order, some lost: it always ends well.

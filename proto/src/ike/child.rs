@@ -4,7 +4,7 @@ use super::event::{ChildUp, Event, TimerKind};
 use super::jobs::Job;
 use super::keys::ChildKeys;
 use super::sa::IkeSa;
-use super::shared::Shared;
+use super::shared::{Effect, Shared};
 use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
@@ -41,6 +41,8 @@ pub struct Child {
     pub state: ChildState,
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
+    /// The operator wants it gone: it does not come back by itself.
+    pub taken_down: bool,
     rekeyed_from: Option<ChildSaId>,
     since: Instant,
     rekey_at: Option<Instant>,
@@ -100,6 +102,10 @@ impl Child {
         shared.spis.release(inbound.spi);
         if self.state == ChildState::Installed || self.state == ChildState::Deleting {
             let (connection, child) = (Arc::clone(connection), Arc::clone(child));
+            shared.effects.push(Effect::ChildGone {
+                connection: Arc::clone(&connection),
+                child: Arc::clone(&child),
+            });
             shared.event(Event::ChildDown {
                 connection,
                 child,
@@ -170,6 +176,7 @@ impl IkeSa {
             rekey_at,
             rekeyed_from: rekeys,
             replaces: rekeys.filter(|_| wait_for_peer),
+            taken_down: false,
             config,
             entry,
             suite,
@@ -233,7 +240,7 @@ impl IkeSa {
         let child = self.children.swap_remove(index);
         let (name, wanted) = (
             Arc::clone(&child.config.name),
-            child.config.start_action == connection::StartAction::Start,
+            child.config.start_action == connection::StartAction::Start && !child.taken_down,
         );
         child.remove(shared, reason);
         // What is to be up always comes back, but not at once: the peer had its reason.
@@ -269,7 +276,8 @@ impl IkeSa {
             .iter_mut()
             .filter(|child| child.state == ChildState::Installed && child.expire_at.is_some_and(|at| at <= now))
             .map(|child| {
-                // RFC 7296 §2.8: "an SA that is not rekeyed in time is not used any longer".
+                // RFC 7296 §2.8: "When the lifetime of a Security Association expires, the Security Association MUST NOT
+                // be used."
                 child.state = ChildState::Deleting;
                 child.expire_at = None;
                 child.id()

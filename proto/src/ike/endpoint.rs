@@ -15,7 +15,7 @@ use crate::crypto::{Group, IKE_PROVIDER};
 use crate::policy::connection::{Config, Connection, StartAction, Target};
 use crate::policy::pad;
 use crate::policy::proposal::IkeProposal;
-use crate::policy::sad::{ChildName, ConnectionName, Path, SadReport};
+use crate::policy::sad::{ChildName, ConnectionName, Path, SadReport, SadUpdate};
 use crate::time::{Instant, Now};
 use crate::wire::message::{IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Request, Response};
 use crate::wire::{
@@ -29,8 +29,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Unprotected answers to strangers, at most so many a second (RFC 7296 §2.21.4: "SHOULD be rate limited").
+/// Unprotected answers to strangers, at most so many a second (checklist L6; RFC 7296 §1.5).
 const STRANGER_ANSWERS: u32 = 50;
+
+/// Flags of a first message.
+const BEGINNING: Flags = Flags {
+    initiator: true,
+    response: false,
+};
 
 /// The IKE endpoint. See the module's contract.
 pub struct Endpoint {
@@ -80,9 +86,15 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Now, path: Path, datagram: &[u8]) {
         self.shared.now = now;
         self.shared.counters.received += 1;
-        let Ok(outer) = wire::decode_outer(datagram) else {
-            self.shared.counters.malformed += 1;
-            return;
+        let outer = match wire::decode_outer(datagram) {
+            Ok(outer) => outer,
+            Err(error) => {
+                self.shared.counters.malformed += 1;
+                if matches!(error, wire::DecodeError::MajorVersion(_)) {
+                    self.answer_other_version(path, datagram);
+                }
+                return;
+            }
         };
         let header = outer.header;
         if header.exchange == ExchangeType::IKE_SA_INIT {
@@ -93,7 +105,16 @@ impl Endpoint {
             match wire::decode_payloads(first, payloads) {
                 Ok(payloads) if header.flags.response => self.handle_init_response(path, datagram, &header, payloads),
                 Ok(payloads) => self.handle_init_request(path, datagram, &header, payloads),
-                Err(_) => self.shared.counters.malformed += 1,
+                Err(error) => {
+                    self.shared.counters.malformed += 1;
+                    let first = header.message_id == 0 && header.spi_i != IkeSpi::ZERO && header.spi_r == IkeSpi::ZERO;
+                    // §2.5: "the response to the IKE request containing that payload MUST include a Notify payload
+                    // UNSUPPORTED_CRITICAL_PAYLOAD". What else is malformed is not answered: nobody is proven to be there.
+                    if matches!(error, wire::DecodeError::UnsupportedCritical(_)) && first && header.flags == BEGINNING
+                    {
+                        self.refuse_init(path, &header, IkeError::Malformed(error).notify());
+                    }
+                }
             }
             return;
         }
@@ -109,6 +130,33 @@ impl Endpoint {
             self.shared.counters.unknown_spi += 1;
             self.answer_unknown_spi(path, &header);
         }
+    }
+
+    /// RFC 7296 §2.5: "If an endpoint receives a message with a higher major version number, it MUST drop the message and
+    /// SHOULD send an unauthenticated Notify message of type INVALID_MAJOR_VERSION". Not to a response (§2.21.4).
+    fn answer_other_version(&mut self, path: Path, datagram: &[u8]) {
+        let Some((head, _)) = datagram.split_first_chunk::<{ Header::LEN }>() else {
+            return;
+        };
+        let [spi_i @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *head;
+        let [_, _, _, _, _, _, _, _, spi_r @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *head;
+        let flags = head[19];
+        if flags & 0x20 != 0 || self.shutting_down || !self.may_answer_strangers() {
+            return;
+        }
+        let answer = Header {
+            spi_i: IkeSpi(spi_i),
+            spi_r: IkeSpi(spi_r),
+            exchange: ExchangeType(head[18]),
+            flags: Flags {
+                initiator: flags & 0x08 == 0,
+                response: true,
+            },
+            message_id: u32::from_be_bytes([head[20], head[21], head[22], head[23]]),
+        };
+        let notify = Notify::new(NotifyType::INVALID_MAJOR_VERSION, Vec::new());
+        let datagram = encode_plain(&answer, &[Payload::Notify(notify)]);
+        self.shared.transmit(path, &[datagram]);
     }
 
     /// RFC 7296 §1.5: "MAY" tell a stranger that its SPI is not ours; it is a hint, never answered, and rate limited.
@@ -141,12 +189,33 @@ impl Endpoint {
             .get(&header.spi_i)
             .is_some_and(|sa| sa.initiator && !header.flags.initiator);
         if fits && header.message_id == 0 {
+            let alone = self.is_alone(header.spi_i);
             self.with_sa(header.spi_i, |sa, shared| {
+                sa.initial_contact = alone;
                 sa.handle_init_response(shared, path, datagram, header, payloads)
             });
         } else {
             self.shared.counters.unknown_spi += 1;
         }
+    }
+
+    /// Whether no other IKE SA is up with the peer of this one, by whatever connection: only then INITIAL_CONTACT is true
+    /// (RFC 7296 §2.4: "the only IKE SA currently active between the authenticated identities").
+    fn is_alone(&self, spi: IkeSpi) -> bool {
+        let Some(connection) = self.sas.get(&spi).and_then(|sa| sa.connection.clone()) else {
+            return false;
+        };
+        let wanted = connection.remote.id.as_ref();
+        !self.sas.values().any(|other| {
+            let same_peer = || {
+                wanted
+                    .zip(other.peer_id.as_ref())
+                    .is_some_and(|(id, peer)| id.same(peer))
+            };
+            other.own_spi() != spi
+                && other.is_established()
+                && (other.name().as_ref() == Some(&connection.name) || same_peer())
+        })
     }
 
     /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.
@@ -518,7 +587,6 @@ impl Endpoint {
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
         sa.connection = Some(Arc::clone(&connection));
         sa.wanted = child;
-        sa.initial_contact = true;
         self.sas.insert(spi, sa);
         self.with_sa(spi, |sa, shared| match InitExchange::begin(sa, shared, &connection) {
             Some((exchange, request)) => sa.send(shared, exchange, request),
@@ -544,12 +612,15 @@ impl Endpoint {
         };
         for spi in self.established(Some(name)) {
             self.with_sa(spi, |sa, shared| {
-                let ids: Vec<_> = sa
+                let mut ids = Vec::new();
+                for pair in sa
                     .children
-                    .iter()
+                    .iter_mut()
                     .filter(|c| c.is_current() && c.config.name == *child)
-                    .map(|c| c.id())
-                    .collect();
+                {
+                    pair.taken_down = true;
+                    ids.push(pair.id());
+                }
                 sa.jobs
                     .drop_if(|job| matches!(job, Job::CreateChild(queued) if queued == child));
                 ids.into_iter().for_each(|id| sa.jobs.add(now, Job::DeleteChild(id)));
@@ -690,6 +761,7 @@ impl Endpoint {
                     }
                 }
                 Effect::Down { connection } => self.went_down(connection),
+                Effect::ChildGone { connection, child } => self.fall_back(&connection, &child),
                 Effect::Successor(new) => {
                     let spi = new.own_spi();
                     self.sas.insert(spi, *new);
@@ -698,6 +770,19 @@ impl Endpoint {
                 Effect::Settled { from, to } => self.settle(from, to),
                 Effect::HandBack { to, children, jobs } => self.hand_back(to, children, jobs),
             }
+        }
+    }
+
+    /// Sends by the newest pair that is left of a child, in whatever IKE SA it is.
+    fn fall_back(&mut self, connection: &ConnectionName, child: &ChildName) {
+        let left = self
+            .sas
+            .values()
+            .filter(|sa| sa.is_established() && sa.name().as_ref() == Some(connection))
+            .flat_map(|sa| &sa.children)
+            .filter(|pair| pair.is_current() && pair.replaces.is_none() && pair.config.name == *child);
+        if let Some(id) = left.map(Child::id).max() {
+            self.shared.sad(SadUpdate::ActivateOutbound { id, replaces: None });
         }
     }
 
@@ -734,19 +819,20 @@ impl Endpoint {
         self.reindex(to);
     }
 
-    /// RFC 7296 §2.4: the peer has no other IKE SA with us: what we still have under its proven identity is gone.
+    /// RFC 7296 §2.4: the peer has no other IKE SA with us: what we still have under its proven identity is gone. But what
+    /// came up after the peer began this SA, the peer may not have known of when it said so: both ends began at once.
     fn initial_contact(&mut self, newest: IkeSpi, connection: &ConnectionName, peer: &Identification) {
+        let Some(known) = self.sas.get(&newest).map(|sa| sa.known) else {
+            return;
+        };
+        let older = |sa: &IkeSa| matches!(sa.stage, Stage::Established | Stage::Rekeyed) && sa.number <= known;
         let same_peer = |sa: &IkeSa| {
             sa.own_spi() != newest
                 && sa.name().as_ref() == Some(connection)
                 && sa.peer_id.as_ref().is_some_and(|id| id.same(peer))
         };
-        let old: Vec<IkeSpi> = self
-            .sas
-            .values()
-            .filter(|sa| matches!(sa.stage, Stage::Established | Stage::Rekeyed) && same_peer(sa))
-            .map(IkeSa::own_spi)
-            .collect();
+        let old = self.sas.values().filter(|sa| older(sa) && same_peer(sa));
+        let old: Vec<IkeSpi> = old.map(IkeSa::own_spi).collect();
         for spi in old {
             self.with_sa(spi, |sa, shared| {
                 sa.close(shared, "the peer began anew (INITIAL_CONTACT)")

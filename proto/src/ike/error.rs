@@ -68,7 +68,8 @@ impl IkeError {
             Self::Malformed(_) | Self::KeyExchange(_) => plain(NotifyType::INVALID_SYNTAX),
             Self::NoProposal(_) | Self::Internal(_) => plain(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
-            // §2.21.2: "All errors ... MUST be of type AUTHENTICATION_FAILED", whatever the reason.
+            // §2.21.2: "All errors that occur in an IKE_AUTH exchange, causing the authentication to fail for whatever
+            // reason ... SHOULD result in an AUTHENTICATION_FAILED notification".
             Self::Auth(_) | Self::UnknownPeer(_) => plain(NotifyType::AUTHENTICATION_FAILED),
             Self::InvalidKe(group) => {
                 Notify::new(NotifyType::INVALID_KE_PAYLOAD, group.method().0.to_be_bytes().to_vec())

@@ -97,6 +97,9 @@ pub struct IkeSa {
     pub children: Vec<Child>,
     pub began: Instant,
     pub established: Option<Instant>,
+    /// The how-manieth to be established, and how many were when it began: which was there before which, exactly.
+    pub number: u64,
+    pub known: u64,
     /// When it is to be rekeyed, and when to be closed if that failed.
     pub rekey_at: Option<Instant>,
     pub expire_at: Option<Instant>,
@@ -109,7 +112,7 @@ pub struct IkeSa {
     pub last_sent: Instant,
     /// The child that was asked for by name; otherwise all that start by themselves.
     pub wanted: Option<ChildName>,
-    /// No other SA with this peer was known when it began.
+    /// No other SA with this peer is up: said in IKE_AUTH.
     pub initial_contact: bool,
     requests: Collected,
     responses: Collected,
@@ -148,6 +151,8 @@ impl IkeSa {
             children: Vec::new(),
             began: now,
             established: None,
+            number: 0,
+            known: shared.established,
             rekey_at: None,
             expire_at: None,
             contested: None,
@@ -517,6 +522,8 @@ impl IkeSa {
         let now = shared.now.instant;
         self.stage = Stage::Established;
         self.begin_lifetime(shared);
+        shared.established += 1;
+        self.number = shared.established;
         self.last_heard = now;
         self.peer_id = Some(peer.clone());
         let (Some(connection), Some(suite)) = (self.name(), self.suite) else {

@@ -6,7 +6,7 @@ use super::jobs::Jobs;
 use super::sa::IkeSa;
 use crate::crypto::Provider;
 use crate::policy::connection::Config;
-use crate::policy::sad::{ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
 use crate::policy::spi::SpiAllocator;
 use crate::time::{Instant, Now};
 use crate::wire::{Header, Identification, IkeSpi, Payload, summarize};
@@ -31,6 +31,8 @@ pub struct Shared {
     pub transmits: VecDeque<(Transmit, Vec<u8>)>,
     /// What concerns other SAs or the connection: carried out by the endpoint when the SA is done.
     pub effects: Vec<Effect>,
+    /// IKE SAs established so far.
+    pub established: u64,
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
@@ -47,6 +49,11 @@ pub enum Effect {
     },
     /// An SA is gone; the connection may want another.
     Down { connection: Option<ConnectionName> },
+    /// A pair that may have been sending is gone: if both ends began, the same child may be up in another IKE SA.
+    ChildGone {
+        connection: ConnectionName,
+        child: ChildName,
+    },
     /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).
     Successor(Box<IkeSa>),
     /// Both sides rekeyed an IKE SA, and it is decided: what the peer's new SA `from` has belongs to our new SA `to`, or,
@@ -72,6 +79,7 @@ impl Shared {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             effects: Vec::new(),
+            established: 0,
             next_child: 1,
             next_owner: 0,
             last_stranger_failure: None,

@@ -149,6 +149,7 @@ impl IkeSa {
         new.peer_fragments = self.peer_fragments;
         new.peer_hashes.clone_from(&self.peer_hashes);
         new.began = parts.began;
+        new.number = self.number;
         new.begin_lifetime(shared);
         Ok(new)
     }

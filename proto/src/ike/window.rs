@@ -118,7 +118,7 @@ impl Outgoing {
         if request.sent > schedule.tries {
             return Due::GiveUp;
         }
-        // §2.4: "the intervals between retransmissions ... MUST increase exponentially".
+        // §2.4: "retransmission times MUST increase exponentially".
         let mut wait = schedule.timeout;
         for _ in 0..request.sent {
             wait = wait * schedule.base_percent / 100;

@@ -395,12 +395,11 @@ impl Pump {
             let [sa] = up.as_slice() else {
                 return Err(format!("end {who} has {} IKE SAs", up.len()));
             };
-            if sa.children.is_empty() || sa.children.len() != self.sad[who].active.len() {
-                return Err(format!(
-                    "end {who}: {} children, sends by {:?}",
-                    sa.children.len(),
-                    self.sad[who].active
-                ));
+            let mut names: Vec<_> = sa.children.iter().map(|child| child.child.as_ref()).collect();
+            names.sort_unstable();
+            names.dedup();
+            if names.is_empty() || !self.sad[who].active.keys().eq(names.iter()) {
+                return Err(format!("end {who}: {names:?}, sends by {:?}", self.sad[who].active));
             }
             for id in self.sad[who].active.values() {
                 let sender = &self.sad[who].pairs[id].outbound;

@@ -100,7 +100,7 @@ impl CreateChildExchange {
         let old = self.rekeys.and_then(|id| sa.child(id));
         let kind = match old {
             Some(old) => {
-                // §2.9.2: "the Traffic Selectors ... MUST NOT be narrower" than those in use; they are the offer.
+                // §2.9.2: "the new SA MUST NOT have narrower selectors than the original": those in use are the offer.
                 child.ts_i.clone_from(&old.entry.local_ts);
                 child.ts_r.clone_from(&old.entry.remote_ts);
                 CreateChildSaKind::RekeyChild {
@@ -240,7 +240,7 @@ impl CreateChildExchange {
                 child.state = ChildState::Rekeyed;
             }
         }
-        // §2.8: "the initiator of the rekey ... deletes the old SA".
+        // §2.8: "when the new one is established, delete the old one": that is for whoever asked.
         if let Some(child) = sa.child_mut(old).filter(|child| child.state == ChildState::Installed) {
             child.state = ChildState::Rekeyed;
             sa.jobs.add(now, Job::DeleteChild(old));
@@ -282,7 +282,7 @@ impl CreateChildExchange {
             }
             // The peer's rekey of the same pair was faster, or the pair is on its way out.
             _ if rekeyed_by_peer => Next::Done,
-            // §2.25: "If a peer receives a CHILD_SA_NOT_FOUND ... it SHOULD silently delete the Child SA".
+            // §2.25: "A peer that receives a CHILD_SA_NOT_FOUND notification SHOULD silently delete the Child SA".
             NotifyType::CHILD_SA_NOT_FOUND if self.rekeys.is_some() => {
                 if let Some(id) = self.rekeys {
                     sa.end_child(shared, id, "the peer does not know it any more");

@@ -28,7 +28,7 @@ impl DeleteExchange {
         (Exchange::Delete(Self::Ike), request(Delete::Ike))
     }
 
-    /// §1.4.1: the Delete payload lists "the SPIs ... the sending endpoint would expect in the headers of inbound packets".
+    /// §1.4.1: the Delete payload lists "the SPIs (as they would be expected in the headers of inbound packets)".
     pub fn child(sa: &mut IkeSa, id: ChildSaId) -> Option<(Exchange, Request)> {
         let child = sa.child_mut(id)?;
         child.state = ChildState::Deleting;

@@ -62,7 +62,7 @@ impl InitExchange {
         Some((Exchange::Init(Box::new(exchange)), request))
     }
 
-    /// §2.6: repeated with a cookie or another group, "all of the other payloads ... unchanged".
+    /// §2.6: repeated with a cookie or another group, "all other payloads unchanged".
     fn request(&self, sa: &IkeSa) -> Request {
         let connection = &self.connection;
         let source = if connection.force_udp_encapsulation {
@@ -97,7 +97,8 @@ impl InitExchange {
     ) -> Next {
         match reply {
             IkeSaInitReply::Accepted(response) => self.accepted(sa, shared, header, datagram, *response),
-            // §2.6: "SHOULD retry ... including the cookie as the first payload".
+            // §2.6: "the initiator MUST then retry the IKE_SA_INIT request, and include the COOKIE notification
+            // containing the received data as the first payload".
             IkeSaInitReply::Cookie(cookie) if self.cookie.as_ref() != Some(&cookie) => {
                 self.cookie = Some(cookie);
                 self.repeat(sa, shared)
