@@ -51,6 +51,35 @@ fn we_rekey_the_child() {
 }
 
 #[test]
+fn strongswan_rekeys_the_ike_sa() {
+    let Some(pair) = Pair::start("strongSwan rekeys the IKE SA", &Scenario::default()) else {
+        return;
+    };
+    let spi = |pair: &Pair| pair.ours.connection(&pair.world, "peer")["ike_sas"][0]["spi_i"].to_string();
+    let (before, children_before) = (spi(&pair), pair.spis());
+    pair.theirs.peer(&["rekey-ike"]);
+    wait_until("another IKE SA is there", Duration::from_secs(10), || {
+        spi(&pair) != before
+    });
+    wait_until("it is the only one", Duration::from_secs(20), || {
+        pair.ours.connection(&pair.world, "peer")["ike_sas"]
+            .as_array()
+            .is_some_and(|list| list.len() == 1)
+    });
+    assert_eq!(
+        pair.spis(),
+        children_before,
+        "RFC 7296 §2.8: the Child SAs are inherited"
+    );
+    pair.move_data();
+    pair.ours.client(&pair.world, &["rekey", "peer"]);
+    wait_until("the Child SA is rekeyed under it", Duration::from_secs(10), || {
+        pair.spis() != children_before
+    });
+    pair.move_data();
+}
+
+#[test]
 fn a_rekey_while_data_move_loses_nothing() {
     let Some(pair) = Pair::start(
         "rekey under load",
