@@ -54,6 +54,7 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
             credential: RemoteCredential::Psk(vec![psk()]),
         },
         ike_rekey_time: None,
+        reauth_time: None,
         dpd_delay: None,
         fragmentation: true,
         fragment_size: 1280,

@@ -105,6 +105,7 @@ fn h1_first_selectors_decide() {
             credential: RemoteCredential::Psk(vec![]),
         },
         ike_rekey_time: None,
+        reauth_time: None,
         dpd_delay: None,
         fragmentation: true,
         fragment_size: 1280,

@@ -103,6 +103,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         local,
         remote,
         ike_rekey_time,
+        reauth_time: None,
         dpd_delay,
         fragmentation,
         fragment_size,

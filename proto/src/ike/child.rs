@@ -41,8 +41,6 @@ pub struct Child {
     pub state: ChildState,
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
-    /// The operator wants it gone: it does not come back by itself.
-    pub taken_down: bool,
     rekeyed_from: Option<ChildSaId>,
     since: Instant,
     rekey_at: Option<Instant>,
@@ -176,7 +174,6 @@ impl IkeSa {
             rekey_at,
             rekeyed_from: rekeys,
             replaces: rekeys.filter(|_| wait_for_peer),
-            taken_down: false,
             config,
             entry,
             suite,
@@ -193,6 +190,13 @@ impl IkeSa {
 
     pub fn child_mut(&mut self, id: ChildSaId) -> Option<&mut Child> {
         self.children.iter_mut().find(|child| child.id() == id)
+    }
+
+    /// Whether another pair has taken its place already, by either end's rekey.
+    pub fn is_replaced(&self, id: ChildSaId) -> bool {
+        self.children
+            .iter()
+            .any(|child| child.rekeyed_from == Some(id) && child.is_current())
     }
 
     /// By the SPI the peer calls it: its inbound, our outbound. Those that only linger are gone for the peer.
@@ -227,11 +231,7 @@ impl IkeSa {
         let Some(index) = self.children.iter().position(|child| child.id() == id) else {
             return;
         };
-        let replaced = self
-            .children
-            .iter()
-            .any(|child| child.rekeyed_from == Some(id) && child.is_current());
-        if replaced {
+        if self.is_replaced(id) {
             self.children[index].state = ChildState::Lingering {
                 until: shared.now.instant + LINGER,
             };
@@ -240,7 +240,8 @@ impl IkeSa {
         let child = self.children.swap_remove(index);
         let (name, wanted) = (
             Arc::clone(&child.config.name),
-            child.config.start_action == connection::StartAction::Start && !child.taken_down,
+            child.config.start_action == connection::StartAction::Start
+                && !shared.is_down(self.connection.as_deref(), &child.config.name),
         );
         child.remove(shared, reason);
         // What is to be up always comes back, but not at once: the peer had its reason.

@@ -31,6 +31,7 @@ pub enum TimerKind {
     ExpireChild,
     RekeyIke,
     ExpireIke,
+    Reauthenticate,
     Retry,
     LingerInbound,
     ReassemblyExpiry,

@@ -55,9 +55,23 @@ impl Jobs {
         self.queue.iter().any(|(_, queued)| queued == job)
     }
 
+    /// Whether a job of a kind is queued.
+    #[must_use]
+    pub fn any(&self, pick: impl Fn(&Job) -> bool) -> bool {
+        self.queue.iter().any(|(_, job)| pick(job))
+    }
+
     /// Queues what another queue held.
     pub fn append(&mut self, other: Self) {
         other.queue.into_iter().for_each(|(at, job)| self.add(at, job));
+    }
+
+    /// The SPIs that are to be given back when the queue is dropped.
+    pub fn stillborn(self) -> impl Iterator<Item = u32> {
+        self.queue.into_iter().filter_map(|(_, job)| match job {
+            Job::DeleteStillborn(spi) => Some(spi),
+            _ => None,
+        })
     }
 
     /// Drops all jobs that a test picks.

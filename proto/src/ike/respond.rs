@@ -62,6 +62,12 @@ impl Reply {
     }
 }
 
+/// Child SAs of an IKE SA: so many for each child configured (several may be narrowed from one, and old ones linger), and
+/// so many besides. Then NO_ADDITIONAL_SAS (RFC 7296 §1.3); rekeys may go to twice that.
+const PAIRS_A_CHILD: usize = 4;
+/// See [`PAIRS_A_CHILD`].
+const PAIRS_BESIDES: usize = 16;
+
 /// A Child SA made by us as responder, and our answer about it.
 struct Granted {
     id: ChildSaId,
@@ -241,6 +247,7 @@ impl IkeSa {
         };
         match child.state {
             ChildState::Rekeyed => ChildActivity::Rekeyed,
+            ChildState::Installed if self.is_replaced(child.id()) => ChildActivity::Rekeyed,
             ChildState::Deleting | ChildState::Lingering { .. } => ChildActivity::Deleting,
             ChildState::Installed => match &self.exchange {
                 Some(Exchange::CreateChild(ours)) if ours.rekeys == Some(child.id()) => ChildActivity::Rekeying,
@@ -260,6 +267,11 @@ impl IkeSa {
         in_auth: bool,
     ) -> Result<Granted, IkeError> {
         let connection = self.connection.clone().ok_or(IkeError::Internal("no connection"))?;
+        // What an authenticated peer may pile up has an end too.
+        let room = connection.children.len() * PAIRS_A_CHILD + PAIRS_BESIDES;
+        if self.children.len() >= if rekeys.is_some() { 2 * room } else { room } {
+            return Err(IkeError::NoAdditionalSas);
+        }
         let old = rekeys.and_then(|id| self.child(id));
         let only = old.map(|child| Arc::clone(&child.config));
         let in_use = old.map(|child| (child.entry.local_ts.clone(), child.entry.remote_ts.clone()));

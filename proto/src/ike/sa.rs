@@ -1,9 +1,13 @@
 //! One IKE SA: its stage, its windows, and the way of every message in and out.
 
+mod messages;
+mod telling;
+mod timers;
+
 use super::child::Child;
 use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, TimerKind};
-use super::exchange::{Exchange, Next, Request};
+use super::exchange::{Exchange, InitExchange, Next, Request};
 use super::frag::{FragmentOutcome, Reassembly};
 use super::jobs::{Job, Jobs};
 use super::keys::IkeKeys;
@@ -22,6 +26,7 @@ use crate::wire::{
     self, ExchangeType, Flags, HashAlgorithm, Header, Identification, IkeSpi, Outer, OuterBody, Payload,
     encode_payloads, encode_plain,
 };
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +35,9 @@ const CLOSED_LINGER: Duration = Duration::from_secs(15);
 
 /// The wait after a TEMPORARY_FAILURE (and half as much again at random).
 const TEMPORARY_WAIT: Duration = Duration::from_secs(5);
+
+/// TEMPORARY_FAILUREs with a longer pause between them don't belong together.
+const SAME_ROW: Duration = Duration::from_secs(60);
 
 /// A peer that is busy for this long is not busy, but out of step.
 const OUT_OF_SYNC: Duration = Duration::from_secs(180);
@@ -100,18 +108,26 @@ pub struct IkeSa {
     /// The how-manieth to be established, and how many were when it began: which was there before which, exactly.
     pub number: u64,
     pub known: u64,
+    /// It is made beside an older one, to take its place when all children are up (RFC 7296 §2.8.3).
+    pub reauthenticates: bool,
+    /// When to authenticate anew; a rekey does not put it off.
+    pub reauth_at: Option<Instant>,
     /// When it is to be rekeyed, and when to be closed if that failed.
     pub rekey_at: Option<Instant>,
     pub expire_at: Option<Instant>,
     /// The peer made it by a rekey that crossed ours of the SA with this SPI, and it is open which of the two new ones
     /// stays.
     pub contested: Option<IkeSpi>,
-    /// Since when the peer answers nothing but TEMPORARY_FAILURE.
-    pub busy_since: Option<Instant>,
+    /// The first and the last TEMPORARY_FAILURE of a row.
+    pub busy: Option<(Instant, Instant)>,
     pub last_heard: Instant,
     pub last_sent: Instant,
     /// The child that was asked for by name; otherwise all that start by themselves.
     pub wanted: Option<ChildName>,
+    /// A stranger's SA counts against the limits of this address until it is authenticated or forgotten.
+    pub counted: Option<IpAddr>,
+    /// Digest of the IKE_SA_INIT request it answered.
+    pub answers: Option<[u8; 32]>,
     /// No other SA with this peer is up: said in IKE_AUTH.
     pub initial_contact: bool,
     requests: Collected,
@@ -153,13 +169,17 @@ impl IkeSa {
             established: None,
             number: 0,
             known: shared.established,
+            reauthenticates: false,
+            reauth_at: None,
             rekey_at: None,
             expire_at: None,
             contested: None,
-            busy_since: None,
+            busy: None,
             last_heard: now,
             last_sent: now,
             wanted: None,
+            counted: None,
+            answers: None,
             initial_contact: false,
             requests: Collected::default(),
             responses: Collected::default(),
@@ -184,165 +204,6 @@ impl IkeSa {
         !matches!(self.stage, Stage::Closed { .. } | Stage::Rekeyed)
     }
 
-    /// A protected message with our SPI in it. Until the ICV verifies nothing but counters moves.
-    pub fn handle_message(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
-        let header = outer.header;
-        // The I flag is the original initiator's; with ours in it, it is our own message come back (checklist L7).
-        if header.flags.initiator == self.initiator || header.spi_i != self.spi_i || header.spi_r != self.spi_r {
-            shared.counters.unexpected += 1;
-            return;
-        }
-        if header.flags.response {
-            self.handle_response(shared, path, datagram, outer)
-        } else {
-            self.handle_request(shared, path, datagram, outer)
-        }
-    }
-
-    fn handle_request(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
-        let fragment = fragment_number(outer);
-        match self.incoming.classify(outer.header.message_id, datagram, fragment) {
-            Arrival::New => {}
-            Arrival::Repeated(datagrams) => {
-                // RFC 7296 §2.1, §2.11: the stored response, back along the path of the request.
-                shared.counters.retransmitted += 1;
-                shared.transmit(path, &datagrams);
-                return;
-            }
-            Arrival::OutOfWindow => {
-                shared.counters.replayed += 1;
-                return;
-            }
-        }
-        if matches!(self.stage, Stage::Closed { .. } | Stage::Initiating) {
-            shared.counters.unexpected += 1;
-            return;
-        }
-        if matches!(self.stage, Stage::HalfOpen(_)) && outer.header.exchange != ExchangeType::IKE_AUTH {
-            // RFC 7296 §1.2: before IKE_AUTH is complete there is nothing else.
-            shared.counters.unexpected += 1;
-            return;
-        }
-        self.derive_late(shared);
-        let Some((body, digest)) = self.open(shared, datagram, outer, false) else {
-            return;
-        };
-        self.heard(shared, path);
-        let header = outer.header;
-        let reply = match wire::decode_payloads(body.first, &body.payloads) {
-            Ok(payloads) => {
-                shared.log_message(self.name(), true, path, &header, &payloads);
-                match wire::decode_request(header.exchange, payloads) {
-                    Ok(request) => self.respond(shared, path, request),
-                    Err(wire::DecodeError::UnknownExchange(_)) => {
-                        // Checklist L5: not known, so not answered; the SA lives on.
-                        shared.counters.unexpected += 1;
-                        return;
-                    }
-                    Err(error) => Reply::refuse(header.exchange, &IkeError::Malformed(error)),
-                }
-            }
-            Err(error) => {
-                shared.counters.malformed += 1;
-                Reply::refuse(header.exchange, &IkeError::Malformed(error))
-            }
-        };
-        let Some(reply) = reply else {
-            shared.counters.unexpected += 1;
-            return;
-        };
-        let payloads = wire::encode_response(&reply.response);
-        let flags = Flags {
-            initiator: self.initiator,
-            response: true,
-        };
-        let answer = Header {
-            flags,
-            spi_i: self.spi_i,
-            spi_r: self.spi_r,
-            ..header
-        };
-        shared.log_message(self.name(), false, path, &answer, &payloads);
-        let datagrams = self.seal(shared, &answer, &payloads);
-        self.incoming.answered(digest, datagrams.clone());
-        shared.transmit(path, &datagrams);
-        self.last_sent = shared.now.instant;
-        if let Some(reason) = reply.close {
-            self.close(shared, &reason);
-        }
-        self.work(shared);
-    }
-
-    fn handle_response(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
-        let header = outer.header;
-        let expected = self
-            .outgoing
-            .in_flight()
-            .is_some_and(|request| request.message_id == header.message_id);
-        if !expected
-            || self
-                .exchange
-                .as_ref()
-                .is_none_or(|exchange| exchange.exchange_type() != header.exchange)
-        {
-            // RFC 7296 §2.3: not asked for, or answered before.
-            shared.counters.unexpected += 1;
-            return;
-        }
-        let Some((body, _)) = self.open(shared, datagram, outer, true) else {
-            return;
-        };
-        self.heard(shared, path);
-        self.outgoing.answered(header.message_id);
-        let Some(exchange) = self.exchange.take() else { return };
-        let decoded = wire::decode_payloads(body.first, &body.payloads);
-        if let Ok(payloads) = &decoded {
-            shared.log_message(self.name(), true, path, &header, payloads);
-        }
-        let response = decoded.and_then(|payloads| wire::decode_response(header.exchange, payloads));
-        let next = match response {
-            Ok(response) => exchange.on_response(self, shared, response),
-            Err(error) => {
-                // §2.21.3, §2.21.4: an error in a response is never answered; the SA is not what we think it is.
-                shared.counters.malformed += 1;
-                exchange.abandon(self, shared);
-                Next::Close(format!("the peer's response is malformed: {error}"))
-            }
-        };
-        self.follow(shared, next);
-        self.work(shared);
-    }
-
-    /// The plain answer to our IKE_SA_INIT: unauthenticated until AUTH covers it.
-    pub fn handle_init_response(
-        &mut self,
-        shared: &mut Shared,
-        path: Path,
-        datagram: &[u8],
-        header: &Header,
-        payloads: Vec<Payload>,
-    ) {
-        let awaited = self
-            .outgoing
-            .in_flight()
-            .is_some_and(|request| request.message_id == header.message_id);
-        let Some(Exchange::Init(exchange)) = self.exchange.take_if(|e| awaited && matches!(e, Exchange::Init(_)))
-        else {
-            shared.counters.unexpected += 1;
-            return;
-        };
-        shared.log_message(self.name(), true, path, header, &payloads);
-        let next = match wire::decode_response(ExchangeType::IKE_SA_INIT, payloads) {
-            Ok(Response::IkeSaInit(reply)) => exchange.on_reply(self, shared, header, datagram, reply),
-            Ok(_) | Err(_) => {
-                shared.counters.malformed += 1;
-                Next::KeepWaiting(Exchange::Init(exchange))
-            }
-        };
-        self.follow(shared, next);
-        self.work(shared);
-    }
-
     /// What the exchange decided.
     pub fn follow(&mut self, shared: &mut Shared, next: Next) {
         match next {
@@ -357,46 +218,24 @@ impl IkeSa {
         }
     }
 
-    /// Sends a request; its exchange waits for the answer.
-    pub fn send(&mut self, shared: &mut Shared, exchange: Exchange, request: Request) {
-        let Some(message_id) = self.outgoing.next_id() else {
-            // RFC 7296 §2.2: the Message IDs are used up; the IKE SA can't be used any more.
-            exchange.abandon(self, shared);
-            self.close(shared, "all message IDs are used");
-            return;
-        };
-        let flags = Flags {
-            initiator: self.initiator,
-            response: false,
-        };
-        let exchange_type = exchange.exchange_type();
-        let header = Header {
-            spi_i: self.spi_i,
-            spi_r: self.spi_r,
-            exchange: exchange_type,
-            flags,
-            message_id,
-        };
-        let payloads = wire::encode_request(&request.0);
-        shared.log_message(self.name(), false, self.path, &header, &payloads);
-        let datagrams = if exchange_type == ExchangeType::IKE_SA_INIT {
-            let datagram = encode_plain(&header, &payloads);
-            self.init.request.clone_from(&datagram);
-            vec![datagram]
-        } else {
-            self.seal(shared, &header, &payloads)
-        };
-        shared.transmit(self.path, &datagrams);
-        let schedule = schedule(shared);
-        self.outgoing
-            .sent(shared.now.instant, self.path, datagrams, &schedule, &mut shared.rng);
-        self.last_sent = shared.now.instant;
-        self.exchange = Some(exchange);
-    }
-
     /// Whether it may begin something.
     const fn is_idle(&self) -> bool {
         self.exchange.is_none() && self.contested.is_none()
+    }
+
+    /// Whether it is up with all the children it is to have.
+    pub fn is_complete(&self) -> bool {
+        self.is_established() && self.is_idle() && !self.jobs.any(|job| matches!(job, Job::CreateChild(_)))
+    }
+
+    /// The lowest nonce of the exchange that made it; none after a rekey.
+    pub fn lowest_nonce(&self) -> Option<&[u8]> {
+        let nonces = [&self.init.nonce_i, &self.init.nonce_r];
+        nonces
+            .into_iter()
+            .min()
+            .map(Vec::as_slice)
+            .filter(|nonce| !nonce.is_empty())
     }
 
     /// Begins the next job if nothing is in flight.
@@ -406,6 +245,10 @@ impl IkeSa {
                 return;
             };
             if matches!(self.stage, Stage::Rekeyed | Stage::Closing) && job != Job::DeleteIke {
+                // The peer forgets what it concerned with the IKE SA.
+                if let Job::DeleteStillborn(spi) = job {
+                    shared.spis.release(spi);
+                }
                 continue;
             }
             if let Some((exchange, request)) = Exchange::begin(self, shared, job) {
@@ -418,7 +261,12 @@ impl IkeSa {
     /// "If a peer continues to receive TEMPORARY_FAILURE on the same IKE SA after several minutes, it SHOULD conclude that
     /// the state information is out of sync and close the IKE SA."
     pub fn wait_for_peer(&mut self, now: Instant, job: Job) -> Next {
-        let since = *self.busy_since.get_or_insert(now);
+        // Two that lie further apart than our own retries are two different busy times.
+        let (since, _) = self
+            .busy
+            .filter(|(_, last)| now.saturating_since(*last) < SAME_ROW)
+            .unwrap_or((now, now));
+        self.busy = Some((since, now));
         if now.saturating_since(since) >= OUT_OF_SYNC {
             self.jobs.add(now, Job::DeleteIke);
             return Next::Done;
@@ -426,95 +274,12 @@ impl IkeSa {
         Next::Later(job, TEMPORARY_WAIT)
     }
 
-    /// All that time brings: retransmissions, lifetimes, liveness, keepalives.
-    pub fn handle_timeout(&mut self, shared: &mut Shared) {
-        let now = shared.now.instant;
-        self.requests.parts.expire(now);
-        self.responses.parts.expire(now);
-        match &self.stage {
-            Stage::HalfOpen(half) if half.expires <= now => {
-                self.close(shared, "the peer did not go on");
-                self.stage = Stage::Closed { until: now };
-                return;
-            }
-            Stage::Closed { .. } => return,
-            _ => {}
+    /// Sends the first message.
+    pub fn begin(&mut self, shared: &mut Shared, connection: &Arc<Connection>) {
+        match InitExchange::begin(self, shared, connection) {
+            Some((exchange, request)) => self.send(shared, exchange, request),
+            None => self.close(shared, "the configured key exchange is not available"),
         }
-        let schedule = schedule(shared);
-        match self.outgoing.due(now, &schedule, &mut shared.rng) {
-            Due::Wait => {}
-            Due::Retransmit(path, datagrams) => {
-                shared.counters.retransmitted += 1;
-                shared.transmit(path, &datagrams);
-                self.last_sent = now;
-            }
-            Due::GiveUp => {
-                let what = self.exchange.as_ref().map_or("request", Exchange::what);
-                let reason = format!("the peer {} does not answer ({what})", self.path.remote);
-                if let Some(exchange) = self.exchange.take() {
-                    exchange.abandon(self, shared);
-                }
-                if matches!(self.stage, Stage::Initiating) {
-                    let hint = "is the peer running, and do UDP 500 and 4500 get through to it?".to_owned();
-                    self.tell_failure(shared, reason.clone(), vec![], vec![], Some(hint));
-                }
-                self.close(shared, &reason);
-                return;
-            }
-        }
-        if self.is_established() {
-            self.children_timeout(shared);
-            self.lifetime_timeout(now);
-            if self.liveness_due().is_some_and(|at| at <= now) {
-                self.jobs.add(now, Job::Liveness);
-            }
-            if self.keepalive_due(shared).is_some_and(|at| at <= now) {
-                shared.keepalive(self.path);
-                self.last_sent = now;
-            }
-        }
-        self.work(shared);
-    }
-
-    /// When [`Self::handle_timeout`] is due, and why.
-    pub fn next_timeout(&self, shared: &Shared) -> Option<(Instant, TimerKind)> {
-        let mut timers = Vec::with_capacity(8);
-        match &self.stage {
-            Stage::Closed { until } => return Some((*until, TimerKind::ExpireIke)),
-            Stage::HalfOpen(half) => timers.push((half.expires, TimerKind::HalfOpenExpiry)),
-            Stage::Established => {
-                timers.extend(self.children_next());
-                timers.extend(self.rekey_at.map(|at| (at, TimerKind::RekeyIke)));
-                timers.extend(self.expire_at.map(|at| (at, TimerKind::ExpireIke)));
-                if self.is_idle() {
-                    timers.extend(self.liveness_due().map(|at| (at, TimerKind::Liveness)));
-                }
-                timers.extend(self.keepalive_due(shared).map(|at| (at, TimerKind::NatKeepalive)));
-            }
-            Stage::Initiating | Stage::Rekeyed | Stage::Closing => {}
-        }
-        match self.outgoing.in_flight() {
-            Some(request) => timers.push((request.due, TimerKind::Retransmit)),
-            None if self.is_idle() => timers.extend(self.jobs.next().map(|at| (at, TimerKind::Retry))),
-            None => {}
-        }
-        for collected in [&self.requests, &self.responses] {
-            timers.extend(collected.parts.expires_at().map(|at| (at, TimerKind::ReassemblyExpiry)));
-        }
-        timers.into_iter().min()
-    }
-
-    /// RFC 7296 §2.4: after a silence, ask; traffic is proof of life.
-    fn liveness_due(&self) -> Option<Instant> {
-        let delay = self.connection.as_ref()?.dpd_delay?;
-        Some(self.last_heard + delay)
-    }
-
-    /// RFC 3948 §4: the side behind the NAT keeps the mapping, when nothing else does.
-    fn keepalive_due(&self, shared: &Shared) -> Option<Instant> {
-        self.nat
-            .local
-            .then(|| self.last_sent + shared.config.gateway.nat_keepalive)
     }
 
     /// Both are who they say: the SA is up.
@@ -575,6 +340,11 @@ impl IkeSa {
                 reason: reason.to_owned(),
             });
         }
+        if self.reauthenticates
+            && let Some(connection) = self.name()
+        {
+            shared.effects.push(Effect::NotReauthenticated { connection });
+        }
         shared.effects.push(Effect::Down {
             connection: self
                 .name()
@@ -584,90 +354,12 @@ impl IkeSa {
             until: shared.now.instant + CLOSED_LINGER,
         };
         self.outgoing = Outgoing::new(u32::MAX);
-        self.jobs = Jobs::default();
+        for spi in std::mem::take(&mut self.jobs).stillborn() {
+            shared.spis.release(spi);
+        }
+        self.init = InitMessages::default();
         self.requests = Collected::default();
         self.responses = Collected::default();
-    }
-
-    /// An attempt failed: the verdict for the operator.
-    pub fn tell_failure(
-        &self,
-        shared: &mut Shared,
-        verdict: String,
-        offered: Vec<String>,
-        wanted: Vec<String>,
-        hint: Option<String>,
-    ) {
-        shared.failed(Failure {
-            connection: self.name(),
-            path: self.path,
-            verdict,
-            offered,
-            wanted,
-            hint,
-        });
-    }
-
-    /// The same, from an error.
-    pub fn tell_error(&self, shared: &mut Shared, what: &str, error: &IkeError) {
-        shared.failed(self.failure(what, error));
-    }
-
-    /// An error as the operator reads it.
-    pub fn failure(&self, what: &str, error: &IkeError) -> Failure {
-        let (offered, wanted, hint) = error.explain();
-        Failure {
-            connection: self.name(),
-            path: self.path,
-            verdict: format!("{what}: {error}"),
-            offered,
-            wanted,
-            hint,
-        }
-    }
-
-    /// A snapshot.
-    pub fn status(&self) -> IkeSaStatus {
-        let stage = match self.stage {
-            Stage::Initiating => "initiating",
-            Stage::HalfOpen(_) => "half-open",
-            Stage::Established => "established",
-            Stage::Rekeyed => "rekeyed",
-            Stage::Closing | Stage::Closed { .. } => "closing",
-        };
-        let in_flight = self
-            .outgoing
-            .in_flight()
-            .zip(self.exchange.as_ref())
-            .map(|(request, exchange)| {
-                format!(
-                    "{} request {}, sent {} times",
-                    exchange.exchange_type(),
-                    request.message_id,
-                    request.sent
-                )
-            });
-        let children: Vec<ChildUp> = self
-            .children
-            .iter()
-            .filter(|child| child.is_current())
-            .map(Child::describe)
-            .collect();
-        IkeSaStatus {
-            connection: self.name(),
-            stage,
-            spi_i: self.spi_i,
-            spi_r: self.spi_r,
-            initiator: self.initiator,
-            path: self.path,
-            nat: self.nat,
-            suite: self.suite,
-            peer: self.peer_id.clone(),
-            since: self.established,
-            rekey_at: self.rekey_at,
-            children,
-            in_flight,
-        }
     }
 
     /// RFC 7296 §2.23: the peer is where its authentic, newer messages come from, unless it is we who stand behind the NAT.
@@ -677,138 +369,10 @@ impl IkeSa {
         }
         self.path.remote = remote;
         let path = self.path;
+        // What is in flight goes there too when it is sent again.
+        self.outgoing.redirect(path);
         for child in &self.children {
             shared.sad(SadUpdate::Move { id: child.id(), path });
         }
-    }
-
-    fn heard(&mut self, shared: &mut Shared, path: Path) {
-        self.last_heard = shared.now.instant;
-        self.jobs.drop_if(|job| *job == Job::Liveness);
-        self.follow_peer(shared, path.remote);
-    }
-
-    /// A responder derives its keys when the second message comes, not for everybody who sends a first.
-    fn derive_late(&mut self, shared: &mut Shared) {
-        let (Stage::HalfOpen(half), None, Some(suite)) = (&self.stage, &self.keys, self.suite) else {
-            return;
-        };
-        let binding = super::keys::Binding {
-            ni: &self.init.nonce_i,
-            nr: &self.init.nonce_r,
-            spi_i: self.spi_i,
-            spi_r: self.spi_r,
-        };
-        let keys = IkeKeys::derive(shared.provider, suite, &half.shared, &binding);
-        self.set_keys(shared, keys);
-    }
-
-    /// Takes keys over and makes the message protection of them; false if an algorithm is missing.
-    pub fn set_keys(&mut self, shared: &mut Shared, keys: Option<IkeKeys>) -> bool {
-        let provider = shared.provider;
-        self.protection = keys
-            .as_ref()
-            .and_then(|keys| MessageProtection::new(provider, keys, self.initiator, &mut shared.rng));
-        self.keys = keys;
-        self.protection.is_some()
-    }
-
-    /// Verifies and decrypts; collects fragments. `None` until there is a whole, authentic message.
-    fn open(
-        &mut self,
-        shared: &mut Shared,
-        datagram: &[u8],
-        outer: &Outer<'_>,
-        response: bool,
-    ) -> Option<(OpenedBody, [u8; 32])> {
-        let protection = self.protection.as_ref()?;
-        let body = match protection.open(outer) {
-            Ok(body) => body,
-            Err(OpenError::Unprotected) => {
-                shared.counters.unexpected += 1;
-                return None;
-            }
-            Err(OpenError::Malformed) => {
-                shared.counters.malformed += 1;
-                return None;
-            }
-            Err(OpenError::Integrity) => {
-                shared.counters.integrity_failed += 1;
-                return None;
-            }
-        };
-        let digest = Incoming::digest(datagram);
-        let OuterBody::Skf { fragment, total, .. } = outer.body else {
-            return Some((body, digest));
-        };
-        // RFC 7383 §2.3: only if both have announced it.
-        if !self.peer_fragments {
-            shared.counters.fragments_dropped += 1;
-            return None;
-        }
-        let collected = if response {
-            &mut self.responses
-        } else {
-            &mut self.requests
-        };
-        let outcome = collected
-            .parts
-            .add(shared.now.instant, outer.header.message_id, fragment, total, body);
-        if fragment == 1 && outcome != FragmentOutcome::Dropped {
-            collected.first = Some(digest);
-        }
-        match outcome {
-            FragmentOutcome::Complete(body) => Some((body, collected.first.take().unwrap_or(digest))),
-            FragmentOutcome::Pending => None,
-            FragmentOutcome::Dropped => {
-                shared.counters.fragments_dropped += 1;
-                None
-            }
-        }
-    }
-
-    fn seal(&mut self, shared: &mut Shared, header: &Header, payloads: &[Payload]) -> Vec<Vec<u8>> {
-        let (first, chain) = encode_payloads(payloads);
-        // RFC 7383 §2.5.1: IP header, UDP header and non-ESP marker come on top.
-        let around = if self.path.is_ipv6() { 40 } else { 20 } + 8 + 4;
-        let fragment = self
-            .connection
-            .as_ref()
-            .filter(|c| self.peer_fragments && c.fragmentation);
-        let most = fragment.map(|connection| connection.fragment_size.saturating_sub(around));
-        match &mut self.protection {
-            Some(protection) => protection.seal(header, first, &chain, most, &mut shared.rng),
-            None => Vec::new(),
-        }
-    }
-
-    /// Answers a request of the peer, by stage.
-    fn respond(&mut self, shared: &mut Shared, path: Path, request: WireRequest) -> Option<Reply> {
-        match (&self.stage, request) {
-            (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => Some(self.respond_auth(shared, path, *request)),
-            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
-                self.respond_create_child(shared, *request)
-            }
-            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::Informational(request)) => {
-                Some(self.respond_informational(shared, &request))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn fragment_number(outer: &Outer<'_>) -> Option<u16> {
-    match outer.body {
-        OuterBody::Skf { fragment, .. } => Some(fragment),
-        _ => None,
-    }
-}
-
-fn schedule(shared: &Shared) -> Schedule {
-    let gateway = &shared.config.gateway;
-    Schedule {
-        timeout: gateway.retransmit_timeout,
-        base_percent: gateway.retransmit_base_percent,
-        tries: gateway.retransmit_tries,
     }
 }

@@ -5,14 +5,14 @@ use super::event::{Counters, Event, Failure, Transmit};
 use super::jobs::Jobs;
 use super::sa::IkeSa;
 use crate::crypto::Provider;
-use crate::policy::connection::Config;
+use crate::policy::connection::{Config, Connection};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
 use crate::policy::spi::SpiAllocator;
 use crate::time::{Instant, Now};
 use crate::wire::{Header, Identification, IkeSpi, Payload, summarize};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Shared {
     pub effects: Vec<Effect>,
     /// IKE SAs established so far.
     pub established: u64,
+    /// Children that the operator took down: they don't come back by themselves.
+    pub down: BTreeSet<(ConnectionName, ChildName)>,
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
@@ -54,6 +56,12 @@ pub enum Effect {
         connection: ConnectionName,
         child: ChildName,
     },
+    /// An IKE SA is about to be deleted by us: what another SA has as well goes there from now on.
+    Leaving { spi: IkeSpi },
+    /// The time has come to authenticate anew (RFC 7296 §2.8.3), beside the SA there is.
+    Reauthenticate { spi: IkeSpi },
+    /// An attempt to do so failed.
+    NotReauthenticated { connection: ConnectionName },
     /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).
     Successor(Box<IkeSa>),
     /// Both sides rekeyed an IKE SA, and it is decided: what the peer's new SA `from` has belongs to our new SA `to`, or,
@@ -80,10 +88,19 @@ impl Shared {
             transmits: VecDeque::new(),
             effects: Vec::new(),
             established: 0,
+            down: BTreeSet::new(),
             next_child: 1,
             next_owner: 0,
             last_stranger_failure: None,
         }
+    }
+
+    /// Whether the operator took this child down.
+    pub fn is_down(&self, connection: Option<&Connection>, child: &ChildName) -> bool {
+        connection.is_some_and(|connection| {
+            let child = (Arc::clone(&connection.name), Arc::clone(child));
+            self.down.contains(&child)
+        })
     }
 
     /// A fresh IKE SPI, not zero.

@@ -150,6 +150,7 @@ impl IkeSa {
         new.peer_hashes.clone_from(&self.peer_hashes);
         new.began = parts.began;
         new.number = self.number;
+        new.reauth_at = self.reauth_at;
         new.begin_lifetime(shared);
         Ok(new)
     }
@@ -179,7 +180,7 @@ impl IkeSa {
     /// Another SA has taken this one's place: all it still does is to be deleted.
     pub fn give_away(&mut self, delete_at: Instant) -> (Vec<Child>, Jobs) {
         let before = std::mem::replace(&mut self.stage, Stage::Rekeyed);
-        (self.rekey_at, self.expire_at) = (None, None);
+        (self.rekey_at, self.expire_at, self.reauth_at) = (None, None, None);
         let mut jobs = std::mem::take(&mut self.jobs);
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.
@@ -205,10 +206,13 @@ impl IkeSa {
     pub fn begin_lifetime(&mut self, shared: &mut Shared) {
         let now = shared.now.instant;
         self.established = Some(now);
-        let time = self
-            .connection
-            .as_ref()
-            .and_then(|connection| connection.ike_rekey_time);
+        let connection = self.connection.clone();
+        // §2.8.3: only who began can begin anew, since only he is known to be able to. A rekey does not put it off.
+        let reauth = connection.as_ref().and_then(|connection| connection.reauth_time);
+        if let Some(time) = reauth.filter(|_| self.initiator && self.reauth_at.is_none()) {
+            self.reauth_at = Some(now + time.saturating_sub(shared.jitter(time / 10)));
+        }
+        let time = connection.and_then(|connection| connection.ike_rekey_time);
         let Some(time) = time else { return };
         self.rekey_at = Some(now + time.saturating_sub(shared.jitter(time / 10)));
         // §2.8: an SA that can't be rekeyed is closed; a tenth of its time is left for trying again.
@@ -216,7 +220,11 @@ impl IkeSa {
     }
 
     /// Its lifetime: the job to rekey it, or to end it.
-    pub fn lifetime_timeout(&mut self, now: Instant) {
+    pub fn lifetime_timeout(&mut self, shared: &mut Shared) {
+        let now = shared.now.instant;
+        if self.reauth_at.take_if(|at| *at <= now).is_some() {
+            shared.effects.push(Effect::Reauthenticate { spi: self.own_spi() });
+        }
         if self.rekey_at.take_if(|at| *at <= now).is_some() {
             self.jobs.add(now, Job::RekeyIke);
         }

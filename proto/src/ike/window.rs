@@ -97,6 +97,13 @@ impl Outgoing {
         self.in_flight.as_ref()
     }
 
+    /// The request in flight goes another way when it is sent again.
+    pub fn redirect(&mut self, path: Path) {
+        if let Some(request) = &mut self.in_flight {
+            request.path = path;
+        }
+    }
+
     /// An authenticated response came: true if it answers the request in flight, which then is no more.
     pub fn answered(&mut self, message_id: u32) -> bool {
         let answers = self

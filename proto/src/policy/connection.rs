@@ -80,6 +80,8 @@ pub struct Connection {
     pub remote: RemoteAuth,
     /// IKE SA lifetime before rekey; `None` is never.
     pub ike_rekey_time: Option<Duration>,
+    /// As original initiator: authenticate anew after this, make-before-break; `None` is never (RFC 7296 §2.8.3).
+    pub reauth_time: Option<Duration>,
     /// Liveness check after this much silence; `None` is off (RFC 7296 §2.4).
     pub dpd_delay: Option<Duration>,
     /// IKE fragmentation (RFC 7383).
@@ -211,6 +213,7 @@ impl Connection {
             local,
             remote,
             ike_rekey_time,
+            reauth_time,
             dpd_delay,
             fragmentation,
             fragment_size,
@@ -228,6 +231,7 @@ impl Connection {
             && local.id == other.local.id
             && remote.id == other.remote.id
             && *ike_rekey_time == other.ike_rekey_time
+            && *reauth_time == other.reauth_time
             && *dpd_delay == other.dpd_delay
             && *fragmentation == other.fragmentation
             && *fragment_size == other.fragment_size

@@ -243,6 +243,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
             credential: RemoteCredential::Psk(vec![psk()]),
         },
         ike_rekey_time: plan.ike_rekey_time,
+        reauth_time: None,
         dpd_delay: Some(Duration::from_secs(10)),
         fragmentation: true,
         fragment_size: if plan.fragment { 200 } else { 1280 },

@@ -49,7 +49,8 @@ impl AuthExchange {
             }
         };
         let wanted = sa.wanted.clone();
-        let first = connection.children.values().find(|child| match &wanted {
+        let is_up = |child: &&Arc<connection::Child>| !shared.is_down(Some(&connection), &child.name);
+        let first = connection.children.values().filter(is_up).find(|child| match &wanted {
             Some(name) => child.name == *name,
             None => child.start_action == StartAction::Start,
         });
@@ -129,11 +130,14 @@ impl AuthExchange {
                     &format!("Child SA {}: the peer's answer is not acceptable", config.name),
                     error,
                 );
+                // The SPI is given back when the peer has answered that Delete.
                 sa.jobs.add(shared.now.instant, Job::DeleteStillborn(spi));
             }
-            None => tell_child_refused(sa, shared, &config, notify_type),
+            None => {
+                tell_child_refused(sa, shared, &config, notify_type);
+                shared.spis.release(spi);
+            }
         }
-        shared.spis.release(spi);
         Next::Later(Job::CreateChild(Arc::clone(&config.name)), CHILD_RETRY)
     }
 

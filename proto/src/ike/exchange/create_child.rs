@@ -48,6 +48,9 @@ impl CreateChildExchange {
     /// For a configured child that has no pair.
     pub fn create(sa: &IkeSa, shared: &mut Shared, name: &ChildName) -> Option<(Exchange, Request)> {
         let config = sa.connection.as_ref()?.children.get(name)?;
+        if shared.is_down(sa.connection.as_deref(), name) {
+            return None;
+        }
         if sa
             .children
             .iter()
@@ -60,7 +63,10 @@ impl CreateChildExchange {
 
     /// For a pair that is to be replaced.
     pub fn rekey(sa: &IkeSa, shared: &mut Shared, id: ChildSaId) -> Option<(Exchange, Request)> {
-        let child = sa.child(id).filter(|child| child.state == ChildState::Installed)?;
+        // One that the peer rekeyed already is the peer's to delete (§2.8).
+        let child = sa
+            .child(id)
+            .filter(|child| child.state == ChildState::Installed && !sa.is_replaced(id))?;
         Self::begin(shared, Arc::clone(&child.config), Some(id), None, 0, sa)
     }
 
@@ -148,14 +154,20 @@ impl CreateChildExchange {
     ) -> Next {
         match self.negotiated(sa, shared, answer, nonce, ke) {
             Ok(new) => {
-                sa.busy_since = None;
+                sa.busy = None;
                 // §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
                 let redundant = self.crossing.as_ref().is_some_and(|theirs| {
                     let [ni, nr] = &theirs.nonces;
                     ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr])
                 });
                 let id = sa.install(shared, new, !redundant);
+                let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name);
                 self.settle(sa, shared, id, redundant);
+                // The operator took the child down meanwhile.
+                if let Some(child) = sa.child_mut(id).filter(|_| taken_down) {
+                    child.state = ChildState::Deleting;
+                    sa.jobs.add(shared.now.instant, Job::DeleteChild(id));
+                }
                 Next::Done
             }
             Err(error) => {
@@ -165,8 +177,11 @@ impl CreateChildExchange {
                     &format!("Child SA {}: the peer's answer is not acceptable", self.config.name),
                     &error,
                 );
-                shared.spis.release(self.spi);
+                // The SPI is given back when the peer has answered that Delete: it still sends there.
                 sa.jobs.add(shared.now.instant, Job::DeleteStillborn(self.spi));
+                if self.crossing.is_some() {
+                    return Next::Done;
+                }
                 Next::Later(self.again(), CHILD_RETRY)
             }
         }
@@ -251,9 +266,11 @@ impl CreateChildExchange {
         shared.spis.release(self.spi);
         let rekeyed_by_peer = self.crossing.is_some();
         if notify.notify_type != NotifyType::TEMPORARY_FAILURE {
-            sa.busy_since = None;
+            sa.busy = None;
         }
         match notify.notify_type {
+            // The peer's rekey of the same pair was faster, or the pair is on its way out.
+            _ if rekeyed_by_peer => Next::Done,
             NotifyType::INVALID_KE_PAYLOAD if self.repetitions < MOST_REPETITIONS => {
                 // §1.3: repeated in a new exchange with the group that the peer wants, if we have it too.
                 let group = <[u8; 2]>::try_from(notify.data.as_slice())
@@ -280,8 +297,6 @@ impl CreateChildExchange {
                     None => Next::Later(self.again(), CHILD_RETRY),
                 }
             }
-            // The peer's rekey of the same pair was faster, or the pair is on its way out.
-            _ if rekeyed_by_peer => Next::Done,
             // §2.25: "A peer that receives a CHILD_SA_NOT_FOUND notification SHOULD silently delete the Child SA".
             NotifyType::CHILD_SA_NOT_FOUND if self.rekeys.is_some() => {
                 if let Some(id) = self.rekeys {

@@ -3,7 +3,7 @@
 use super::{Exchange, Next, Request};
 use crate::ike::child::ChildState;
 use crate::ike::sa::{IkeSa, Stage};
-use crate::ike::shared::Shared;
+use crate::ike::shared::{Effect, Shared};
 use crate::policy::sad::ChildSaId;
 use crate::wire::message::{self, Informational};
 use crate::wire::{Delete, ProtocolId};
@@ -15,12 +15,15 @@ pub enum DeleteExchange {
     /// A Child SA pair.
     Child(ChildSaId),
     /// An SPI of ours that never became a pair.
-    Stillborn,
+    Stillborn(u32),
 }
 
 impl DeleteExchange {
     /// §1.4.1: "Deleting an IKE SA implicitly closes any remaining Child SAs negotiated under it."
-    pub fn ike(sa: &mut IkeSa) -> (Exchange, Request) {
+    pub fn ike(sa: &mut IkeSa, shared: &mut Shared) -> (Exchange, Request) {
+        if sa.is_established() {
+            shared.effects.push(Effect::Leaving { spi: sa.own_spi() });
+        }
         // One that was rekeyed goes unnoticed: its successor is the connection's SA.
         if !matches!(sa.stage, Stage::Rekeyed) {
             sa.stage = Stage::Closing;
@@ -48,7 +51,7 @@ impl DeleteExchange {
             protocol: ProtocolId::ESP,
             spis: vec![spi],
         };
-        (Exchange::Delete(Self::Stillborn), request(delete))
+        (Exchange::Delete(Self::Stillborn(spi)), request(delete))
     }
 
     /// Answered: the other half is closed too, whatever the answer says.
@@ -59,7 +62,10 @@ impl DeleteExchange {
                 sa.end_child(shared, id, "we deleted it");
                 Next::Done
             }
-            Self::Stillborn => Next::Done,
+            Self::Stillborn(spi) => {
+                shared.spis.release(spi);
+                Next::Done
+            }
         }
     }
 }

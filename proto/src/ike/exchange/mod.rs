@@ -60,7 +60,7 @@ impl Exchange {
     /// Begins a job; `None` if there is nothing to do for it (any more).
     pub fn begin(sa: &mut IkeSa, shared: &mut Shared, job: Job) -> Option<(Self, Request)> {
         match job {
-            Job::DeleteIke => Some(DeleteExchange::ike(sa)),
+            Job::DeleteIke => Some(DeleteExchange::ike(sa, shared)),
             Job::DeleteChild(id) => DeleteExchange::child(sa, id),
             Job::DeleteStillborn(spi) => Some(DeleteExchange::stillborn(spi)),
             Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
@@ -83,7 +83,7 @@ impl Exchange {
     /// Whether it creates, rekeys or deletes a Child SA.
     pub const fn concerns_a_child(&self) -> bool {
         match self {
-            Self::CreateChild(_) | Self::Delete(DeleteExchange::Child(_) | DeleteExchange::Stillborn) => true,
+            Self::CreateChild(_) | Self::Delete(DeleteExchange::Child(_) | DeleteExchange::Stillborn(_)) => true,
             Self::Init(_)
             | Self::Auth(_)
             | Self::RekeyIke(_)

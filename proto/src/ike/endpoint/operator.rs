@@ -1,0 +1,259 @@
+//! What the operator wants: commands, and a new configuration.
+
+use super::*;
+
+impl Endpoint {
+    /// From the operator.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn handle_command(&mut self, now: Now, command: Command) -> Result<(), CommandError> {
+        self.shared.now = now;
+        match command {
+            Command::Up {
+                connection,
+                child,
+                target,
+            } => self.up(&connection, child, target),
+            Command::Down { connection, child } => self.down(&connection, child.as_ref()),
+            Command::RekeyChild { connection, child } => self.rekey(&connection, child.as_ref()),
+            Command::Shutdown => {
+                self.shutting_down = true;
+                self.standing.clear();
+                let up = |sa: &&IkeSa| matches!(sa.stage, Stage::Established | Stage::Rekeyed);
+                let up: Vec<IkeSpi> = self.sas.values().filter(up).map(IkeSa::own_spi).collect();
+                for spi in up {
+                    self.delete_ike(spi);
+                }
+                let begun = |sa: &&IkeSa| matches!(sa.stage, Stage::Initiating | Stage::HalfOpen(_));
+                let begun: Vec<IkeSpi> = self.sas.values().filter(begun).map(IkeSa::own_spi).collect();
+                for spi in begun {
+                    self.with_sa(spi, |sa, shared| sa.close(shared, "the gateway stops"));
+                }
+                self.check_shutdown();
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn known(
+        &self,
+        connection: &ConnectionName,
+        child: Option<&ChildName>,
+    ) -> Result<Arc<Connection>, CommandError> {
+        if self.shutting_down {
+            return Err(CommandError::ShuttingDown);
+        }
+        let found = self.shared.config.connections.get(connection);
+        let found = found.ok_or_else(|| CommandError::UnknownConnection(Arc::clone(connection)))?;
+        match child {
+            Some(child) if !found.children.contains_key(child) => {
+                Err(CommandError::UnknownChild(Arc::clone(connection), Arc::clone(child)))
+            }
+            _ => Ok(Arc::clone(found)),
+        }
+    }
+
+    pub(super) fn up(
+        &mut self,
+        name: &ConnectionName,
+        child: Option<ChildName>,
+        target: Target,
+    ) -> Result<(), CommandError> {
+        let connection = self.known(name, child.as_ref())?;
+        self.standing.entry(Arc::clone(name)).or_default().wanted = true;
+        self.shared
+            .down
+            .retain(|(of, down)| of != name || child.as_ref().is_some_and(|child| child != down));
+        let now = self.shared.now.instant;
+        if let Some(spi) = self.established(Some(name)).first().copied() {
+            let starts = |c: &&Arc<crate::policy::connection::Child>| c.start_action == StartAction::Start;
+            let children: Vec<ChildName> = match child {
+                Some(child) => vec![child],
+                None => connection
+                    .children
+                    .values()
+                    .filter(starts)
+                    .map(|c| Arc::clone(&c.name))
+                    .collect(),
+            };
+            self.with_sa(spi, |sa, shared| {
+                for child in children {
+                    sa.jobs.add(now, Job::CreateChild(child));
+                }
+                sa.work(shared);
+            });
+            return Ok(());
+        }
+        let trying = self
+            .sas
+            .values()
+            .any(|sa| sa.name().as_ref() == Some(name) && matches!(sa.stage, Stage::Initiating));
+        if trying {
+            return Ok(());
+        }
+        let spi = self.shared.ike_spi();
+        let path = Path {
+            local: target.local,
+            remote: target.remote,
+        };
+        let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
+        sa.connection = Some(Arc::clone(&connection));
+        sa.wanted = child;
+        self.sas.insert(spi, sa);
+        self.with_sa(spi, |sa, shared| sa.begin(shared, &connection));
+        Ok(())
+    }
+
+    pub(super) fn down(&mut self, name: &ConnectionName, child: Option<&ChildName>) -> Result<(), CommandError> {
+        self.known(name, child)?;
+        let now = self.shared.now.instant;
+        let Some(child) = child else {
+            self.standing.remove(name);
+            let all: Vec<IkeSpi> = self.of_connection(name);
+            for spi in all {
+                if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
+                    self.delete_ike(spi);
+                } else if !matches!(self.sas[&spi].stage, Stage::Closing) {
+                    self.with_sa(spi, |sa, shared| sa.close(shared, "taken down"));
+                }
+            }
+            return Ok(());
+        };
+        // It stays so whatever is in flight for it, and in the next IKE SA too.
+        self.shared.down.insert((Arc::clone(name), Arc::clone(child)));
+        for spi in self.established(Some(name)) {
+            self.with_sa(spi, |sa, shared| {
+                let mut ids = Vec::new();
+                for pair in sa
+                    .children
+                    .iter_mut()
+                    .filter(|c| c.is_current() && c.config.name == *child)
+                {
+                    pair.state = ChildState::Deleting;
+                    ids.push(pair.id());
+                }
+                sa.jobs
+                    .drop_if(|job| matches!(job, Job::CreateChild(queued) if queued == child));
+                ids.into_iter().for_each(|id| sa.jobs.add(now, Job::DeleteChild(id)));
+                sa.work(shared);
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn rekey(&mut self, name: &ConnectionName, child: Option<&ChildName>) -> Result<(), CommandError> {
+        self.known(name, child)?;
+        let now = self.shared.now.instant;
+        let established = self.established(Some(name));
+        if established.is_empty() {
+            return Err(CommandError::NotEstablished(Arc::clone(name)));
+        }
+        for spi in established {
+            self.with_sa(spi, |sa, shared| {
+                let fits = |c: &&Child| c.is_current() && child.is_none_or(|wanted| c.config.name == *wanted);
+                let ids: Vec<_> = sa.children.iter().filter(fits).map(|c| c.id()).collect();
+                ids.into_iter().for_each(|id| sa.jobs.add(now, Job::RekeyChild(id)));
+                sa.work(shared);
+            });
+        }
+        Ok(())
+    }
+
+    /// A packet wants to go where no SA is yet: its connection is brought up.
+    pub(super) fn acquire(&mut self, source: IpAddr, destination: IpAddr) {
+        // By addresses alone: what protocol it was is not told, and its child's selectors decide when it is up.
+        let covers = |list: &[wire::TrafficSelector], address: IpAddr| {
+            list.iter().any(|selector| match selector {
+                wire::TrafficSelector::Range { start, end, .. } => (start..=end).contains(&&address),
+                wire::TrafficSelector::Unknown { .. } => false,
+            })
+        };
+        let wanted = self.shared.config.connections.values().find(|connection| {
+            connection.children.values().any(|child| {
+                child.start_action == StartAction::Trap
+                    && covers(&child.local_ts, source)
+                    && covers(&child.remote_ts, destination)
+            })
+        });
+        let Some(name) = wanted.map(|connection| Arc::clone(&connection.name)) else {
+            return;
+        };
+        let busy = self
+            .sas
+            .values()
+            .any(|sa| sa.name().as_ref() == Some(&name) && sa.counts());
+        if !busy && !self.shutting_down {
+            self.shared.event(Event::NeedTarget {
+                connection: name,
+                at: self.shared.now.instant,
+            });
+        }
+    }
+
+    pub(super) fn established(&self, name: Option<&ConnectionName>) -> Vec<IkeSpi> {
+        let fits = |sa: &&IkeSa| sa.is_established() && name.is_none_or(|name| sa.name().as_ref() == Some(name));
+        self.sas.values().filter(fits).map(IkeSa::own_spi).collect()
+    }
+
+    pub(super) fn of_connection(&self, name: &ConnectionName) -> Vec<IkeSpi> {
+        let alive = self.sas.values().filter(|sa| !matches!(sa.stage, Stage::Closed { .. }));
+        alive
+            .filter(|sa| sa.name().as_ref() == Some(name))
+            .map(IkeSa::own_spi)
+            .collect()
+    }
+
+    pub(super) fn delete_ike(&mut self, spi: IkeSpi) {
+        self.with_sa(spi, |sa, shared| {
+            // One may be queued for later: after a rekey.
+            sa.jobs.drop_if(|job| *job == Job::DeleteIke);
+            sa.jobs.add(shared.now.instant, Job::DeleteIke);
+            sa.work(shared);
+        });
+    }
+
+    /// A new configuration: a diff by name. Unchanged connections keep their SAs; changed and removed ones are deleted.
+    pub fn reconfigure(&mut self, now: Now, config: Arc<Config>) {
+        self.shared.now = now;
+        let old = std::mem::replace(&mut self.shared.config, config);
+        let changed = |name: &ConnectionName, connection: &Connection| {
+            self.shared
+                .config
+                .connections
+                .get(name)
+                .is_none_or(|new| !new.same_as(connection))
+        };
+        let gone: Vec<ConnectionName> = old
+            .connections
+            .iter()
+            .filter(|(name, c)| changed(name, c))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        // Half-open ones would be matched with what the configuration was.
+        let outdated = |sa: &IkeSa| match &sa.stage {
+            Stage::HalfOpen(half) => half.candidates.iter().any(|candidate| gone.contains(&candidate.name)),
+            _ => false,
+        };
+        let half_open: Vec<IkeSpi> = self
+            .sas
+            .values()
+            .filter(|sa| outdated(sa))
+            .map(IkeSa::own_spi)
+            .collect();
+        for spi in half_open {
+            self.with_sa(spi, |sa, shared| sa.close(shared, "the configuration changed"));
+        }
+        self.shared.down.retain(|(of, _)| !gone.contains(of));
+        for name in gone {
+            self.standing.remove(&name);
+            for spi in self.of_connection(&name) {
+                if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
+                    self.delete_ike(spi);
+                } else {
+                    self.with_sa(spi, |sa, shared| sa.close(shared, "the configuration changed"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What strangers may cost: first messages, cookies and limits, and the few answers to what belongs to no SA.
+
+use super::*;
+
+impl Endpoint {
+    /// RFC 7296 §2.5: "If an endpoint receives a message with a higher major version number, it MUST drop the message and
+    /// SHOULD send an unauthenticated Notify message of type INVALID_MAJOR_VERSION". Not to a response (§2.21.4).
+    pub(super) fn answer_other_version(&mut self, path: Path, datagram: &[u8]) {
+        let Some((head, _)) = datagram.split_first_chunk::<{ Header::LEN }>() else {
+            return;
+        };
+        let [spi_i @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *head;
+        let [_, _, _, _, _, _, _, _, spi_r @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *head;
+        let flags = head[19];
+        // "a higher major version number": IKEv1 is not answered.
+        if head[17] >> 4 < 2 {
+            return;
+        }
+        if flags & 0x20 != 0 || self.shutting_down || !self.stray_answers.spend(self.shared.now.instant) {
+            return;
+        }
+        let answer = Header {
+            spi_i: IkeSpi(spi_i),
+            spi_r: IkeSpi(spi_r),
+            exchange: ExchangeType(head[18]),
+            flags: Flags {
+                initiator: flags & 0x08 == 0,
+                response: true,
+            },
+            message_id: u32::from_be_bytes([head[20], head[21], head[22], head[23]]),
+        };
+        let notify = Notify::new(NotifyType::INVALID_MAJOR_VERSION, Vec::new());
+        let datagram = encode_plain(&answer, &[Payload::Notify(notify)]);
+        self.shared.transmit(path, &[datagram]);
+    }
+
+    /// RFC 7296 §1.5: "MAY" tell a stranger that its SPI is not ours; it is a hint, never answered, and rate limited.
+    pub(super) fn answer_unknown_spi(&mut self, path: Path, header: &Header) {
+        if header.flags.response || self.shutting_down || !self.stray_answers.spend(self.shared.now.instant) {
+            return;
+        }
+        let flags = Flags {
+            initiator: !header.flags.initiator,
+            response: true,
+        };
+        let answer = Header { flags, ..*header };
+        let notify = Notify::new(NotifyType::INVALID_IKE_SPI, Vec::new());
+        let datagram = encode_plain(&answer, &[Payload::Notify(notify)]);
+        self.shared.transmit(path, &[datagram]);
+    }
+
+    /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.
+    pub(super) fn handle_init_request(&mut self, path: Path, datagram: &[u8], header: &Header, payloads: Vec<Payload>) {
+        let digest = Incoming::digest(datagram);
+        if let Some(sa) = self.init_seen.get(&digest).and_then(|spi| self.sas.get(spi)) {
+            // §2.1: recognised by the whole message, not by SPI alone; answered as before.
+            self.shared.counters.retransmitted += 1;
+            // Not to another address: a copy with a forged source would make us talk to whom it names.
+            if matches!(sa.stage, Stage::HalfOpen(_)) && sa.path == path {
+                let response = sa.init.response.clone();
+                self.shared.transmit(path, &[response]);
+            }
+            return;
+        }
+        // Our own request come back (checklist L7): its SPI is one that we chose.
+        let reflected = self.sas.contains_key(&header.spi_i);
+        let proper =
+            !reflected && header.spi_i != IkeSpi::ZERO && header.spi_r == IkeSpi::ZERO && header.message_id == 0;
+        if !proper || !header.flags.initiator || self.shutting_down {
+            self.shared.counters.unexpected += 1;
+            return;
+        }
+        self.shared.log_message(None, true, path, header, &payloads);
+        let request = match wire::decode_request(ExchangeType::IKE_SA_INIT, payloads) {
+            Ok(Request::IkeSaInit(request)) => *request,
+            _ => {
+                self.shared.counters.malformed += 1;
+                return;
+            }
+        };
+        let candidates = pad::candidates(&self.shared.config, &path);
+        if candidates.is_empty() {
+            self.shared.counters.no_matching_connection += 1;
+            let verdict = format!(
+                "no connection is configured for {} at {}",
+                path.remote.ip(),
+                path.local.ip()
+            );
+            let hint = Some("add a connection whose remote_addrs and local_addrs fit, or stop the peer".to_owned());
+            self.shared
+                .failed_by_stranger(stranger(path, verdict, vec![], vec![], hint));
+            return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()));
+        }
+        if !self.admit(path, header, &request) {
+            return;
+        }
+        match self.begin_responding(path, header, &request, &candidates) {
+            Ok(mut sa) => {
+                sa.init.request = datagram.to_vec();
+                let spi = sa.spi_r;
+                self.init_seen.insert(digest, spi);
+                *self.half_open.entry(path.remote.ip()).or_default() += 1;
+                (sa.counted, sa.answers) = (Some(path.remote.ip()), Some(digest));
+                let response = sa.init.response.clone();
+                self.sas.insert(spi, sa);
+                self.shared.transmit(path, &[response]);
+                self.reindex(spi);
+            }
+            Err(IkeError::KeyExchange(_)) => self.shared.counters.malformed += 1,
+            Err(error) => {
+                if !matches!(error, IkeError::InvalidKe(_)) {
+                    let (offered, wanted, hint) = error.explain();
+                    self.shared
+                        .failed_by_stranger(stranger(path, error.to_string(), offered, wanted, hint));
+                }
+                self.refuse_init(path, header, error.notify());
+            }
+        }
+    }
+
+    /// Limits, and cookies under load (§2.6).
+    pub(super) fn admit(&mut self, path: Path, header: &Header, request: &IkeSaInitRequest) -> bool {
+        let gateway = &self.shared.config.gateway;
+        let total: usize = self.half_open.values().sum();
+        let from_there = self.half_open.get(&path.remote.ip()).copied().unwrap_or(0);
+        if total >= gateway.half_open_limit || from_there >= gateway.half_open_limit_per_address {
+            self.shared.counters.over_limit += 1;
+            return false;
+        }
+        let nonce = &request.nonce.0;
+        let proven = request
+            .cookie
+            .as_ref()
+            .is_some_and(|c| self.cookies.check(path.remote, header.spi_i, nonce, c));
+        if total < gateway.cookie_threshold || proven {
+            return true;
+        }
+        // §2.6: a wrong cookie is treated as none: a new one is sent, and no state is kept.
+        let Shared { now, rng, .. } = &mut self.shared;
+        let cookie = self.cookies.make(now.instant, path.remote, header.spi_i, nonce, rng);
+        self.shared.counters.cookies_sent += 1;
+        self.reply_init(path, header, IkeSpi::ZERO, IkeSaInitReply::Cookie(cookie));
+        false
+    }
+
+    pub(super) fn begin_responding(
+        &mut self,
+        path: Path,
+        header: &Header,
+        request: &IkeSaInitRequest,
+        candidates: &[Arc<Connection>],
+    ) -> Result<IkeSa, IkeError> {
+        let shared = &mut self.shared;
+        let ours: Vec<IkeProposal> = candidates
+            .iter()
+            .flat_map(|c| c.ike_proposals.iter().cloned())
+            .collect();
+        let chosen = IkeProposal::choose(&ours, &request.sa, 0, Group::from_method(request.ke.method))?;
+        let group = chosen.suite.group;
+        if request.ke.method != group.method() {
+            return Err(IkeError::InvalidKe(group));
+        }
+        let method = (shared.provider.key_exchange)(group).ok_or(IkeError::Internal("the group is not available"))?;
+        let (public, secret) = method.respond(&request.ke.data, &mut shared.rng)?;
+        let spi_r = shared.ike_spi();
+        let nonce = shared.nonce();
+        let expires = shared.now.instant + shared.config.gateway.half_open_timeout;
+        let half = HalfOpen {
+            candidates: candidates.to_vec(),
+            shared: secret,
+            expires,
+        };
+        let stage = Stage::HalfOpen(Box::new(half));
+        let mut sa = IkeSa::new(shared, header.spi_i, spi_r, false, stage, path);
+        sa.suite = Some(chosen.suite);
+        sa.incoming = Incoming::new(1);
+        sa.peer_fragments = request.capabilities.fragmentation;
+        sa.peer_hashes.clone_from(&request.capabilities.signature_hashes);
+        let (source, destination) = (&request.nat_source, &request.nat_destination);
+        sa.nat = nat::detect(header.spi_i, IkeSpi::ZERO, path.remote, path.local, source, destination);
+        let pretend = candidates.iter().any(|connection| connection.force_udp_encapsulation);
+        let own = if pretend {
+            nat::pretended(header.spi_i, spi_r)
+        } else {
+            nat::digest(header.spi_i, spi_r, path.local)
+        };
+        let nat_source = if sa.nat.detection { vec![own] } else { vec![] };
+        let there = nat::digest(header.spi_i, spi_r, path.remote);
+        let nat_destination = if sa.nat.detection { vec![there] } else { vec![] };
+        let mut capabilities = capabilities(&candidates[0]);
+        // The connection is known by identity only later: what any of the candidates may need is announced.
+        capabilities.signature_hashes = candidates
+            .iter()
+            .find_map(|c| crate::ike::exchange::capabilities(c).signature_hashes);
+        let response = IkeSaInitReply::Accepted(Box::new(IkeSaInitResponse {
+            sa: wire::SecurityAssociation {
+                proposals: vec![chosen.answer],
+            },
+            ke: KeyExchange {
+                method: group.method(),
+                data: public,
+            },
+            nonce: nonce.clone(),
+            nat_source,
+            nat_destination,
+            certreqs: vec![],
+            capabilities,
+            vendor_ids: vec![],
+            other: vec![],
+        }));
+        let flags = Flags {
+            initiator: false,
+            response: true,
+        };
+        let answer = Header {
+            spi_r,
+            flags,
+            ..*header
+        };
+        let payloads = wire::encode_response(&Response::IkeSaInit(response));
+        shared.log_message(None, false, path, &answer, &payloads);
+        sa.init = InitMessages {
+            request: Vec::new(),
+            response: encode_plain(&answer, &payloads),
+            nonce_i: request.nonce.0.clone(),
+            nonce_r: nonce.0,
+        };
+        Ok(sa)
+    }
+
+    /// At most one small, stateless answer (checklist D13).
+    pub(super) fn refuse_init(&mut self, path: Path, header: &Header, notify: Notify) {
+        if self.init_refusals.spend(self.shared.now.instant) {
+            self.reply_init(path, header, IkeSpi::ZERO, IkeSaInitReply::Refused(notify));
+        }
+    }
+
+    pub(super) fn reply_init(&mut self, path: Path, header: &Header, spi_r: IkeSpi, reply: IkeSaInitReply) {
+        let flags = Flags {
+            initiator: false,
+            response: true,
+        };
+        let answer = Header {
+            spi_r,
+            flags,
+            ..*header
+        };
+        let payloads = wire::encode_response(&Response::IkeSaInit(reply));
+        self.shared.log_message(None, false, path, &answer, &payloads);
+        self.shared.transmit(path, &[encode_plain(&answer, &payloads)]);
+    }
+
+    pub(super) fn half_open_less(&mut self, remote: IpAddr) {
+        if let Some(count) = self.half_open.get_mut(&remote) {
+            *count -= 1;
+            if *count == 0 {
+                self.half_open.remove(&remote);
+            }
+        }
+    }
+}
+
+fn stranger(path: Path, verdict: String, offered: Vec<String>, wanted: Vec<String>, hint: Option<String>) -> Failure {
+    Failure {
+        connection: None,
+        path,
+        verdict,
+        offered,
+        wanted,
+        hint,
+    }
+}

@@ -1,0 +1,322 @@
+//! The way of every message in and out of an IKE SA.
+
+use super::*;
+
+impl IkeSa {
+    /// A protected message with our SPI in it. Until the ICV verifies nothing but counters moves.
+    pub fn handle_message(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
+        let header = outer.header;
+        // The I flag is the original initiator's; with ours in it, it is our own message come back (checklist L7).
+        if header.flags.initiator == self.initiator || header.spi_i != self.spi_i || header.spi_r != self.spi_r {
+            shared.counters.unexpected += 1;
+            return;
+        }
+        if header.flags.response {
+            self.handle_response(shared, path, datagram, outer)
+        } else {
+            self.handle_request(shared, path, datagram, outer)
+        }
+    }
+
+    pub(super) fn handle_request(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
+        let fragment = fragment_number(outer);
+        match self.incoming.classify(outer.header.message_id, datagram, fragment) {
+            Arrival::New => {}
+            Arrival::Repeated(datagrams) => {
+                // RFC 7296 §2.1, §2.11: the stored response, back along the path of the request.
+                shared.counters.retransmitted += 1;
+                shared.transmit(path, &datagrams);
+                return;
+            }
+            Arrival::OutOfWindow => {
+                shared.counters.replayed += 1;
+                return;
+            }
+        }
+        if matches!(self.stage, Stage::Closed { .. } | Stage::Initiating) {
+            shared.counters.unexpected += 1;
+            return;
+        }
+        if matches!(self.stage, Stage::HalfOpen(_)) && outer.header.exchange != ExchangeType::IKE_AUTH {
+            // RFC 7296 §1.2: before IKE_AUTH is complete there is nothing else.
+            shared.counters.unexpected += 1;
+            return;
+        }
+        self.derive_late(shared);
+        let Some((body, digest)) = self.open(shared, datagram, outer, false) else {
+            return;
+        };
+        self.heard(shared, path);
+        let header = outer.header;
+        let reply = match wire::decode_payloads(body.first, &body.payloads) {
+            Ok(payloads) => {
+                shared.log_message(self.name(), true, path, &header, &payloads);
+                match wire::decode_request(header.exchange, payloads) {
+                    Ok(request) => self.respond(shared, path, request),
+                    Err(wire::DecodeError::UnknownExchange(_)) => {
+                        // Checklist L5: not known, so not answered; the SA lives on.
+                        shared.counters.unexpected += 1;
+                        return;
+                    }
+                    Err(error) => Reply::refuse(header.exchange, &IkeError::Malformed(error)),
+                }
+            }
+            Err(error) => {
+                shared.counters.malformed += 1;
+                Reply::refuse(header.exchange, &IkeError::Malformed(error))
+            }
+        };
+        let Some(reply) = reply else {
+            shared.counters.unexpected += 1;
+            return;
+        };
+        let payloads = wire::encode_response(&reply.response);
+        let flags = Flags {
+            initiator: self.initiator,
+            response: true,
+        };
+        let answer = Header {
+            flags,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            ..header
+        };
+        shared.log_message(self.name(), false, path, &answer, &payloads);
+        let datagrams = self.seal(shared, &answer, &payloads);
+        self.incoming.answered(digest, datagrams.clone());
+        shared.transmit(path, &datagrams);
+        self.last_sent = shared.now.instant;
+        if let Some(reason) = reply.close {
+            self.close(shared, &reason);
+        }
+        self.work(shared);
+    }
+
+    pub(super) fn handle_response(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
+        let header = outer.header;
+        let expected = self
+            .outgoing
+            .in_flight()
+            .is_some_and(|request| request.message_id == header.message_id);
+        if !expected
+            || self
+                .exchange
+                .as_ref()
+                .is_none_or(|exchange| exchange.exchange_type() != header.exchange)
+        {
+            // RFC 7296 §2.3: not asked for, or answered before.
+            shared.counters.unexpected += 1;
+            return;
+        }
+        let Some((body, _)) = self.open(shared, datagram, outer, true) else {
+            return;
+        };
+        self.heard(shared, path);
+        self.outgoing.answered(header.message_id);
+        let Some(exchange) = self.exchange.take() else { return };
+        let decoded = wire::decode_payloads(body.first, &body.payloads);
+        if let Ok(payloads) = &decoded {
+            shared.log_message(self.name(), true, path, &header, payloads);
+        }
+        let response = decoded.and_then(|payloads| wire::decode_response(header.exchange, payloads));
+        let next = match response {
+            Ok(response) => exchange.on_response(self, shared, response),
+            Err(error) => {
+                // §2.21.3, §2.21.4: an error in a response is never answered; the SA is not what we think it is.
+                shared.counters.malformed += 1;
+                exchange.abandon(self, shared);
+                Next::Close(format!("the peer's response is malformed: {error}"))
+            }
+        };
+        self.follow(shared, next);
+        self.work(shared);
+    }
+
+    /// The plain answer to our IKE_SA_INIT: unauthenticated until AUTH covers it.
+    pub fn handle_init_response(
+        &mut self,
+        shared: &mut Shared,
+        path: Path,
+        datagram: &[u8],
+        header: &Header,
+        payloads: Vec<Payload>,
+    ) {
+        let awaited = self
+            .outgoing
+            .in_flight()
+            .is_some_and(|request| request.message_id == header.message_id);
+        let Some(Exchange::Init(exchange)) = self.exchange.take_if(|e| awaited && matches!(e, Exchange::Init(_)))
+        else {
+            shared.counters.unexpected += 1;
+            return;
+        };
+        shared.log_message(self.name(), true, path, header, &payloads);
+        let next = match wire::decode_response(ExchangeType::IKE_SA_INIT, payloads) {
+            Ok(Response::IkeSaInit(reply)) => exchange.on_reply(self, shared, header, datagram, reply),
+            Ok(_) | Err(_) => {
+                shared.counters.malformed += 1;
+                Next::KeepWaiting(Exchange::Init(exchange))
+            }
+        };
+        self.follow(shared, next);
+        self.work(shared);
+    }
+
+    /// Sends a request; its exchange waits for the answer.
+    pub fn send(&mut self, shared: &mut Shared, exchange: Exchange, request: Request) {
+        let Some(message_id) = self.outgoing.next_id() else {
+            // RFC 7296 §2.2: the Message IDs are used up; the IKE SA can't be used any more.
+            exchange.abandon(self, shared);
+            self.close(shared, "all message IDs are used");
+            return;
+        };
+        let flags = Flags {
+            initiator: self.initiator,
+            response: false,
+        };
+        let exchange_type = exchange.exchange_type();
+        let header = Header {
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            exchange: exchange_type,
+            flags,
+            message_id,
+        };
+        let payloads = wire::encode_request(&request.0);
+        shared.log_message(self.name(), false, self.path, &header, &payloads);
+        let datagrams = if exchange_type == ExchangeType::IKE_SA_INIT {
+            let datagram = encode_plain(&header, &payloads);
+            self.init.request.clone_from(&datagram);
+            vec![datagram]
+        } else {
+            self.seal(shared, &header, &payloads)
+        };
+        shared.transmit(self.path, &datagrams);
+        let schedule = super::timers::schedule(shared);
+        self.outgoing
+            .sent(shared.now.instant, self.path, datagrams, &schedule, &mut shared.rng);
+        self.last_sent = shared.now.instant;
+        self.exchange = Some(exchange);
+    }
+
+    /// Answers a request of the peer, by stage.
+    pub(super) fn respond(&mut self, shared: &mut Shared, path: Path, request: WireRequest) -> Option<Reply> {
+        match (&self.stage, request) {
+            (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => Some(self.respond_auth(shared, path, *request)),
+            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
+                self.respond_create_child(shared, *request)
+            }
+            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::Informational(request)) => {
+                Some(self.respond_informational(shared, &request))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn heard(&mut self, shared: &mut Shared, path: Path) {
+        self.last_heard = shared.now.instant;
+        self.jobs.drop_if(|job| *job == Job::Liveness);
+        self.follow_peer(shared, path.remote);
+    }
+
+    /// A responder derives its keys when the second message comes, not for everybody who sends a first.
+    pub(super) fn derive_late(&mut self, shared: &mut Shared) {
+        let (Stage::HalfOpen(half), None, Some(suite)) = (&self.stage, &self.keys, self.suite) else {
+            return;
+        };
+        let binding = crate::ike::keys::Binding {
+            ni: &self.init.nonce_i,
+            nr: &self.init.nonce_r,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+        };
+        let keys = IkeKeys::derive(shared.provider, suite, &half.shared, &binding);
+        self.set_keys(shared, keys);
+    }
+
+    /// Takes keys over and makes the message protection of them; false if an algorithm is missing.
+    pub fn set_keys(&mut self, shared: &mut Shared, keys: Option<IkeKeys>) -> bool {
+        let provider = shared.provider;
+        self.protection = keys
+            .as_ref()
+            .and_then(|keys| MessageProtection::new(provider, keys, self.initiator, &mut shared.rng));
+        self.keys = keys;
+        self.protection.is_some()
+    }
+
+    /// Verifies and decrypts; collects fragments. `None` until there is a whole, authentic message.
+    pub(super) fn open(
+        &mut self,
+        shared: &mut Shared,
+        datagram: &[u8],
+        outer: &Outer<'_>,
+        response: bool,
+    ) -> Option<(OpenedBody, [u8; 32])> {
+        let protection = self.protection.as_ref()?;
+        let body = match protection.open(outer) {
+            Ok(body) => body,
+            Err(OpenError::Unprotected) => {
+                shared.counters.unexpected += 1;
+                return None;
+            }
+            Err(OpenError::Malformed) => {
+                shared.counters.malformed += 1;
+                return None;
+            }
+            Err(OpenError::Integrity) => {
+                shared.counters.integrity_failed += 1;
+                return None;
+            }
+        };
+        let digest = Incoming::digest(datagram);
+        let OuterBody::Skf { fragment, total, .. } = outer.body else {
+            return Some((body, digest));
+        };
+        // RFC 7383 §2.3: only if both have announced it.
+        if !self.peer_fragments {
+            shared.counters.fragments_dropped += 1;
+            return None;
+        }
+        let collected = if response {
+            &mut self.responses
+        } else {
+            &mut self.requests
+        };
+        let outcome = collected
+            .parts
+            .add(shared.now.instant, outer.header.message_id, fragment, total, body);
+        if fragment == 1 && outcome != FragmentOutcome::Dropped {
+            collected.first = Some(digest);
+        }
+        match outcome {
+            FragmentOutcome::Complete(body) => Some((body, collected.first.take().unwrap_or(digest))),
+            FragmentOutcome::Pending => None,
+            FragmentOutcome::Dropped => {
+                shared.counters.fragments_dropped += 1;
+                None
+            }
+        }
+    }
+
+    pub(super) fn seal(&mut self, shared: &mut Shared, header: &Header, payloads: &[Payload]) -> Vec<Vec<u8>> {
+        let (first, chain) = encode_payloads(payloads);
+        // RFC 7383 §2.5.1: IP header, UDP header and non-ESP marker come on top.
+        let around = if self.path.is_ipv6() { 40 } else { 20 } + 8 + 4;
+        let fragment = self
+            .connection
+            .as_ref()
+            .filter(|c| self.peer_fragments && c.fragmentation);
+        let most = fragment.map(|connection| connection.fragment_size.saturating_sub(around));
+        match &mut self.protection {
+            Some(protection) => protection.seal(header, first, &chain, most, &mut shared.rng),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn fragment_number(outer: &Outer<'_>) -> Option<u16> {
+    match outer.body {
+        OuterBody::Skf { fragment, .. } => Some(fragment),
+        _ => None,
+    }
+}

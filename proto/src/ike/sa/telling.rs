@@ -1,0 +1,86 @@
+//! What an IKE SA tells the operator.
+
+use super::*;
+
+impl IkeSa {
+    /// An attempt failed: the verdict for the operator.
+    pub fn tell_failure(
+        &self,
+        shared: &mut Shared,
+        verdict: String,
+        offered: Vec<String>,
+        wanted: Vec<String>,
+        hint: Option<String>,
+    ) {
+        shared.failed(Failure {
+            connection: self.name(),
+            path: self.path,
+            verdict,
+            offered,
+            wanted,
+            hint,
+        });
+    }
+
+    /// The same, from an error.
+    pub fn tell_error(&self, shared: &mut Shared, what: &str, error: &IkeError) {
+        shared.failed(self.failure(what, error));
+    }
+
+    /// An error as the operator reads it.
+    pub fn failure(&self, what: &str, error: &IkeError) -> Failure {
+        let (offered, wanted, hint) = error.explain();
+        Failure {
+            connection: self.name(),
+            path: self.path,
+            verdict: format!("{what}: {error}"),
+            offered,
+            wanted,
+            hint,
+        }
+    }
+
+    /// A snapshot.
+    pub fn status(&self) -> IkeSaStatus {
+        let stage = match self.stage {
+            Stage::Initiating => "initiating",
+            Stage::HalfOpen(_) => "half-open",
+            Stage::Established => "established",
+            Stage::Rekeyed => "rekeyed",
+            Stage::Closing | Stage::Closed { .. } => "closing",
+        };
+        let in_flight = self
+            .outgoing
+            .in_flight()
+            .zip(self.exchange.as_ref())
+            .map(|(request, exchange)| {
+                format!(
+                    "{} request {}, sent {} times",
+                    exchange.exchange_type(),
+                    request.message_id,
+                    request.sent
+                )
+            });
+        let children: Vec<ChildUp> = self
+            .children
+            .iter()
+            .filter(|child| child.is_current())
+            .map(Child::describe)
+            .collect();
+        IkeSaStatus {
+            connection: self.name(),
+            stage,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            initiator: self.initiator,
+            path: self.path,
+            nat: self.nat,
+            suite: self.suite,
+            peer: self.peer_id.clone(),
+            since: self.established,
+            rekey_at: self.rekey_at,
+            children,
+            in_flight,
+        }
+    }
+}
