@@ -135,12 +135,11 @@ impl Endpoint {
     }
 
     /// Both ends began at once, and both SAs are up: the one made with the lowest nonce is deleted by the end that made it,
-    /// as §2.8.2 has it for rekeys. After a while: the other one's children have to be up first.
+    /// as §2.8.2 has it for rekeys. (If the other end knows nothing of the loser, nothing is lost either.) After a while: the other one's children have to be up first.
     pub(super) fn one_of_two(&mut self, newest: IkeSpi) {
         let Some(new) = self.sas.get(&newest) else { return };
         let crossed = |old: &&IkeSa| {
-            let (began_before, other_began) = (new.known < old.number, old.initiator != new.initiator);
-            began_before && other_began && old.own_spi() != newest && old.is_established() && same_peer(new, old)
+            old.initiator != new.initiator && old.own_spi() != newest && old.is_established() && same_peer(new, old)
         };
         let Some(old) = self.sas.values().find(crossed) else {
             return;
