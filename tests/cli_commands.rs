@@ -238,6 +238,7 @@ fn clients_say_clearly_that_nobody_is_there() {
         &["up", "a"],
         &["down", "a", "net"],
         &["rekey", "a"],
+        &["rekey", "a", "--ike"],
         &["reload"],
         &["log"],
         &["stop"],

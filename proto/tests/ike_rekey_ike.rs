@@ -87,6 +87,27 @@ fn either_end_rekeys_and_the_children_move_over() {
     }
 }
 
+/// The operator asks for it, at either end, before its time.
+#[test]
+fn on_command() {
+    let mut pump = Pump::up(side_a(), side_b());
+    for who in [0, 1, 0] {
+        let before = pump.sa(who);
+        pump.command(
+            who,
+            Command::RekeyIke {
+                connection: ike_pump::SITE.into(),
+            },
+        );
+        pump.run_for(10 * SECOND, everything);
+        pump.assert_joined();
+        let after = pump.sa(who);
+        assert_ne!((after.spi_i, after.spi_r), (before.spi_i, before.spi_r));
+        assert_eq!(after.children, before.children);
+        assert!(after.initiator);
+    }
+}
+
 /// One rekey after the other, by whoever comes first.
 #[test]
 fn again_and_again() {

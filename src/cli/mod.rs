@@ -96,8 +96,8 @@ enum Command {
     Up(socket::Which),
     /// Take a connection down; it stays down until "up"
     Down(socket::Which),
-    /// Rekey the Child SAs of a connection
-    Rekey(socket::Which),
+    /// Rekey the Child SAs of a connection, or its IKE SA
+    Rekey(rekey::Arguments),
     /// Read the configuration again; what did not change keeps its SAs
     Reload,
     /// Delete all SAs and end the daemon

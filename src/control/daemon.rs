@@ -364,6 +364,13 @@ impl Daemon {
                     .map(|()| told)
                     .map_err(|e| e.to_string())
             }
+            Order::RekeyIke { connection } => {
+                let told = format!("rekeying the IKE SA of {connection}");
+                self.endpoint
+                    .handle_command(now, Command::RekeyIke { connection })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
             Order::Stop => {
                 self.begin_stop();
                 Ok("stopping".to_owned())

@@ -46,6 +46,11 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         child: Option<String>,
     },
+    /// Rekey the IKE SA of a connection; its Child SAs live on.
+    RekeyIke {
+        /// Which.
+        connection: String,
+    },
     /// Read the configuration file again; what did not change keeps its SAs, a broken file changes nothing.
     Reload,
     /// The recent log lines, and with `follow` those to come.
@@ -267,6 +272,10 @@ mod tests {
                     child: Some("net".into()),
                 },
                 r#"{"command":"rekey","connection":"a","child":"net"}"#,
+            ),
+            (
+                Request::RekeyIke { connection: "a".into() },
+                r#"{"command":"rekey_ike","connection":"a"}"#,
             ),
             (Request::Log { follow: true }, r#"{"command":"log","follow":true}"#),
         ] {

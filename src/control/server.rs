@@ -43,6 +43,8 @@ pub enum Order {
         connection: ConnectionName,
         child: Option<ChildName>,
     },
+    /// Rekey the IKE SA.
+    RekeyIke { connection: ConnectionName },
     /// End.
     Stop,
 }
@@ -221,6 +223,9 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
             Request::Down { connection, child } => Order::Down {
                 connection: connection.into(),
                 child: child.map(Into::into),
+            },
+            Request::RekeyIke { connection } => Order::RekeyIke {
+                connection: connection.into(),
             },
             Request::Rekey { connection, child } => Order::Rekey {
                 connection: connection.into(),

@@ -64,6 +64,11 @@ pub enum Command {
         /// One child, or all.
         child: Option<ChildName>,
     },
+    /// Rekey the IKE SA of a connection; its Child SAs live on.
+    RekeyIke {
+        /// Which.
+        connection: ConnectionName,
+    },
     /// Delete everything with Delete payloads and accept nothing new: the clean stop.
     Shutdown,
 }

@@ -17,6 +17,7 @@ impl Endpoint {
             } => self.up(&connection, child, target),
             Command::Down { connection, child } => self.down(&connection, child.as_ref()),
             Command::RekeyChild { connection, child } => self.rekey(&connection, child.as_ref()),
+            Command::RekeyIke { connection } => self.rekey_ike(&connection),
             Command::Shutdown => {
                 self.shutting_down = true;
                 self.standing.clear();
@@ -155,6 +156,25 @@ impl Endpoint {
                 let ids: Vec<_> = sa.children.iter().filter(fits).map(|c| c.id()).collect();
                 ids.into_iter().for_each(|id| sa.jobs.add(now, Job::RekeyChild(id)));
                 sa.work(shared);
+            });
+        }
+        Ok(())
+    }
+
+    fn rekey_ike(&mut self, name: &ConnectionName) -> Result<(), CommandError> {
+        self.known(name, None)?;
+        let now = self.shared.now.instant;
+        let established = self.established(Some(name));
+        if established.is_empty() {
+            return Err(CommandError::NotEstablished(Arc::clone(name)));
+        }
+        for spi in established {
+            self.with_sa(spi, |sa, shared| {
+                // One that has been rekeyed is on its way out.
+                if matches!(sa.stage, Stage::Established) {
+                    sa.jobs.add(now, Job::RekeyIke);
+                    sa.work(shared);
+                }
             });
         }
         Ok(())
