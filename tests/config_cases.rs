@@ -197,10 +197,10 @@ fn the_examples_are_right() {
         fs::write(folder.join(name), "a pre-shared key that is long enough").unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
-    for name in ["office.key", "cloud.key"] {
+    for name in ["office.key", "cloud.key", "vm4.key"] {
         fs::copy(folder.join("own.key"), folder.join(name)).unwrap();
     }
-    for name in ["office.pub", "cloud.pub"] {
+    for name in ["office.pub", "cloud.pub", "vm5.pub", "vm6.pub", "vm7.pub"] {
         fs::copy(folder.join("peer.pub"), folder.join(name)).unwrap();
     }
     let mut count = 0;

@@ -290,6 +290,7 @@ fn add_interface(side: &Side) {
         name: "tun0".into(),
         mtu: 1400,
         clamp_mss: true,
+        transport: false,
     };
     side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
 }

@@ -90,7 +90,7 @@ fn examine(path: &Path) -> Vec<Finding> {
     findings.extend(machine::capabilities(port.min(nat_port)));
     findings.extend(ports::udp(&[port, nat_port]));
     findings.extend(machine::forwarding(configuration.as_ref()));
-    findings.push(machine::reverse_path());
+    findings.push(machine::reverse_path(configuration.as_ref()));
     findings
 }
 

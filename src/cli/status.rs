@@ -144,7 +144,8 @@ fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
         child.local_ts.join(" "),
         child.remote_ts.join(" ")
     )?;
-    write!(text, ", {}, for {}", child.suite, seconds(child.age_seconds))?;
+    write!(text, ", {}, {} mode", child.suite, child.mode)?;
+    write!(text, ", for {}", seconds(child.age_seconds))?;
     if let Some(rekey) = child.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;
     }
@@ -218,6 +219,7 @@ mod tests {
             spi_in: "0xc0000001".into(),
             spi_out: "0xc0000002".into(),
             suite: "aes256gcm16-x25519".into(),
+            mode: "tunnel".into(),
             local_ts: vec!["10.1.0.0/24".into()],
             remote_ts: vec!["10.2.0.0/24".into()],
             age_seconds: 180,

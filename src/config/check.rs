@@ -38,7 +38,7 @@ fn own(findings: &Findings<'_>, read: &Read) {
             }
         }
     }
-    for route in &read.tunnel.routes {
+    for route in read.tunnel.routes.iter().filter(|_| !read.tunnel.policy_routing) {
         if let Some(peer) = read.connection.remote_addrs.iter().find(|peer| route.contains(**peer)) {
             findings.warn(
                 read.routes_spot,

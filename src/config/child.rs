@@ -6,7 +6,9 @@ use super::units::{duration, duration_or_never, integer, octets};
 use super::{Spot, proposals, selector};
 use landbridge_proto::policy::connection::{Child, StartAction};
 use landbridge_proto::policy::sad::{ChildName, Mode, TrafficLimits};
+use landbridge_proto::policy::selector::{are_host, from_prefix};
 use landbridge_proto::wire::TrafficSelector;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Lifetime before rekey.
@@ -25,9 +27,16 @@ pub(super) struct Read {
 }
 
 /// Reads a child; what is wrong is reported, and then there is nothing.
-pub(super) fn read(name: &str, table: Table<'_, '_>) -> Option<Read> {
+///
+/// `hosts` are our outer address and the peer's, where the connection names just one of each.
+pub(super) fn read(name: &str, table: Table<'_, '_>, hosts: [Option<IpAddr>; 2]) -> Option<Read> {
     let spot = table.spot();
-    let (local_ts, remote_ts) = (selectors(&table, "local_ts"), selectors(&table, "remote_ts"));
+    let mode = table.get("mode").map_or(Some(Mode::Tunnel), |value| mode(&value));
+    let [local, remote] = hosts;
+    let (local_ts, remote_ts) = match mode {
+        Some(Mode::Transport) => (host(&table, "local_ts", local), host(&table, "remote_ts", remote)),
+        _ => (selectors(&table, "local_ts"), selectors(&table, "remote_ts")),
+    };
     let esp_proposals = proposals::esp(&table);
     let (rekey_time, life_time, rand_time) = lifetimes(&table);
     let limits = limits(&table);
@@ -39,9 +48,6 @@ pub(super) fn read(name: &str, table: Table<'_, '_>) -> Option<Read> {
     if let Some(value) = table.get("start_action") {
         set(&mut start_action, action(&value));
     }
-    if let Some(value) = table.get("mode") {
-        mode(&value);
-    }
     table.finish();
     let child = Child {
         name: ChildName::from(name),
@@ -52,7 +58,7 @@ pub(super) fn read(name: &str, table: Table<'_, '_>) -> Option<Read> {
         life_time,
         rand_time,
         limits,
-        mode: Mode::Tunnel,
+        mode: mode?,
         replay_window,
         start_action,
     };
@@ -143,12 +149,45 @@ fn action(value: &Value<'_, '_>) -> Option<StartAction> {
     }
 }
 
-fn mode(value: &Value<'_, '_>) {
-    match value.string() {
-        None | Some("tunnel") => {}
-        Some(other) => value.error(
-            format!("{other:?} is not supported: a gateway joins networks, which takes \"tunnel\""),
-            Some("leave it out".to_owned()),
-        ),
+fn mode(value: &Value<'_, '_>) -> Option<Mode> {
+    match value.string()? {
+        "tunnel" => Some(Mode::Tunnel),
+        "transport" => Some(Mode::Transport),
+        other => {
+            let remedy = nearest(other, ["tunnel", "transport"]).map(|word| format!("did you mean {word:?}?"));
+            value.error(format!("{other:?} is not \"tunnel\" or \"transport\""), remedy);
+            None
+        }
     }
+}
+
+/// Transport mode is for the two machines themselves: the selectors name them, as the connection does.
+fn host(table: &Table<'_, '_>, key: &'static str, address: Option<IpAddr>) -> Option<Vec<TrafficSelector>> {
+    let addrs = if key == "local_ts" {
+        "local_addrs"
+    } else {
+        "remote_addrs"
+    };
+    let Some(address) = address else {
+        let problem = format!(
+            "[{}] is for transport mode, which is between two addresses: the connection has to have one in {addrs}",
+            table.path()
+        );
+        let remedy = format!("write {addrs} = [\"...\"] with that one address, or use mode = \"tunnel\"");
+        table.findings().error(table.spot(), problem, Some(remedy));
+        table.get(key);
+        return None;
+    };
+    let Some(value) = table.get(key) else {
+        return Some(vec![from_prefix(address, if address.is_ipv4() { 32 } else { 128 })]);
+    };
+    let list = super::selector::read(&value)?;
+    if !are_host(&list, address) {
+        value.error(
+            format!("transport mode takes only {address} itself here, as in {addrs}"),
+            Some(format!("leave {key} out, or use mode = \"tunnel\"")),
+        );
+        return None;
+    }
+    Some(list)
 }

@@ -5,8 +5,8 @@ use super::gateway::set;
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
 use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
 use landbridge_proto::policy::connection::{Connection, StartAction};
-use landbridge_proto::policy::sad::ConnectionName;
-use landbridge_proto::policy::selector::to_prefixes;
+use landbridge_proto::policy::sad::{ConnectionName, Mode};
+use landbridge_proto::policy::selector::{are_host, to_prefixes};
 use landbridge_proto::wire::{Identification, TrafficSelector};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,8 +49,15 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     };
     let auth = auth::read(table, default_id.as_ref());
     let ike_proposals = proposals::ike(table);
-    let children = children(table);
-    let (start, remote_ts) = children.as_deref().map(summary_of).unwrap_or_default();
+    let hosts = [
+        local_addrs.as_deref().and_then(only),
+        peer.as_ref()
+            .filter(|peer| peer.hosts.len() == 1)
+            .and_then(|peer| only(&peer.addresses)),
+    ];
+    let children = children(table, hosts);
+    let summary = children.as_deref().map(summary_of).unwrap_or_default();
+    let start = summary.start;
 
     let mut remote_port = 500;
     if let Some(value) = table.get("remote_port") {
@@ -85,7 +92,8 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
             "name the peer's address in remote_addrs, or set start_action = \"none\" and wait for it".to_owned();
         table.findings().error(place, problem, Some(remedy));
     }
-    let (tunnel, interface_spot, routes_spot) = tunnel(table, name, &remote_ts, (hosts, gateway.ike.retry), start);
+    let literal = peer.as_ref().map(|p| p.addresses.clone()).unwrap_or_default();
+    let (tunnel, interface_spot, routes_spot) = tunnel(table, name, &summary, (hosts, gateway.ike.retry), &literal);
     table.finish();
 
     let child_spots = children
@@ -173,7 +181,14 @@ fn peer(value: &Value<'_, '_>) -> Option<Peer> {
     complete.then_some(peer)
 }
 
-fn children(table: &Table<'_, '_>) -> Option<Vec<child::Read>> {
+fn only(addresses: &[IpAddr]) -> Option<IpAddr> {
+    match addresses {
+        [address] => Some(*address),
+        _ => None,
+    }
+}
+
+fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2]) -> Option<Vec<child::Read>> {
     let Some(all) = table.table("children") else {
         let problem = format!("[{}] has no children", table.path());
         let remedy = format!("add [{}.children.net] with local_ts and remote_ts", table.path());
@@ -189,7 +204,7 @@ fn children(table: &Table<'_, '_>) -> Option<Vec<child::Read>> {
     let read = |(name, value): (&str, Value<'_, '_>)| {
         let table = value.table()?;
         check_name(&table, name, "child");
-        child::read(name, table)
+        child::read(name, table, hosts)
     };
     // All of them are read before any is missed, so that all that is wrong is reported.
     let list: Vec<_> = named.into_iter().map(read).collect();
@@ -198,26 +213,58 @@ fn children(table: &Table<'_, '_>) -> Option<Vec<child::Read>> {
         .filter(|list| !list.is_empty())
 }
 
-/// Whether one is to be started, and all remote selectors.
-fn summary_of(children: &[child::Read]) -> (bool, Vec<TrafficSelector>) {
-    let start = children.iter().any(|c| c.child.start_action == StartAction::Start);
-    (
-        start,
-        children
+/// What the children have in common.
+#[derive(Default)]
+struct Summary {
+    /// One is to be started.
+    start: bool,
+    /// All of them are in transport mode; or one of them is, and others are not.
+    transport: bool,
+    mixed: Option<Spot>,
+    /// The one host that all local selectors are for.
+    source: Option<IpAddr>,
+    remote_ts: Vec<TrafficSelector>,
+}
+
+fn summary_of(children: &[child::Read]) -> Summary {
+    let transport = |c: &&child::Read| c.child.mode == Mode::Transport;
+    let count = children.iter().filter(transport).count();
+    let host = children
+        .iter()
+        .flat_map(|c| &c.child.local_ts)
+        .find_map(|selector| match selector {
+            TrafficSelector::Range { start, .. } => Some(*start),
+            TrafficSelector::Unknown { .. } => None,
+        });
+    Summary {
+        start: children.iter().any(|c| c.child.start_action == StartAction::Start),
+        transport: count == children.len(),
+        mixed: children
+            .iter()
+            .find(transport)
+            .filter(|_| count < children.len())
+            .map(|c| c.spot),
+        source: host.filter(|host| children.iter().all(|c| are_host(&c.child.local_ts, *host))),
+        remote_ts: children
             .iter()
             .flat_map(|c| c.child.remote_ts.iter().cloned())
             .collect(),
-    )
+    }
 }
 
 fn tunnel(
     table: &Table<'_, '_>,
     name: &str,
-    remote_ts: &[TrafficSelector],
+    summary: &Summary,
     peer: (Vec<String>, (Duration, Duration)),
-    start: bool,
+    literal: &[IpAddr],
 ) -> (Option<Tunnel>, Spot, Spot) {
     let (remote_hosts, retry) = peer;
+    if let Some(spot) = summary.mixed {
+        let problem = format!("[{}] has children in transport mode and in tunnel mode", table.path());
+        let remedy = "make two connections of it: they need two interfaces".to_owned();
+        table.findings().error(spot, problem, Some(remedy));
+    }
     let (mut interface, mut interface_spot) = (Some(default_interface(name)), table.spot());
     if let Some(value) = table.get("interface") {
         interface = interface_name(&value);
@@ -234,7 +281,7 @@ fn tunnel(
     let routes_spot = given.as_ref().map_or(table.spot(), Value::spot);
     let routes = match &given {
         Some(value) => units::networks(value),
-        None => Some(routes_of(table, remote_ts)),
+        None => Some(routes_of(table, &summary.remote_ts)),
     };
     let mut metric = METRIC;
     if let Some(value) = table.get("metric") {
@@ -243,6 +290,12 @@ fn tunnel(
     }
     let clamp_mss = flag(table, "clamp_mss", true);
     let fail_closed = flag(table, "fail_closed", true);
+    // The peer behind its own tunnel: without a table of its own the route would swallow ESP too.
+    let around = |routes: &[Prefix]| {
+        let within = |peer: &IpAddr| routes.iter().any(|route| route.contains(*peer));
+        literal.iter().any(within)
+    };
+    let policy_routing = flag(table, "policy_routing", routes.as_deref().is_some_and(around));
     let tunnel = interface
         .zip(addresses)
         .zip(routes)
@@ -254,8 +307,11 @@ fn tunnel(
             routes,
             fail_closed,
             metric,
+            policy_routing,
+            source: summary.source,
+            transport: summary.transport,
             remote_hosts,
-            start,
+            start: summary.start,
             retry,
         });
     (tunnel, interface_spot, routes_spot)

@@ -78,6 +78,13 @@ pub struct Tunnel {
     pub fail_closed: bool,
     /// Route metric.
     pub metric: u32,
+    /// The routes stand in a table of their own, which the gateway's own packets pass by: so the peer's own address may be
+    /// among them.
+    pub policy_routing: bool,
+    /// What the machine itself sends into the tunnel comes from here: the selectors name this host alone.
+    pub source: Option<IpAddr>,
+    /// The children are for transport mode.
+    pub transport: bool,
     /// The peer: literal addresses or names, tried in order, names resolved at each attempt. Empty: responder only.
     pub remote_hosts: Vec<String>,
     /// Bring it up when loaded, and again when it falls.

@@ -7,8 +7,8 @@ use super::links::Links;
 use super::server::{Answer, ControlServer, Order};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
-use crate::config::{self, Configuration, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions, Sinks};
+use crate::config::{self, Configuration, Prefix, Tunnel};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions, Sinks, TRANSPORT_MTU};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -124,12 +124,14 @@ impl Daemon {
         for warning in daemon.configuration.warnings.clone() {
             daemon.log(Level::Warn, None, &warning);
         }
+        daemon.links.forget_stale_routes(&daemon.policy_routes()).await;
         for (name, tunnel) in daemon.configuration.tunnels.clone() {
             if let Err(error) = daemon.add_tunnel(&name, &tunnel).await {
                 daemon.tear_down().await;
                 return Err(error);
             }
         }
+        daemon.remove_idle_rules().await;
         for (name, granted) in daemon.data.offloads() {
             tracing::info!(offload = name, granted, "data path");
         }
@@ -422,9 +424,7 @@ impl Daemon {
         for (name, tunnel) in &old.tunnels {
             if self.configuration.tunnels.get(name) != Some(tunnel) {
                 self.attempts.cancel(name);
-                self.links
-                    .remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
-                    .await;
+                self.links.remove_routes(tunnel).await;
                 plan.push(format!("{name}: removed or changed"));
             }
         }
@@ -446,6 +446,7 @@ impl Daemon {
                     .connect(&name, &tunnel, &self.configuration, Duration::ZERO);
             }
         }
+        self.remove_idle_rules().await;
         Ok(if plan.is_empty() {
             "reloaded: no tunnel changed".to_owned()
         } else {
@@ -461,19 +462,18 @@ impl Daemon {
             name: tunnel.interface.clone(),
             mtu,
             clamp_mss: tunnel.clamp_mss,
+            transport: tunnel.transport,
         };
         self.data
             .add_interface(name, &options)
             .map_err(RunError::start("a TUN interface"))?;
         self.known.entry(Arc::clone(name)).or_default().mtu = mtu;
+        let mtu = if tunnel.transport { TRANSPORT_MTU } else { mtu };
         self.links
             .configure(&tunnel.interface, mtu, &tunnel.addresses)
             .await
             .map_err(RunError::start("an interface"))?;
-        self.links
-            .add_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
-            .await
-            .map_err(RunError::start("a route"))
+        self.links.add_routes(tunnel).await.map_err(RunError::start("a route"))
     }
 
     /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
@@ -486,17 +486,41 @@ impl Daemon {
         if known.mtu != mtu {
             known.mtu = mtu;
             self.data.set_mtu(name, mtu);
-            if let Err(error) = self.links.set_mtu(&tunnel.interface, mtu).await {
+            if !tunnel.transport
+                && let Err(error) = self.links.set_mtu(&tunnel.interface, mtu).await
+            {
                 tracing::warn!(%error, "MTU");
+            }
+        }
+    }
+
+    /// What policy routing leads into tunnels.
+    fn policy_routes(&self) -> Vec<Prefix> {
+        let tunnels = self.configuration.tunnels.values();
+        tunnels
+            .filter(|tunnel| tunnel.policy_routing)
+            .flat_map(|tunnel| tunnel.routes.iter().copied())
+            .collect()
+    }
+
+    /// The rule that leads to them goes with the last of them.
+    async fn remove_idle_rules(&self) {
+        let routes = self.policy_routes();
+        for ipv6 in [false, true] {
+            if !routes.iter().any(|route| route.address.is_ipv6() == ipv6) {
+                self.links.remove_rule(ipv6).await;
             }
         }
     }
 
     async fn tear_down(self) {
         for tunnel in self.configuration.tunnels.values() {
-            self.links
-                .remove_routes(&tunnel.interface, &tunnel.routes, tunnel.metric, tunnel.fail_closed)
-                .await;
+            self.links.remove_routes(tunnel).await;
+        }
+        for ipv6 in [false, true] {
+            if self.policy_routes().iter().any(|route| route.address.is_ipv6() == ipv6) {
+                self.links.remove_rule(ipv6).await;
+            }
         }
         self.data.stop();
     }

@@ -28,7 +28,7 @@ pub fn ike_up(up: &IkeUp) -> String {
     )
 }
 
-/// `Child SA net is up: 10.1.0.0/16 === 10.2.0.0/16, aes256gcm16, SPIs in 0x... out 0x...`.
+/// `Child SA net is up: 10.1.0.0/16 === 10.2.0.0/16, tunnel mode, aes256gcm16, SPIs in 0x... out 0x...`.
 #[must_use]
 pub fn child_up(up: &ChildUp) -> String {
     let how = if up.rekeyed_from.is_some() {
@@ -37,10 +37,11 @@ pub fn child_up(up: &ChildUp) -> String {
         "is up"
     };
     format!(
-        "Child SA {} {how}: {} === {}, {}, SPIs in {:#010x} out {:#010x}",
+        "Child SA {} {how}: {} === {}, {} mode, {}, SPIs in {:#010x} out {:#010x}",
         up.child,
         selectors(&up.local_ts),
         selectors(&up.remote_ts),
+        up.mode,
         up.suite,
         up.spis.0,
         up.spis.1,

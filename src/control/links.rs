@@ -3,7 +3,8 @@
 //! Behind each route through a tunnel stands an unreachable one with a worse metric, in case the interface goes away
 //! (fail closed: RFC 4301 §5.1 discards what no policy lets through).
 
-use crate::config::Prefix;
+use super::policy_routes;
+use crate::config::{Prefix, Tunnel};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 const FAIL_CLOSED_METRIC: u32 = 0x7fff_fff0;
 
 /// `RTPROT_STATIC`'s neighbour of our own choosing (see `/etc/iproute2/rt_protos`): routes we made can be told apart.
-const ROUTE_PROTOCOL: u8 = 186;
+pub(super) const ROUTE_PROTOCOL: u8 = 186;
 
 /// Makes changes to links, addresses and routes in the network namespace the daemon runs in.
 #[derive(Clone)]
@@ -31,6 +32,10 @@ impl Links {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         drop(tokio::spawn(connection));
         Ok(Self { handle })
+    }
+
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Brings an interface up with its MTU and addresses. No IPv6 link-local address is made: nothing of the
@@ -54,7 +59,7 @@ impl Links {
             .change(up)
             .execute()
             .await
-            .map_err(|e| said(&format!("interface {interface}"), e))?;
+            .map_err(|e| route_said(&format!("interface {interface}"), e))?;
         for address in addresses {
             self.handle
                 .address()
@@ -63,7 +68,7 @@ impl Links {
                 .execute()
                 .await
                 .map_err(|e| {
-                    said(
+                    route_said(
                         &format!("address {}/{} on {interface}", address.address, address.length),
                         e,
                     )
@@ -85,38 +90,38 @@ impl Links {
             .change(message)
             .execute()
             .await
-            .map_err(|e| said(&format!("MTU of {interface}"), e))
+            .map_err(|e| route_said(&format!("MTU of {interface}"), e))
     }
 
-    /// Routes prefixes through an interface, each with an unreachable route behind it if `fail_closed`.
+    /// Routes a tunnel's prefixes through its interface, each with an unreachable route behind it if it is to fail closed.
     ///
     /// # Errors
     /// As the system says.
-    pub async fn add_routes(
-        &self,
-        interface: &str,
-        routes: &[Prefix],
-        metric: u32,
-        fail_closed: bool,
-    ) -> io::Result<()> {
-        let index = index_of(interface)?;
-        for route in routes {
-            if fail_closed {
-                self.replace_route(unreachable_route(*route)?, *route).await?;
+    pub async fn add_routes(&self, tunnel: &Tunnel) -> io::Result<()> {
+        let index = index_of(&tunnel.interface)?;
+        for route in &tunnel.routes {
+            if tunnel.fail_closed {
+                self.replace_route(unreachable_route(*route, tunnel)?, *route).await?;
             }
-            self.replace_route(tunnel_route(*route, index, metric)?, *route).await?;
+            self.replace_route(tunnel_route(*route, index, tunnel)?, *route).await?;
+            // Last: while the table has no route, what it leads there would fall through to the main table.
+            if tunnel.policy_routing {
+                self.add_rule(route.address.is_ipv6()).await?;
+            }
         }
         Ok(())
     }
 
-    /// Removes what [`Self::add_routes`] made. What is gone already is no error.
-    pub async fn remove_routes(&self, interface: &str, routes: &[Prefix], metric: u32, fail_closed: bool) {
-        let index = index_of(interface).ok();
-        for route in routes {
-            if let Some(message) = index.and_then(|index| tunnel_route(*route, index, metric).ok()) {
+    /// Removes what [`Self::add_routes`] made, but for the rule. What is gone already is no error.
+    pub async fn remove_routes(&self, tunnel: &Tunnel) {
+        let index = index_of(&tunnel.interface).ok();
+        for route in &tunnel.routes {
+            if let Some(message) = index.and_then(|index| tunnel_route(*route, index, tunnel).ok()) {
                 self.remove_route(message).await;
             }
-            if fail_closed && let Ok(message) = unreachable_route(*route) {
+            if tunnel.fail_closed
+                && let Ok(message) = unreachable_route(*route, tunnel)
+            {
                 self.remove_route(message).await;
             }
         }
@@ -130,7 +135,7 @@ impl Links {
             .replace()
             .execute()
             .await
-            .map_err(|e| said(&what, e))
+            .map_err(|e| route_said(&what, e))
     }
 
     async fn remove_route(&self, message: RouteMessage) {
@@ -140,31 +145,43 @@ impl Links {
     }
 }
 
-fn tunnel_route(route: Prefix, index: u32, metric: u32) -> io::Result<RouteMessage> {
+fn tunnel_route(route: Prefix, index: u32, tunnel: &Tunnel) -> io::Result<RouteMessage> {
     let scope = if route.address.is_ipv4() {
         RouteScope::Link
     } else {
         RouteScope::Universe
     };
-    Ok(route_builder(route)?
+    let mut builder = route_builder(route, tunnel)?
         .output_interface(index)
-        .priority(metric)
-        .scope(scope)
-        .build())
+        .priority(tunnel.metric)
+        .scope(scope);
+    // Host to host: what the machine sends by itself has to come from the address that the selectors name.
+    if let Some(source) = tunnel
+        .source
+        .filter(|source| source.is_ipv4() == route.address.is_ipv4())
+    {
+        builder = builder.pref_source(source).map_err(io::Error::other)?;
+    }
+    Ok(builder.build())
 }
 
-fn unreachable_route(route: Prefix) -> io::Result<RouteMessage> {
-    Ok(route_builder(route)?
+fn unreachable_route(route: Prefix, tunnel: &Tunnel) -> io::Result<RouteMessage> {
+    Ok(route_builder(route, tunnel)?
         .kind(RouteType::Unreachable)
         .priority(FAIL_CLOSED_METRIC)
         .build())
 }
 
-fn route_builder(route: Prefix) -> io::Result<RouteMessageBuilder<IpAddr>> {
-    RouteMessageBuilder::<IpAddr>::new()
+fn route_builder(route: Prefix, tunnel: &Tunnel) -> io::Result<RouteMessageBuilder<IpAddr>> {
+    let builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
         .destination_prefix(route.address, route.length)
-        .map_err(io::Error::other)
+        .map_err(io::Error::other)?;
+    Ok(if tunnel.policy_routing {
+        builder.table_id(policy_routes::TABLE)
+    } else {
+        builder
+    })
 }
 
 fn index_of(interface: &str) -> io::Result<u32> {
@@ -173,7 +190,7 @@ fn index_of(interface: &str) -> io::Result<u32> {
 
 /// Puts what was to be done in front of the system's words, and keeps the error number (so that "not permitted" can be
 /// told from the rest).
-fn said(what: &str, error: rtnetlink::Error) -> io::Error {
+pub(super) fn route_said(what: &str, error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => {
             let cause = message.to_io();

@@ -16,6 +16,7 @@ mod daemon;
 mod describe;
 mod journal;
 mod links;
+mod policy_routes;
 pub mod protocol;
 mod resolve;
 mod server;

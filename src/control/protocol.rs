@@ -213,6 +213,8 @@ pub struct ChildSaStatus {
     pub spi_out: String,
     /// Algorithms in the words of the configuration.
     pub suite: String,
+    /// `tunnel` or `transport`.
+    pub mode: String,
     /// Negotiated selectors on our side.
     pub local_ts: Vec<String>,
     /// Negotiated selectors on the peer's side.

@@ -70,6 +70,7 @@ fn local_address(remote: SocketAddr, local_addrs: &[IpAddr]) -> io::Result<IpAdd
     };
     // Connecting a UDP socket asks the routing table and sends nothing.
     let probe = UdpSocket::bind((any, 0))?;
+    crate::sys::mark::mark(&probe);
     probe.connect(remote)?;
     Ok(probe.local_addr()?.ip())
 }

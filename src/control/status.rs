@@ -142,6 +142,7 @@ fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> Chil
         spi_in: format!("{:#010x}", child.spis.0),
         spi_out: format!("{:#010x}", child.spis.1),
         suite: child.suite.to_string(),
+        mode: child.mode.to_string(),
         local_ts: words(&child.local_ts),
         remote_ts: words(&child.remote_ts),
         age_seconds: now.saturating_since(child.since).as_secs(),

@@ -16,10 +16,37 @@ const LANES: usize = 8;
 /// Packets a lane has room for from the start.
 const PACKETS: usize = 512;
 
+/// Where a packet stands until it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// Where it was opened, in the batch's octets.
+    Batch(Range<usize>),
+    /// In [`Delivery::built`].
+    Built(Range<usize>),
+}
+
+impl Place {
+    /// Its place in the batch, if it is in a datagram that begins at `start`.
+    pub(super) fn from(self, start: usize) -> Self {
+        match self {
+            Self::Batch(range) => Self::Batch(start + range.start..start + range.end),
+            built @ Self::Built(_) => built,
+        }
+    }
+
+    fn octets<'a>(&self, batch: &'a [u8], built: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            Self::Batch(range) => batch.get(range.clone()),
+            Self::Built(range) => built.get(range.clone()),
+        }
+    }
+}
+
 /// The packets of a batch, by interface. They stay where they were opened until they are written.
 #[derive(Default)]
 pub(super) struct Delivery {
     lanes: Vec<Lane>,
+    built: Vec<u8>,
     used: usize,
     pieces: Pieces,
 }
@@ -27,7 +54,7 @@ pub(super) struct Delivery {
 struct Lane {
     interface: Option<Arc<Interface>>,
     coalescer: Coalescer,
-    packets: Vec<Range<usize>>,
+    packets: Vec<Place>,
 }
 
 impl Lane {
@@ -42,13 +69,18 @@ impl Lane {
 }
 
 impl Delivery {
-    /// Takes an inner packet that stands at `place` in the batch's octets.
+    /// For packets that can't stay where they were opened: what is put at its end stays there until it is written.
+    pub(super) fn built(&mut self) -> &mut Vec<u8> {
+        &mut self.built
+    }
+
+    /// Takes an inner packet that stands at `place`, in the batch's `octets` or among the built ones.
     pub(super) fn push(
         &mut self,
         interface: &Arc<Interface>,
         flow: &Flow,
         octets: &[u8],
-        place: Range<usize>,
+        place: Place,
         wakeup: &Wakeup<'_>,
     ) {
         let used = self.lanes.get(..self.used).unwrap_or_default();
@@ -61,7 +93,7 @@ impl Delivery {
             Some(at) => at,
             None => {
                 if self.used == LANES {
-                    self.write(octets, wakeup);
+                    self.write_lanes(octets, wakeup);
                 }
                 if self.used == self.lanes.len() {
                     self.lanes.push(Lane::new());
@@ -75,7 +107,7 @@ impl Delivery {
             lane.interface = Some(Arc::clone(interface));
             lane.coalescer.set_options(wakeup.shared.coalesce(&interface.tun));
         }
-        let Some(packet) = octets.get(place.clone()) else {
+        let Some(packet) = place.octets(octets, &self.built) else {
             return;
         };
         lane.coalescer.push(lane.packets.len() as u32, flow, packet);
@@ -84,10 +116,21 @@ impl Delivery {
 
     /// Writes everything.
     pub(super) fn write(&mut self, octets: &[u8], wakeup: &Wakeup<'_>) {
-        let Self { lanes, used, pieces } = self;
+        self.write_lanes(octets, wakeup);
+        self.built.clear();
+    }
+
+    /// What was built stays: one packet may just be on its way in.
+    fn write_lanes(&mut self, octets: &[u8], wakeup: &Wakeup<'_>) {
+        let Self {
+            lanes,
+            used,
+            pieces,
+            built,
+        } = self;
         for lane in lanes.iter_mut().take(std::mem::take(used)) {
             if let Some(interface) = lane.interface.take() {
-                write_lane(lane, &interface, octets, pieces, wakeup);
+                write_lane(lane, &interface, (octets, built.as_slice()), pieces, wakeup);
             }
             lane.coalescer.clear();
             lane.packets.clear();
@@ -95,10 +138,16 @@ impl Delivery {
     }
 }
 
-fn write_lane(lane: &mut Lane, interface: &Interface, octets: &[u8], pieces: &mut Pieces, wakeup: &Wakeup<'_>) {
+fn write_lane(
+    lane: &mut Lane,
+    interface: &Interface,
+    (octets, built): (&[u8], &[u8]),
+    pieces: &mut Pieces,
+    wakeup: &Wakeup<'_>,
+) {
     let Lane { coalescer, packets, .. } = lane;
     let tun = &interface.tun;
-    let whole = |index: u32| octets.get(packets.get(index as usize)?.clone());
+    let whole = |index: u32| packets.get(index as usize)?.octets(octets, built);
     for item in coalescer.plan() {
         let header = item.vnet.to_octets();
         let header = if tun.vnet() { &header[..] } else { &[] };

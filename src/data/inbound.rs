@@ -1,7 +1,7 @@
 //! UDP -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size only), opened in
 //! place, checked against the SA's selectors, and delivered.
 
-use super::deliver::Delivery;
+use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
 use super::report::{Limits, Seldom};
 use super::stats::Cause;
@@ -11,12 +11,13 @@ use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
 use landbridge_proto::ip::flow::{self, Flow, FlowKey};
-use landbridge_proto::ip::mss;
 use landbridge_proto::ip::tunnel::{self, Ecn};
-use landbridge_proto::policy::sad::{Path, SadReport};
+use landbridge_proto::ip::{mss, transport};
+use landbridge_proto::policy::sad::{ChildSaEntry, Mode, Path, SadReport};
 use landbridge_proto::policy::spi;
+use landbridge_proto::wire::TrafficSelector;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 /// RFC 3948 §2.2: four zero octets where an ESP packet has its SPI.
@@ -51,6 +52,8 @@ struct Receiving {
     limits: Limits,
     packets: u64,
     bytes: u64,
+    /// In transport mode: source and destination of what comes in.
+    transport: Option<(IpAddr, IpAddr)>,
     /// The latest flow within the selectors.
     latest: Option<FlowKey>,
     first_told: bool,
@@ -148,8 +151,9 @@ impl Receiver {
                     let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
                     match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
                         Some(receiving) => {
-                            if let Some((flow, place)) = receiving.open(datagram, message, wakeup) {
-                                let place = start + place.start..start + place.end;
+                            let built = self.delivery.built();
+                            if let Some((flow, place)) = receiving.open(datagram, message, wakeup, built) {
+                                let place = place.from(start);
                                 self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
                             }
                         }
@@ -191,6 +195,7 @@ impl Receiving {
             limits: Limits::new(&child.entry.limits, child.entry.inbound.esn),
             packets: 0,
             bytes: 0,
+            transport: hosts(&child.entry),
             latest: None,
             first_told: false,
             alive: Seldom::default(),
@@ -198,13 +203,14 @@ impl Receiving {
         })
     }
 
-    /// Opens an ESP packet; returns the inner packet's flow and place in `packet`. All else is counted.
+    /// Opens an ESP packet; returns the inner packet's flow and its place, in `packet` or `built`. All else is counted.
     fn open(
         &mut self,
         packet: &mut [u8],
         message: &Message,
         wakeup: &Wakeup<'_>,
-    ) -> Option<(Flow, std::ops::Range<usize>)> {
+        built: &mut Vec<u8>,
+    ) -> Option<(Flow, Place)> {
         if self.limits.expired(self.packets, self.bytes) {
             self.limits.tell_end(self.child.entry.id, &wakeup.shared.sinks);
             return self.dropped(Cause::Expired);
@@ -222,6 +228,21 @@ impl Receiving {
             }
         };
         self.authentic(&opened, message, wakeup);
+        if let Some(hosts) = self.transport {
+            if opened.next_header == NextHeader::Dummy {
+                return None;
+            }
+            let start = built.len();
+            let Some(inner) = rebuild(hosts, &opened, packet, message.tos, built) else {
+                return self.dropped(Cause::InnerMalformed);
+            };
+            let flow = self.admit(inner, message, wakeup);
+            if flow.is_none() {
+                built.truncate(start);
+            }
+            let place = Place::Built(start..built.len());
+            return flow.map(|flow| (flow, place));
+        }
         let inner = packet.get_mut(opened.payload.clone())?;
         let ipv6 = match opened.next_header {
             NextHeader::Ipv4 => false,
@@ -230,12 +251,22 @@ impl Receiving {
             NextHeader::Dummy => return None,
             NextHeader::Other(_) => return self.dropped(Cause::NextHeader),
         };
+        // What is neither version is malformed, and found out below.
+        let other = if ipv6 { 4 } else { 6 };
+        if inner.first().is_some_and(|octet| octet >> 4 == other) {
+            return self.dropped(Cause::NextHeader);
+        }
+        let flow = self.admit(inner, message, wakeup)?;
+        // What follows the inner packet is TFC padding (RFC 4303 §2.7).
+        let place = opened.payload.start..opened.payload.start + flow.total_len;
+        Some((flow, Place::Batch(place)))
+    }
+
+    /// Whether an inner packet may enter: within the selectors; counted either way.
+    fn admit(&mut self, inner: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) -> Option<Flow> {
         let Ok(mut flow) = flow::parse(inner) else {
             return self.dropped(Cause::InnerMalformed);
         };
-        if flow.is_ipv6() != ipv6 {
-            return self.dropped(Cause::NextHeader);
-        }
         self.count(flow.total_len as u64, wakeup);
         // RFC 4301 §5.2: "If an IPsec system receives an inbound packet on an SA and the packet's header fields are not
         // consistent with the selectors for the SA, it MUST discard the packet."
@@ -251,15 +282,14 @@ impl Receiving {
             }
             self.latest = Some(flow.key);
         }
-        if tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
+        // In transport mode there is one IP header, with one ECN field.
+        if self.transport.is_none() && tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
             return self.dropped(Cause::CongestionMark);
         }
         if self.interface.clamp_mss && is_syn(&flow, inner) {
             mss::clamp(inner, &flow, self.interface.mtu, false);
         }
-        // What follows the inner packet is TFC padding (RFC 4303 §2.7).
-        let place = opened.payload.start..opened.payload.start + flow.total_len;
-        Some((flow, place))
+        Some(flow)
     }
 
     fn dropped<T>(&self, cause: Cause) -> Option<T> {
@@ -296,4 +326,31 @@ impl Receiving {
             });
         }
     }
+}
+
+/// The two hosts of an SA in transport mode: its selectors are for them alone. Peer first.
+fn hosts(entry: &ChildSaEntry) -> Option<(IpAddr, IpAddr)> {
+    let host = |list: &[TrafficSelector]| match list.first() {
+        Some(TrafficSelector::Range { start, .. }) => Some(*start),
+        _ => None,
+    };
+    (entry.mode == Mode::Transport).then(|| Some((host(&entry.remote_ts)?, host(&entry.local_ts)?)))?
+}
+
+/// Puts the IP header back before what an SA in transport mode carries; the packet goes to the end of `built`.
+fn rebuild<'a>(
+    (source, destination): (IpAddr, IpAddr),
+    opened: &Opened,
+    packet: &[u8],
+    tos: u8,
+    built: &'a mut Vec<u8>,
+) -> Option<&'a mut [u8]> {
+    let payload = packet.get(opened.payload.clone())?;
+    let mut header = [0; transport::LONGEST];
+    let next_header = opened.next_header.octet();
+    let header_len = transport::write_header(source, destination, next_header, tos, payload.len(), &mut header)?;
+    let start = built.len();
+    built.extend_from_slice(header.get(..header_len)?);
+    built.extend_from_slice(payload);
+    built.get_mut(start..)
 }

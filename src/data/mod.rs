@@ -50,6 +50,8 @@ use worker::{Desk, Shared, Worker};
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Datagrams that may wait for a worker that they did not come to.
 const MAILBOX: usize = 256;
+/// The MTU of an interface for transport mode: with ESP and UDP around it, it still fits an IP packet.
+pub const TRANSPORT_MTU: u16 = 65_000;
 /// How long the workers may take to let an interface go.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -114,6 +116,9 @@ pub struct InterfaceOptions {
     pub mtu: u16,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
+    /// Its SAs are for transport mode, which carries no fragments (RFC 4303 §3.3.4: "In transport mode, ESP is
+    /// applied only to whole IP datagrams (not to IP fragments)"): so packets up to [`TRANSPORT_MTU`] are taken, and what exceeds the path is fragmented outside.
+    pub transport: bool,
 }
 
 /// Counters of one direction of a Child SA pair.

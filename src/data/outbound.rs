@@ -11,8 +11,8 @@ use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
-use landbridge_proto::ip::{mss, tunnel};
-use landbridge_proto::policy::sad::SadReport;
+use landbridge_proto::ip::{mss, transport, tunnel};
+use landbridge_proto::policy::sad::{Mode, SadReport};
 use landbridge_proto::policy::selector::PortMatch;
 use std::sync::Arc;
 
@@ -200,7 +200,7 @@ impl Own {
             mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
             segmenter = Segmenter::new(&vnet, packet).ok()?;
         }
-        if segmenter.max_segment_len() > usize::from(self.interface.mtu) {
+        if segmenter.max_segment_len() > self.interface.longest() {
             self.interface.counters.dropped(Cause::TooBig, count as u64);
             if !flow.dont_fragment || !self.errors.allows(wakeup.now) {
                 return None;
@@ -294,21 +294,41 @@ impl Sending {
             self.limits.tell_end(id, sinks);
             return;
         };
-        // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
-        let next_header = if flow.is_ipv6() { 41 } else { 4 };
-        let tos = tunnel::outer_tos(flow.tos);
+        let transport = child.entry.mode == Mode::Transport;
+        let (next_header, without) = if transport {
+            let header_len = transport::header_len(flow.key.source);
+            if flow.fragment || flow.header_len != header_len {
+                counters.dropped(Cause::NotForTransport, count as u64);
+                return;
+            }
+            (flow.key.protocol, header_len)
+        } else {
+            // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
+            (if flow.is_ipv6() { 41 } else { 4 }, 0)
+        };
+        // In transport mode the outer header is the packet's own.
+        let tos = if transport {
+            flow.tos
+        } else {
+            tunnel::outer_tos(flow.tos)
+        };
         let headroom = sa.headroom();
         let mut octets = 0;
         for (index, sequence) in (0..count).zip(first..) {
-            let len = segmenter.segment_len(index);
+            let whole_len = segmenter.segment_len(index);
+            let len = whole_len - without;
             let sealed_len = sa.sealed_len(len);
             let place = batch.place(sealed_len, &child.path, tos, wakeup.shared, wakeup.counters);
             let Some(place) = place else { break };
             if let Some(payload) = place.get_mut(headroom..) {
-                segmenter.write_segment(index, payload);
+                if transport {
+                    segmenter.write_transport(index, payload);
+                } else {
+                    segmenter.write_segment(index, payload);
+                }
             }
             sa.seal(sequence, next_header, len, place);
-            octets += len as u64;
+            octets += whole_len as u64;
         }
         self.packets += count as u64;
         self.bytes += octets;

@@ -35,6 +35,8 @@ pub(super) enum Cause {
     SelectorOut,
     /// From the TUN: larger than the inner MTU.
     TooBig,
+    /// From the TUN: transport mode carries neither fragments nor IP options.
+    NotForTransport,
     /// The TUN does not take it (it is down).
     TunWrite,
     /// The UDP socket does not take it.
@@ -50,7 +52,7 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    const ALL: [(Self, &'static str); 20] = [
+    const ALL: [(Self, &'static str); 21] = [
         (Self::Malformed, "malformed"),
         (Self::TooOld, "too_old"),
         (Self::Replayed, "replayed"),
@@ -65,6 +67,7 @@ impl Cause {
         (Self::NoSa, "no_sa"),
         (Self::SelectorOut, "selector_out"),
         (Self::TooBig, "too_big"),
+        (Self::NotForTransport, "not_for_transport"),
         (Self::TunWrite, "tun_write"),
         (Self::SendFailed, "send_failed"),
         (Self::SendFull, "send_full"),

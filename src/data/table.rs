@@ -1,12 +1,12 @@
 //! All SAs, as control publishes them: an immutable table, swapped whole, and the register it is made from.
 
-use super::InterfaceOptions;
 use super::stats::Counters;
 use super::{ChildSaStats, ConnectionStats};
+use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
-use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path};
+use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
@@ -26,9 +26,11 @@ pub(super) struct SaTable {
 pub(super) struct Interface {
     /// Its one queue.
     pub tun: Arc<Tun>,
-    /// Inner MTU.
+    /// Inner MTU: what fits one datagram of the path.
     pub mtu: u16,
-    /// Clamp TCP MSS to it.
+    /// See [`InterfaceOptions::transport`].
+    pub transport: bool,
+    /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
     /// Pairs to send by, the first that fits.
     pub active: Vec<Arc<ChildSa>>,
@@ -36,6 +38,13 @@ pub(super) struct Interface {
     pub resting: Vec<Arc<ChildSa>>,
     /// What belongs to no SA.
     pub counters: Arc<Counters>,
+}
+
+impl Interface {
+    /// Octets of the longest packet that is taken.
+    pub(super) fn longest(&self) -> usize {
+        usize::from(if self.transport { TRANSPORT_MTU } else { self.mtu })
+    }
 }
 
 /// A Child SA pair. A move of the peer makes a new value of the same pair.
@@ -92,8 +101,6 @@ impl std::fmt::Debug for ChildSa {
 pub(super) enum Refusal {
     #[error("ESP without UDP encapsulation is not supported")]
     Raw,
-    #[error("transport mode is not supported")]
-    Transport,
     #[error("a replay window of 0 is refused: anti-replay is never off")]
     NoReplayWindow,
     #[error("the connection has no interface")]
@@ -146,6 +153,7 @@ impl Register {
             interface: Arc::new(Interface {
                 tun: Arc::new(tun),
                 mtu: options.mtu,
+                transport: options.transport,
                 clamp_mss: options.clamp_mss,
                 active: Vec::new(),
                 resting: Vec::new(),
@@ -187,7 +195,6 @@ impl Register {
     pub(super) fn install(&mut self, entry: &Arc<ChildSaEntry>) -> Result<(), Refusal> {
         match entry {
             entry if entry.encapsulation == Encapsulation::Raw => return Err(Refusal::Raw),
-            entry if entry.mode == Mode::Transport => return Err(Refusal::Transport),
             entry if entry.replay_window == 0 => return Err(Refusal::NoReplayWindow),
             _ => {}
         }
@@ -336,6 +343,7 @@ impl Register {
             let mut new = Interface {
                 tun: Arc::clone(&old.tun),
                 mtu: old.mtu,
+                transport: old.transport,
                 clamp_mss: old.clamp_mss,
                 active: old.active.clone(),
                 resting: old.resting.clone(),

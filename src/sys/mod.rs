@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod capabilities;
 pub mod datagram;
+pub mod mark;
 pub mod netdev;
 pub mod poll;
 pub mod receive;

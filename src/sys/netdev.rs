@@ -32,6 +32,7 @@ pub fn path_mtu(remote: SocketAddr) -> io::Result<u16> {
         Ipv6Addr::UNSPECIFIED.into()
     };
     let probe = UdpSocket::bind((any, 0))?;
+    super::mark::mark(&probe);
     probe.connect(remote)?;
     let (level, option) = if remote.is_ipv4() {
         (libc::IPPROTO_IP, libc::IP_MTU)

@@ -92,6 +92,7 @@ fn open(ipv6: bool) -> io::Result<UdpSocket> {
 
 fn prepare(socket: &UdpSocket, ipv6: bool, options: &GroupOptions) -> io::Result<()> {
     want_destination(socket, ipv6)?;
+    super::mark::mark(socket);
     // The fragmentation policy is decision 3: the outer packet may be fragmented, and a forged ICMP moves nothing.
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;

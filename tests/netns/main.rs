@@ -11,6 +11,7 @@ mod support;
 
 mod hostile;
 mod lifecycle;
+mod mesh;
 mod tunnel;
 
 use support::World;

@@ -78,4 +78,15 @@ impl NextHeader {
             other => Self::Other(other),
         }
     }
+
+    /// The trailer's octet.
+    #[must_use]
+    pub const fn octet(self) -> u8 {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 41,
+            Self::Dummy => 59,
+            Self::Other(other) => other,
+        }
+    }
 }

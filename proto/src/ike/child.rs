@@ -1,5 +1,6 @@
 //! Child SAs of an IKE SA: made before the old ones break, removed when nothing in flight can need them.
 
+use super::error::IkeError;
 use super::event::{ChildUp, Event, TimerKind};
 use super::jobs::Job;
 use super::keys::ChildKeys;
@@ -9,8 +10,10 @@ use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
 use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, SaParameters, SadUpdate};
+use crate::policy::selector::are_host;
 use crate::time::Instant;
-use crate::wire::TrafficSelector;
+use crate::wire::message::ChildPayloads;
+use crate::wire::{DecodeError, TrafficSelector};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +58,7 @@ pub struct Negotiated {
     pub spi_out: u32,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
+    pub mode: Mode,
     pub keys: ChildKeys,
     /// We sent the request that made it: KEYMAT's first half is our outbound key (RFC 7296 §2.17).
     pub we_requested: bool,
@@ -80,6 +84,7 @@ impl Child {
             rekeyed_from: self.rekeyed_from,
             spis: (self.entry.inbound.spi, self.entry.outbound.spi),
             suite: self.suite,
+            mode: self.entry.mode,
             local_ts: self.entry.local_ts.clone(),
             remote_ts: self.entry.remote_ts.clone(),
             since: self.since,
@@ -127,6 +132,7 @@ impl IkeSa {
             spi_out,
             local_ts,
             remote_ts,
+            mode,
             keys,
             we_requested,
             rekeys,
@@ -152,7 +158,7 @@ impl IkeSa {
             remote_ts,
             path: self.path,
             encapsulation: Encapsulation::Udp,
-            mode: Mode::Tunnel,
+            mode,
             replay_window: config.replay_window,
             limits: config.limits,
             iv_seed: Secret::new(shared.random_octets().to_vec()),
@@ -182,6 +188,38 @@ impl IkeSa {
         shared.event(Event::ChildUp(child.describe()));
         self.children.push(child);
         id
+    }
+
+    /// Whether a Child SA with these selectors can be in transport mode: it is wanted, each side's selectors are the address
+    /// by which the SA reaches it, and nothing in between translates addresses. RFC 7296 §2.23.1 has rules for transport mode
+    /// through a NAT; tunnel mode does the same there without rewriting what is inside.
+    pub fn transport_fits(
+        &self,
+        config: &connection::Child,
+        local_ts: &[TrafficSelector],
+        remote_ts: &[TrafficSelector],
+    ) -> bool {
+        let translated = self.nat.local || (self.nat.remote && !self.nat.pretended);
+        config.mode == Mode::Transport
+            && !translated
+            && are_host(local_ts, self.path.local.ip())
+            && are_host(remote_ts, self.path.remote.ip())
+    }
+
+    /// What the peer's answer to our offer means. RFC 7296 §1.3.1: "If the responder declines the request, the Child SA
+    /// will be established in tunnel mode." It protects the same traffic, so it is taken.
+    ///
+    /// # Errors
+    /// Transport mode that was not offered.
+    pub fn answered_mode(&self, config: &connection::Child, answer: &ChildPayloads) -> Result<Mode, IkeError> {
+        match answer.transport_mode {
+            false => Ok(Mode::Tunnel),
+            true if self.transport_fits(config, &answer.ts_i, &answer.ts_r) => Ok(Mode::Transport),
+            true => Err(IkeError::Malformed(DecodeError::Invalid {
+                what: "USE_TRANSPORT_MODE",
+                why: "it was not asked for, or not for these selectors",
+            })),
+        }
     }
 
     pub fn child(&self, id: ChildSaId) -> Option<&Child> {

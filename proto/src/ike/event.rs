@@ -3,7 +3,7 @@
 use super::nat::NatSituation;
 use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
-use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Mode, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::{Identification, IkeSpi, TrafficSelector};
 use std::time::Duration;
@@ -185,6 +185,8 @@ pub struct ChildUp {
     pub spis: (u32, u32),
     /// Algorithms.
     pub suite: EspSuite,
+    /// Tunnel or transport.
+    pub mode: Mode,
     /// Selectors on our side.
     pub local_ts: Vec<TrafficSelector>,
     /// Selectors on the peer's side.

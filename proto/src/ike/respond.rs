@@ -12,7 +12,7 @@ use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
-use crate::policy::sad::{ChildSaId, Path};
+use crate::policy::sad::{ChildSaId, Mode, Path};
 use crate::policy::spd;
 use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
@@ -305,13 +305,16 @@ impl IkeSa {
         let spi_in = shared.esp_spi().ok_or(IkeError::Internal("all SPIs are in use"))?;
         let mut proposal = chosen.answer;
         proposal.spi = spi_in.to_be_bytes().to_vec();
+        // §1.3.1: "If the request is accepted, the response MUST also include a notification of type
+        // USE_TRANSPORT_MODE." Else it is tunnel mode.
+        let transport = offer.transport_mode && self.transport_fits(&config, &local_ts, &remote_ts);
         let answer = ChildPayloads {
             sa: crate::wire::SecurityAssociation {
                 proposals: vec![proposal],
             },
             ts_i: remote_ts.clone(),
             ts_r: local_ts.clone(),
-            transport_mode: false,
+            transport_mode: transport,
             no_tfc_padding: false,
             non_first_fragments: false,
             additional_ts_possible: false,
@@ -324,6 +327,7 @@ impl IkeSa {
             spi_out,
             local_ts,
             remote_ts,
+            mode: if transport { Mode::Transport } else { Mode::Tunnel },
             keys,
             we_requested: false,
             rekeys,

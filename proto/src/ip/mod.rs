@@ -12,5 +12,6 @@ pub mod icmp;
 pub mod mss;
 mod octets;
 pub mod segment;
+pub mod transport;
 pub mod tunnel;
 pub mod vnet;

@@ -8,6 +8,7 @@
 use super::checksum::Sum;
 use super::flow::{self, Flow, Malformed, protocol};
 use super::octets::{get, put};
+use super::transport;
 use super::vnet::{self, VnetHeader};
 
 const FIN: u8 = 0x01;
@@ -82,7 +83,7 @@ impl<'a> Segmenter<'a> {
             Work::Split(Split::new(vnet, &flow, packet)?)
         } else if vnet.needs_checksum() {
             let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
-            if start + offset + 2 > packet.len() {
+            if start < flow.header_len || start + offset + 2 > packet.len() {
                 return Err(SegmentError::Header);
             }
             Work::Complete { start, offset }
@@ -128,35 +129,49 @@ impl<'a> Segmenter<'a> {
     }
 
     /// Writes segment `index`, a whole IP packet with all checksums, to the beginning of `out`. Returns its length;
-    /// `None` (and nothing written) if there is no such segment or no room.
+    /// `None` if there is no such segment or no room.
     pub fn write_segment(&self, index: usize, out: &mut [u8]) -> Option<usize> {
         let len = self.segment_len(index);
         let out = out.get_mut(..len).filter(|out| !out.is_empty())?;
-        match &self.work {
-            Work::Copy => out.copy_from_slice(self.packet),
-            Work::Complete { start, offset } => self.write_completed(*start, *offset, out)?,
-            Work::Split(split) => self.write_split(split, index, out)?,
-        }
+        let (ip, rest) = out.split_at_mut_checked(self.flow.header_len)?;
+        self.write(index, ip, rest)?;
         Some(len)
     }
 
-    fn write_completed(&self, start: usize, offset: usize, out: &mut [u8]) -> Option<()> {
-        let (head, covered) = self.packet.split_at_checked(start)?;
-        let (out_head, out_covered) = out.split_at_mut_checked(start)?;
-        out_head.copy_from_slice(head);
-        // Never stored as 0: see `checksum::complete`.
-        let checksum = Sum::default().copy(covered, out_covered).checksum_udp();
-        put(out_covered, offset, checksum)
+    /// Writes what follows the IP header of segment `index` (for transport mode, where that header does not travel inside).
+    /// Returns its length; `None` if there is no such segment or no room, or if the packet has more than the plain IP
+    /// header: options and extension headers, as a fragment has.
+    pub fn write_transport(&self, index: usize, out: &mut [u8]) -> Option<usize> {
+        let header_len = transport::header_len(self.flow.key.source);
+        if self.flow.fragment || self.flow.header_len != header_len {
+            return None;
+        }
+        let len = self.segment_len(index).checked_sub(header_len)?;
+        let mut ip = [0; transport::LONGEST];
+        self.write(index, ip.get_mut(..header_len)?, out.get_mut(..len)?)?;
+        Some(len)
     }
 
-    fn write_split(&self, split: &Split, index: usize, out: &mut [u8]) -> Option<()> {
+    /// `ip` and `rest` have the lengths of the segment's two parts.
+    fn write(&self, index: usize, ip: &mut [u8], rest: &mut [u8]) -> Option<()> {
+        let (header, packet) = self.packet.split_at_checked(ip.len())?;
+        ip.copy_from_slice(header);
+        match &self.work {
+            Work::Copy => rest.copy_from_slice(packet),
+            Work::Complete { start, offset } => write_completed(packet, start.checked_sub(ip.len())?, *offset, rest)?,
+            Work::Split(split) => self.write_split(split, index, ip, rest)?,
+        }
+        Some(())
+    }
+
+    fn write_split(&self, split: &Split, index: usize, ip: &mut [u8], rest: &mut [u8]) -> Option<()> {
         let (header, payload) = self.packet.split_at_checked(split.header_len)?;
         let payload = payload.get(index * split.gso_size..)?;
-        let total_len = out.len();
-        let (out_header, out_payload) = out.split_at_mut_checked(split.header_len)?;
-        out_header.copy_from_slice(header);
+        let total_len = ip.len() + rest.len();
+        let header = header.get(ip.len()..)?;
+        let (transport, out_payload) = rest.split_at_mut_checked(header.len())?;
+        transport.copy_from_slice(header);
         let payload_sum = split.transport_sum.copy(payload, out_payload);
-        let (ip, transport) = out_header.split_at_mut_checked(self.flow.header_len)?;
         let transport_len = (total_len - ip.len()) as u16;
         if self.flow.is_ipv6() {
             put(ip, 4, (total_len - 40) as u16)?;
@@ -194,6 +209,16 @@ impl<'a> Segmenter<'a> {
         }
         Some(get(tcp, 12)? & !u16::from(off))
     }
+}
+
+/// `start` and `offset` point into `packet`.
+fn write_completed(packet: &[u8], start: usize, offset: usize, out: &mut [u8]) -> Option<()> {
+    let (head, covered) = packet.split_at_checked(start)?;
+    let (out_head, out_covered) = out.split_at_mut_checked(start)?;
+    out_head.copy_from_slice(head);
+    // Never stored as 0: see `checksum::complete`.
+    let checksum = Sum::default().copy(covered, out_covered).checksum_udp();
+    put(out_covered, offset, checksum)
 }
 
 impl Split {

@@ -50,6 +50,15 @@ pub enum Mode {
     Transport,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tunnel => "tunnel",
+            Self::Transport => "transport",
+        })
+    }
+}
+
 /// Keys and parameters of one direction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SaParameters {

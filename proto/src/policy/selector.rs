@@ -153,6 +153,13 @@ pub fn intersect(a: &TrafficSelector, b: &TrafficSelector) -> Option<TrafficSele
     })
 }
 
+/// Whether all selectors are for this one address, whatever protocols and ports: what transport mode takes.
+#[must_use]
+pub fn are_host(list: &[TrafficSelector], address: IpAddr) -> bool {
+    let is_it = |selector: &TrafficSelector| matches!(selector, TrafficSelector::Range { start, end, .. } if *start == address && *end == address);
+    !list.is_empty() && list.iter().all(is_it)
+}
+
 /// Narrows an offer to our policy (RFC 7296 §2.9): what both have in common, in the order of the offer, so that the
 /// initiator's first, specific selectors come first; without those that another one covers. Empty: TS_UNACCEPTABLE.
 #[must_use]

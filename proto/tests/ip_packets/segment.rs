@@ -20,6 +20,7 @@ fn segments(vnet: &VnetHeader, packet: &[u8]) -> Result<Vec<Vec<u8>>, SegmentErr
         assert_eq!(segmenter.write_segment(index, &mut out), Some(len));
         assert_eq!(out[len..], [0xee; 3]);
         out.truncate(len);
+        transport_is_the_rest(&segmenter, index, &out);
         segments.push(out);
     }
     let mut out = vec![0; 70_000];
@@ -27,6 +28,21 @@ fn segments(vnet: &VnetHeader, packet: &[u8]) -> Result<Vec<Vec<u8>>, SegmentErr
     assert_eq!(segmenter.write_segment(segmenter.count(), &mut out), None);
     assert_eq!(segmenter.write_segment(usize::MAX, &mut out), None);
     Ok(segments)
+}
+
+/// Transport mode carries the same octets but for the IP header, and nothing that has more than the plain one.
+fn transport_is_the_rest(segmenter: &Segmenter<'_>, index: usize, whole: &[u8]) {
+    let flow = segmenter.flow();
+    let plain = if flow.is_ipv6() { 40 } else { 20 };
+    let mut out = vec![0xee; whole.len()];
+    let written = segmenter.write_transport(index, &mut out);
+    if flow.fragment || flow.header_len != plain {
+        assert_eq!(written, None);
+        return;
+    }
+    assert_eq!(written, Some(whole.len() - plain));
+    assert_eq!(out[..whole.len() - plain], whole[plain..]);
+    assert_eq!(out[whole.len() - plain..], vec![0xee; plain]);
 }
 
 #[test]

@@ -98,15 +98,30 @@ fn forwarding_of(setting: &str) -> Finding {
 }
 
 /// Strict reverse path filtering drops what comes out of a tunnel unless the route back is the same.
-pub(super) fn reverse_path() -> Finding {
+pub(super) fn reverse_path(configuration: Option<&Configuration>) -> Finding {
     let read = |name: &str| read_number(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).unwrap_or(0);
-    judge_reverse_path(read("all"), read("default"))
+    let around = configuration.is_some_and(|c| c.tunnels.values().any(|tunnel| tunnel.policy_routing));
+    let interfaces = fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten();
+    let strict = interfaces
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .find(|name| !matches!(name.as_str(), "all" | "default" | "lo") && read("all").max(read(name)) == 1);
+    judge_reverse_path(read("all"), read("default"), strict.filter(|_| around).as_deref())
 }
 
-fn judge_reverse_path(all: u64, default: u64) -> Finding {
+/// `strict`: an interface that the encrypted packets of a tunnel to the peer's own address may come in by.
+fn judge_reverse_path(all: u64, default: u64, strict: Option<&str>) -> Finding {
     const SUBJECT: &str = "net.ipv4.conf.*.rp_filter";
     // The larger of "all" and the interface's own counts; a new interface takes "default" (ip-sysctl).
     match all.max(default) {
+        _ if strict.is_some() => Finding::fail(
+            SUBJECT,
+            format!(
+                "strict on {}: the encrypted packets of a peer whose own address lies behind its tunnel are dropped, because \
+                 the way back leads into the tunnel",
+                strict.unwrap_or_default()
+            ),
+            "sysctl -w net.ipv4.conf.all.rp_filter=2 (loose), and for good in /etc/sysctl.d/",
+        ),
         0 => Finding::ok(SUBJECT, "off"),
         1 => Finding::warn(
             SUBJECT,
@@ -147,8 +162,9 @@ mod tests {
 
     #[test]
     fn the_stricter_reverse_path_filter_counts() {
-        assert_eq!(judge_reverse_path(0, 0).verdict, Verdict::Ok);
-        assert_eq!(judge_reverse_path(0, 1).verdict, Verdict::Warn);
-        assert_eq!(judge_reverse_path(2, 1).verdict, Verdict::Ok);
+        assert_eq!(judge_reverse_path(0, 0, None).verdict, Verdict::Ok);
+        assert_eq!(judge_reverse_path(0, 1, None).verdict, Verdict::Warn);
+        assert_eq!(judge_reverse_path(2, 1, None).verdict, Verdict::Ok);
+        assert_eq!(judge_reverse_path(0, 0, Some("eth0")).verdict, Verdict::Fail);
     }
 }

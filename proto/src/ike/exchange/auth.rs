@@ -60,7 +60,7 @@ impl AuthExchange {
         let payloads = child.as_ref().map(|(child, spi)| ChildPayloads {
             // §1.2: "the SA payloads in the IKE_AUTH exchange cannot contain ... Diffie-Hellman": no PFS for the first.
             sa: EspProposal::to_wire(&child.esp_proposals, *spi, false),
-            ..offer_selectors(child)
+            ..offer_selectors(sa, child)
         });
         let request = IkeAuthRequest {
             id_i: id,
@@ -202,6 +202,7 @@ fn accept(
     let wrong = |error: IkeError| (error.notify().notify_type, Some(error));
     let chosen = EspProposal::verify_answer(&config.esp_proposals, &answer.sa, false).map_err(|e| wrong(e.into()))?;
     check_selectors(config, answer).map_err(wrong)?;
+    let mode = sa.answered_mode(config, answer).map_err(wrong)?;
     let spi_out = peer_spi(&chosen.peer_spi).map_err(wrong)?;
     let keys = sa
         .keys
@@ -217,6 +218,7 @@ fn accept(
             spi_out,
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
+            mode,
             keys,
             we_requested: true,
             rekeys: None,

@@ -101,7 +101,7 @@ impl CreateChildExchange {
     fn request(&self, sa: &IkeSa) -> Request {
         let mut child = ChildPayloads {
             sa: EspProposal::to_wire(&self.config.esp_proposals, self.spi, true),
-            ..offer_selectors(&self.config)
+            ..offer_selectors(sa, &self.config)
         };
         let old = self.rekeys.and_then(|id| sa.child(id));
         let kind = match old {
@@ -197,6 +197,7 @@ impl CreateChildExchange {
     ) -> Result<Negotiated, IkeError> {
         let chosen = EspProposal::verify_answer(&self.config.esp_proposals, &answer.sa, true)?;
         check_selectors(&self.config, answer)?;
+        let mode = sa.answered_mode(&self.config, answer)?;
         let spi_out = peer_spi(&chosen.peer_spi)?;
         let shared_secret = self.finish(chosen.suite.group, ke)?;
         let keys = sa.keys.as_ref().and_then(|keys| {
@@ -215,6 +216,7 @@ impl CreateChildExchange {
             spi_out,
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
+            mode,
             keys: keys.ok_or(IkeError::Internal("an algorithm is not available"))?,
             we_requested: true,
             rekeys: self.rekeys.filter(|id| sa.child(*id).is_some()),
@@ -329,12 +331,12 @@ impl CreateChildExchange {
 }
 
 /// TSi and TSr of our offer; the proposals are filled in by the caller.
-pub fn offer_selectors(config: &connection::Child) -> ChildPayloads {
+pub fn offer_selectors(sa: &IkeSa, config: &connection::Child) -> ChildPayloads {
     ChildPayloads {
         sa: SecurityAssociation::default(),
         ts_i: config.local_ts.clone(),
         ts_r: config.remote_ts.clone(),
-        transport_mode: false,
+        transport_mode: sa.transport_fits(config, &config.local_ts, &config.remote_ts),
         no_tfc_padding: false,
         non_first_fragments: false,
         additional_ts_possible: false,
