@@ -94,10 +94,7 @@ fn rule(ipv6: bool) -> RuleMessage {
 
 fn is_ours(route: &RouteMessage) -> bool {
     route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
-        && route
-            .attributes
-            .iter()
-            .any(|attribute| *attribute == RouteAttribute::Table(TABLE))
+        && route.attributes.contains(&RouteAttribute::Table(TABLE))
 }
 
 fn prefix(route: &RouteMessage) -> Option<Prefix> {
