@@ -144,7 +144,10 @@ fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
         child.local_ts.join(" "),
         child.remote_ts.join(" ")
     )?;
-    write!(text, ", {}, {} mode", child.suite, child.mode)?;
+    write!(text, ", {}", child.suite)?;
+    if child.mode == "transport" {
+        text.push_str(", transport mode");
+    }
     write!(text, ", for {}", seconds(child.age_seconds))?;
     if let Some(rekey) = child.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;
