@@ -38,6 +38,9 @@ fn folder(name: &str) -> PathBuf {
         ("group.psk", 0o640, "a pre-shared key that the group may read\n"),
         ("short.psk", 0o600, "secret\n"),
         ("empty.psk", 0o600, "\n"),
+        ("aws.psk", 0o600, "Aa0123456789.with_what_is_allowed\n"),
+        ("zero.psk", 0o600, "0123456789_abcdefghij\n"),
+        ("long.psk", 0o600, &"x".repeat(65)),
         ("nul.psk", 0o600, "a\0b"),
         ("hex.psk", 0o600, "0x12345\n"),
         ("own.key", 0o600, PRIVATE_KEY),
@@ -246,4 +249,45 @@ fn the_guide_knows_every_key() {
 fn the_guides_example_is_right() {
     let example = GUIDE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(load("guide-example", example).warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_profile_fills_in_what_is_not_said_and_what_is_said_wins() {
+    let azure = SMALL
+        .replace(
+            "[connections.cloud]",
+            "[connections.cloud]\nprofile = \"azure\"\nroutes = [\"10.2.0.0/16\"]",
+        )
+        .replace("local_ts = [\"10.1.0.0/16\"]\n", "");
+    let azure = azure.split("remote_ts").next().unwrap();
+    let configuration = load("profile", azure);
+    let connection = &configuration.ike.connections["cloud"];
+    let (child, tunnel) = (&connection.children["net"], &configuration.tunnels["cloud"]);
+    assert_eq!(connection.ike_proposals[0].to_string(), "aes256gcm16-prfsha384-ecp384");
+    assert_eq!(child.esp_proposals[0].to_string(), "aes256gcm16-ecp384");
+    assert_eq!((connection.ike_proposals.len(), child.esp_proposals.len()), (1, 1));
+    // 28,800 s there: we rekey before that, and our end (a tenth later) comes before theirs.
+    assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(25_920)));
+    assert_eq!(child.rekey_time, Some(Duration::from_secs(24_300)));
+    assert_eq!(child.life_time, Some(Duration::from_secs(27_000)));
+    assert_eq!(child.limits.soft_bytes, Some(92_160_000_000));
+    assert_eq!(child.limits.hard_bytes, Some(102_400_000_000));
+    assert_eq!(child.remote_ts[0].to_string(), "0.0.0.0/0");
+    assert_eq!(child.start_action, StartAction::Start);
+    assert_eq!((tunnel.mtu, tunnel.mtu_most), (None, Some(1400)));
+    assert!(tunnel.start);
+
+    let written = azure.replace("remote_addrs", "dpd_delay = \"7s\"\nrekey_time = \"1h\"\nremote_addrs")
+        + "rekey_time = \"30m\"\nstart_action = \"trap\"\nremote_ts = [\"10.2.0.0/16\"]\n";
+    let configuration = load("profile-written", &written);
+    let connection = &configuration.ike.connections["cloud"];
+    let child = &connection.children["net"];
+    assert_eq!(connection.dpd_delay, Some(Duration::from_secs(7)));
+    assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(3600)));
+    assert_eq!(
+        (child.rekey_time, child.life_time),
+        (Some(Duration::from_secs(1800)), Some(Duration::from_secs(1980)))
+    );
+    assert_eq!(child.start_action, StartAction::Trap);
+    assert_eq!(child.remote_ts[0].to_string(), "10.2.0.0/16");
 }

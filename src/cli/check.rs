@@ -1,6 +1,6 @@
 //! `landbridge check`: is the configuration right, and what would run?
 
-use super::output::{complain, duration, json, print};
+use super::output::{complain, duration, json, octets, print};
 use super::{Exit, Global};
 use crate::config::{self, ConfigError, Configuration, Tunnel};
 use landbridge_proto::policy::connection::{Child, Connection, LocalCredential, RemoteCredential, StartAction};
@@ -67,6 +67,7 @@ struct ReportedError {
 #[derive(Serialize)]
 struct ReportedConnection {
     name: String,
+    profile: Option<&'static str>,
     local_addrs: Vec<String>,
     remote_addrs: Vec<String>,
     local_id: String,
@@ -79,6 +80,7 @@ struct ReportedConnection {
     interface: String,
     addresses: Vec<String>,
     mtu: Option<u16>,
+    mtu_most: Option<u16>,
     routes: Vec<String>,
     metric: u32,
     fail_closed: bool,
@@ -93,6 +95,8 @@ struct ReportedChild {
     esp_proposals: Vec<String>,
     rekey_seconds: Option<u64>,
     life_seconds: Option<u64>,
+    rekey_bytes: Option<u64>,
+    life_bytes: Option<u64>,
     replay_window: u32,
     start_action: &'static str,
 }
@@ -137,11 +141,14 @@ fn reported(connection: &Connection, tunnel: &Tunnel) -> ReportedConnection {
         esp_proposals: texts(&child.esp_proposals),
         rekey_seconds: seconds(child.rekey_time),
         life_seconds: seconds(child.life_time),
+        rekey_bytes: child.limits.soft_bytes,
+        life_bytes: child.limits.hard_bytes,
         replay_window: child.replay_window,
         start_action: action(child),
     });
     ReportedConnection {
         name: connection.name.to_string(),
+        profile: tunnel.profile,
         local_addrs: texts(&connection.local_addrs),
         remote_addrs: tunnel.remote_hosts.clone(),
         local_id: connection.local.id.to_string(),
@@ -154,6 +161,7 @@ fn reported(connection: &Connection, tunnel: &Tunnel) -> ReportedConnection {
         interface: tunnel.interface.clone(),
         addresses: texts(&tunnel.addresses),
         mtu: tunnel.mtu,
+        mtu_most: tunnel.mtu_most,
         routes: texts(&tunnel.routes),
         metric: tunnel.metric,
         fail_closed: tunnel.fail_closed,
@@ -199,13 +207,21 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
         .id
         .as_ref()
         .map_or("any identity".to_owned(), ToString::to_string);
-    let mtu = tunnel.mtu.map_or("from the path".to_owned(), |mtu| mtu.to_string());
+    let most = tunnel
+        .mtu_most
+        .map_or(String::new(), |most| format!(", at most {most}"));
+    let mtu = tunnel
+        .mtu
+        .map_or_else(|| format!("from the path{most}"), |mtu| mtu.to_string());
     writeln!(
         text,
         "\n{}: {from} {} {to}",
         connection.name,
         if tunnel.start { "->" } else { "<-" }
     )?;
+    if let Some(profile) = tunnel.profile {
+        writeln!(text, "  profile    {profile}")?;
+    }
     writeln!(
         text,
         "  we are     {} ({})",
@@ -258,6 +274,10 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
             child.replay_window,
             action(child)
         )?;
+        if let Some(bytes) = child.limits.soft_bytes {
+            let life = child.limits.hard_bytes.map_or("never".to_owned(), octets);
+            writeln!(text, "             rekey after {}, life {life}", octets(bytes))?;
+        }
     }
     Ok(())
 }

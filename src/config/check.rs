@@ -2,6 +2,7 @@
 
 use super::connection::Read;
 use super::document::Findings;
+use super::profiles;
 use landbridge_proto::policy::connection::{Child, Connection};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,19 +11,21 @@ use std::sync::Arc;
 pub(super) fn check(findings: &Findings<'_>, list: &[Read]) {
     for (index, later) in list.iter().enumerate() {
         own(findings, later);
+        profiles::lint(findings, later);
         for earlier in &list[..index] {
             pair(findings, earlier, later);
         }
     }
+    profiles::lint_together(findings, list);
 }
 
 /// Within one connection.
 fn own(findings: &Findings<'_>, read: &Read) {
-    for (index, (name, spot)) in read.child_spots.iter().enumerate() {
+    for (index, (name, spot, _)) in read.child_spots.iter().enumerate() {
         let Some(child) = read.connection.children.get(name) else {
             continue;
         };
-        for (earlier, first) in &read.child_spots[..index] {
+        for (earlier, first, _) in &read.child_spots[..index] {
             if read
                 .connection
                 .children

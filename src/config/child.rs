@@ -1,7 +1,8 @@
 //! `.children.NAME`: what a Child SA is negotiated from.
 
-use super::document::{Table, Value, nearest};
+use super::document::{Spots, Table, Value, nearest};
 use super::gateway::set;
+use super::profiles::Profile;
 use super::units::{duration, duration_or_never, integer, octets};
 use super::{Spot, proposals, selector};
 use landbridge_proto::policy::connection::{Child, StartAction};
@@ -24,31 +25,42 @@ const REKEY_PACKETS: u64 = 3 << 30;
 pub(super) struct Read {
     pub child: Child,
     pub spot: Spot,
+    pub spots: Spots,
 }
 
 /// Reads a child; what is wrong is reported, and then there is nothing.
 ///
 /// `hosts` are our outer address and the peer's, where the connection names just one of each.
-pub(super) fn read(name: &str, table: Table<'_, '_>, hosts: [Option<IpAddr>; 2]) -> Option<Read> {
+pub(super) fn read(
+    name: &str,
+    table: Table<'_, '_>,
+    hosts: [Option<IpAddr>; 2],
+    profile: Option<&Profile>,
+) -> Option<Read> {
     let spot = table.spot();
     let mode = table.get("mode").map_or(Some(Mode::Tunnel), |value| mode(&value));
     let [local, remote] = hosts;
     let (local_ts, remote_ts) = match mode {
         Some(Mode::Transport) => (host(&table, "local_ts", local), host(&table, "remote_ts", remote)),
-        _ => (selectors(&table, "local_ts"), selectors(&table, "remote_ts")),
+        _ => (
+            selectors(&table, "local_ts", profile),
+            selectors(&table, "remote_ts", profile),
+        ),
     };
-    let esp_proposals = proposals::esp(&table);
-    let (rekey_time, life_time, rand_time) = lifetimes(&table);
-    let limits = limits(&table);
+    let esp_proposals = proposals::esp(&table, profile);
+    let (rekey_time, life_time, rand_time) = lifetimes(&table, profile);
+    let limits = limits(&table, profile);
     let mut replay_window = REPLAY_WINDOW;
     if let Some(value) = table.get("replay_window") {
         set(&mut replay_window, integer(&value, 32..=65_536));
     }
-    let mut start_action = StartAction::None;
+    // A cloud's gateway has a fixed address and often waits for us.
+    let mut start_action = profile.map_or(StartAction::None, |_| StartAction::Start);
     if let Some(value) = table.get("start_action") {
         set(&mut start_action, action(&value));
     }
     table.finish();
+    let spots = table.spots();
     let child = Child {
         name: ChildName::from(name),
         local_ts: local_ts?,
@@ -62,13 +74,17 @@ pub(super) fn read(name: &str, table: Table<'_, '_>, hosts: [Option<IpAddr>; 2])
         replay_window,
         start_action,
     };
-    Some(Read { child, spot })
+    Some(Read { child, spot, spots })
 }
 
-fn selectors(table: &Table<'_, '_>, key: &'static str) -> Option<Vec<TrafficSelector>> {
-    match table.get(key) {
-        Some(value) => selector::read(&value),
-        None => {
+fn selectors(table: &Table<'_, '_>, key: &'static str, profile: Option<&Profile>) -> Option<Vec<TrafficSelector>> {
+    match (table.get(key), profile) {
+        (Some(value), _) => selector::read(&value),
+        // Route-based gateways: everything, and routes say what goes through.
+        (None, Some(_)) => landbridge_proto::policy::selector::parse("0.0.0.0/0")
+            .ok()
+            .map(|any| vec![any]),
+        (None, None) => {
             let remedy = format!("write for example {key} = [\"10.1.0.0/16\"]");
             table
                 .findings()
@@ -78,14 +94,18 @@ fn selectors(table: &Table<'_, '_>, key: &'static str) -> Option<Vec<TrafficSele
     }
 }
 
-/// Rekey, life and random time: 1 h, 1.1 times that, a tenth of it.
-fn lifetimes(table: &Table<'_, '_>) -> (Option<Duration>, Option<Duration>, Duration) {
-    let mut rekey_time = Some(REKEY_TIME);
+/// Rekey, life and random time: 1 h, 1.1 times that, a tenth of it. A profile's rekey time, and then the cloud's own
+/// lifetime for the second.
+fn lifetimes(table: &Table<'_, '_>, profile: Option<&Profile>) -> (Option<Duration>, Option<Duration>, Duration) {
+    let mut rekey_time = Some(profile.map_or(REKEY_TIME, Profile::child_rekey_time));
     let given = table.get("rekey_time");
     if let Some(value) = &given {
         set(&mut rekey_time, duration_or_never(value));
     }
-    let mut life_time = rekey_time.map(|d| d * 11 / 10);
+    let mut life_time = match (&given, profile) {
+        (None, Some(profile)) => Some(profile.accepts.child_lifetime.1),
+        _ => rekey_time.map(|d| d * 11 / 10),
+    };
     if let Some(value) = table.get("life_time") {
         set(&mut life_time, duration_or_never(&value));
         if let (Some(life), Some(rekey)) = (life_time, rekey_time)
@@ -106,9 +126,12 @@ fn lifetimes(table: &Table<'_, '_>) -> (Option<Duration>, Option<Duration>, Dura
     (rekey_time, life_time, rand_time)
 }
 
-fn limits(table: &Table<'_, '_>) -> TrafficLimits {
+fn limits(table: &Table<'_, '_>, profile: Option<&Profile>) -> TrafficLimits {
+    let octets_there = profile.and_then(|profile| profile.accepts.child_octets);
     let mut limits = TrafficLimits {
         soft_packets: Some(REKEY_PACKETS),
+        soft_bytes: octets_there.map(|octets| octets / 10 * 9),
+        hard_bytes: octets_there,
         ..TrafficLimits::default()
     };
     if let Some(value) = table.get("rekey_bytes") {

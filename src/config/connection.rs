@@ -1,7 +1,8 @@
 //! `[connections.NAME]`: a peer, how to reach it, and the tunnel to it.
 
-use super::document::{Table, Value};
+use super::document::{Spots, Table, Value};
 use super::gateway::set;
+use super::profiles::{self, Profile};
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
 use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
 use landbridge_proto::policy::connection::{Connection, StartAction};
@@ -32,13 +33,18 @@ pub(super) struct Read {
     pub interface_spot: Spot,
     pub routes_spot: Spot,
     /// In the order of the file.
-    pub child_spots: Vec<(Arc<str>, Spot)>,
+    pub child_spots: Vec<(Arc<str>, Spot, Spots)>,
+    /// What it is held against.
+    pub profile: Option<&'static Profile>,
+    /// Where its keys stand.
+    pub spots: Spots,
 }
 
 /// Reads a connection; what is wrong is reported, and then there is nothing.
 pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -> Option<Read> {
     let spot = table.spot();
     check_name(table, name, "connection");
+    let profile = profiles::read(table);
     let local_addrs = table.get("local_addrs").map_or(Some(Vec::new()), |value| local(&value));
     let remote = table.get("remote_addrs");
     let peer = remote.as_ref().map_or_else(|| Some(Peer::default()), peer);
@@ -48,14 +54,14 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         _ => None,
     };
     let auth = auth::read(table, default_id.as_ref());
-    let ike_proposals = proposals::ike(table);
+    let ike_proposals = proposals::ike(table, profile);
     let hosts = [
         local_addrs.as_deref().and_then(only),
         peer.as_ref()
             .filter(|peer| peer.hosts.len() == 1)
             .and_then(|peer| only(&peer.addresses)),
     ];
-    let children = children(table, hosts);
+    let children = children(table, hosts, profile);
     let summary = children.as_deref().map(summary_of).unwrap_or_default();
     let start = summary.start;
 
@@ -63,11 +69,11 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     if let Some(value) = table.get("remote_port") {
         set(&mut remote_port, integer(&value, 1..=65_535));
     }
-    let mut ike_rekey_time = Some(IKE_REKEY_TIME);
+    let mut ike_rekey_time = Some(profile.map_or(IKE_REKEY_TIME, Profile::ike_rekey_time));
     if let Some(value) = table.get("rekey_time") {
         set(&mut ike_rekey_time, duration_or_never(&value));
     }
-    let mut dpd_delay = Some(DPD_DELAY);
+    let mut dpd_delay = Some(profile.map_or(DPD_DELAY, |profile| profile.values.dpd_delay));
     if let Some(value) = table.get("dpd_delay") {
         set(&mut dpd_delay, duration_or_never(&value));
         if dpd_delay.is_none() {
@@ -93,13 +99,18 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         table.findings().error(place, problem, Some(remedy));
     }
     let literal = peer.as_ref().map(|p| p.addresses.clone()).unwrap_or_default();
-    let (tunnel, interface_spot, routes_spot) = tunnel(table, name, &summary, (hosts, gateway.ike.retry), &literal);
+    let (mut tunnel, interface_spot, routes_spot) = tunnel(table, name, &summary, (hosts, gateway.ike.retry), &literal);
+    if let (Some(tunnel), Some(profile)) = (&mut tunnel, profile) {
+        tunnel.profile = Some(profile.name);
+        tunnel.mtu_most = profile.values.mtu_most;
+        tunnel.outer_mtu_most = profile.values.outer_mtu_most;
+    }
     table.finish();
 
     let child_spots = children
         .iter()
         .flatten()
-        .map(|c| (Arc::clone(&c.child.name), c.spot))
+        .map(|c| (Arc::clone(&c.child.name), c.spot, c.spots.clone()))
         .collect();
     let (local, remote) = auth?;
     let connection = Connection {
@@ -129,6 +140,8 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         interface_spot,
         routes_spot,
         child_spots,
+        profile,
+        spots: table.spots(),
     })
 }
 
@@ -188,7 +201,7 @@ fn only(addresses: &[IpAddr]) -> Option<IpAddr> {
     }
 }
 
-fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2]) -> Option<Vec<child::Read>> {
+fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2], profile: Option<&Profile>) -> Option<Vec<child::Read>> {
     let Some(all) = table.table("children") else {
         let problem = format!("[{}] has no children", table.path());
         let remedy = format!("add [{}.children.net] with local_ts and remote_ts", table.path());
@@ -204,7 +217,7 @@ fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2]) -> Option<Vec<chi
     let read = |(name, value): (&str, Value<'_, '_>)| {
         let table = value.table()?;
         check_name(&table, name, "child");
-        child::read(name, table, hosts)
+        child::read(name, table, hosts, profile)
     };
     // All of them are read before any is missed, so that all that is wrong is reported.
     let list: Vec<_> = named.into_iter().map(read).collect();
@@ -303,6 +316,9 @@ fn tunnel(
             interface,
             addresses,
             mtu,
+            mtu_most: None,
+            outer_mtu_most: None,
+            profile: None,
             clamp_mss,
             routes,
             fail_closed,

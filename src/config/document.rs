@@ -13,6 +13,9 @@ use toml::de::{DeTable, DeValue};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Spot(usize);
 
+/// Where the values of a table's keys stand, as far as they are there.
+pub(super) type Spots = std::collections::BTreeMap<&'static str, Spot>;
+
 /// What is wrong with one file, so far. Shared by reference while the document is walked.
 pub(super) struct Findings<'d> {
     file: PathBuf,
@@ -98,6 +101,7 @@ pub(super) struct Table<'a, 'd> {
     spot: Spot,
     entries: &'a DeTable<'d>,
     asked: RefCell<Vec<&'static str>>,
+    found: RefCell<Spots>,
 }
 
 impl<'a, 'd> Table<'a, 'd> {
@@ -113,6 +117,7 @@ impl<'a, 'd> Table<'a, 'd> {
             spot,
             entries,
             asked: RefCell::default(),
+            found: RefCell::default(),
         }
     }
 
@@ -135,7 +140,14 @@ impl<'a, 'd> Table<'a, 'd> {
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'a, 'd>> {
         self.asked.borrow_mut().push(key);
         let (name, value) = self.entries.get_key_value(key)?;
-        Some(self.value(name, value))
+        let value = self.value(name, value);
+        self.found.borrow_mut().insert(key, value.spot());
+        Some(value)
+    }
+
+    /// Where the values of the keys asked for stand.
+    pub(super) fn spots(&self) -> Spots {
+        self.found.borrow().clone()
     }
 
     /// A table within.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `document` | TOML with places; a reader that collects all errors and knows the keys |
 //! | `gateway`, `connection`, `auth`, `child` | one table each |
+//! | `profiles` | what each cloud accepts: values for a connection, and lints |
 //! | `identity`, `selector`, `proposals`, `units` | values with a syntax of their own |
 //! | `secrets` | keys, from files only |
 //! | `check` | what clashes between connections |
@@ -15,6 +16,7 @@ mod connection;
 mod document;
 mod gateway;
 mod identity;
+mod profiles;
 mod proposals;
 mod secrets;
 mod selector;
@@ -23,7 +25,9 @@ mod units;
 pub use gateway::DEFAULT_SOCKET;
 
 use document::{Findings, Spot, Table};
+use landbridge_proto::crypto::CipherSuite;
 use landbridge_proto::policy::connection::Config;
+use landbridge_proto::policy::proposal::EspProposal;
 use landbridge_proto::policy::sad::ConnectionName;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -70,6 +74,12 @@ pub struct Tunnel {
     pub addresses: Vec<Prefix>,
     /// Inner MTU; `None`: computed from the outer path (design.md: floor_to(...)).
     pub mtu: Option<u16>,
+    /// Without `mtu`: not more than this, whatever the path carries.
+    pub mtu_most: Option<u16>,
+    /// Without `mtu`: the outer path carries no more than this at the peer's end.
+    pub outer_mtu_most: Option<u16>,
+    /// The profile that filled in what the connection does not say.
+    pub profile: Option<&'static str>,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
     /// Routes through the tunnel: the children's remote selectors as prefixes, unless `routes` is given.
@@ -207,6 +217,23 @@ fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// The ciphers that an ESP proposal may end up with.
+pub(crate) fn suites(proposal: &EspProposal) -> Vec<CipherSuite> {
+    let mut list = Vec::new();
+    for encryption in &proposal.encryption {
+        let with = |integrity| CipherSuite {
+            encryption: *encryption,
+            integrity,
+        };
+        if encryption.is_aead() {
+            list.push(with(None));
+        } else {
+            list.extend(proposal.integrity.iter().map(|integrity| with(Some(*integrity))));
+        }
+    }
+    list
 }
 
 fn part<T: std::fmt::Display>(before: &str, part: Option<T>) -> String {

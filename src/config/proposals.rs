@@ -1,23 +1,43 @@
 //! Lists of proposals. The words are `policy::proposal`'s.
 
 use super::document::{Table, Value};
+use super::profiles::Profile;
 use landbridge_proto::crypto::Encryption;
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal, ProposalSyntaxError};
 use landbridge_proto::wire::limits;
 
-/// `proposals` of a connection; without it, the defaults.
-pub(super) fn ike(table: &Table<'_, '_>) -> Option<Vec<IkeProposal>> {
-    match table.get("proposals") {
-        Some(value) => list(&value, IkeProposal::parse, IkeProposal::defaults, |_, _| {}),
-        None => Some(IkeProposal::defaults()),
+/// `proposals` of a connection; without it, the profile's, or the defaults.
+pub(super) fn ike(table: &Table<'_, '_>, profile: Option<&Profile>) -> Option<Vec<IkeProposal>> {
+    match (table.get("proposals"), profile) {
+        (Some(value), _) => list(&value, IkeProposal::parse, IkeProposal::defaults, |_, _| {}),
+        (None, Some(profile)) => from_profile(table, profile, profile.values.proposals, IkeProposal::parse),
+        (None, None) => Some(IkeProposal::defaults()),
     }
 }
 
-/// `esp_proposals` of a child; without it, the defaults.
-pub(super) fn esp(table: &Table<'_, '_>) -> Option<Vec<EspProposal>> {
-    match table.get("esp_proposals") {
-        Some(value) => list(&value, EspProposal::parse, EspProposal::defaults, examine),
-        None => Some(EspProposal::defaults()),
+/// `esp_proposals` of a child; without it, the profile's, or the defaults.
+pub(super) fn esp(table: &Table<'_, '_>, profile: Option<&Profile>) -> Option<Vec<EspProposal>> {
+    match (table.get("esp_proposals"), profile) {
+        (Some(value), _) => list(&value, EspProposal::parse, EspProposal::defaults, examine),
+        (None, Some(profile)) => from_profile(table, profile, profile.values.esp_proposals, EspProposal::parse),
+        (None, None) => Some(EspProposal::defaults()),
+    }
+}
+
+fn from_profile<P>(
+    table: &Table<'_, '_>,
+    profile: &Profile,
+    words: &[&str],
+    parse: impl Fn(&str) -> Result<P, ProposalSyntaxError>,
+) -> Option<Vec<P>> {
+    let parsed: Result<Vec<P>, _> = words.iter().map(|text| parse(text)).collect();
+    match parsed {
+        Ok(list) => Some(list),
+        Err(error) => {
+            let problem = format!("profile {:?}: {error}", profile.name);
+            table.findings().error(table.spot(), problem, None);
+            None
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::protocol::{ChildSaStatus, ConnectionState, ConnectionStatus, FailureS
 use crate::config::Configuration;
 use crate::data::{ChildSaStats, ConnectionStats};
 use crate::sys::netdev;
-use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER};
+use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
 use landbridge_proto::policy::sad::{ConnectionName, Path};
@@ -168,26 +168,21 @@ pub(super) fn inner_mtu(configuration: &Configuration, name: &ConnectionName, pa
     let outer = path
         .and_then(|path| netdev::path_mtu(path.remote).ok())
         .unwrap_or(USUAL_MTU);
+    let tunnel = configuration.tunnels.get(name);
+    let outer = tunnel
+        .and_then(|tunnel| tunnel.outer_mtu_most)
+        .map_or(outer, |most| outer.min(most));
     let ipv6 = path.is_some_and(Path::is_ipv6);
     let Some(connection) = configuration.ike.connections.get(name) else {
         return LEAST_MTU;
     };
     let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
-    let suites = proposals.flat_map(|proposal| {
-        proposal.encryption.iter().flat_map(|encryption| {
-            let integrity: Vec<_> = if encryption.is_aead() {
-                vec![None]
-            } else {
-                proposal.integrity.iter().copied().map(Some).collect()
-            };
-            integrity.into_iter().map(|integrity| CipherSuite {
-                encryption: *encryption,
-                integrity,
-            })
-        })
-    });
-    let fits = suites
+    let fits = proposals
+        .flat_map(crate::config::suites)
         .filter_map(|suite| (ESP_PROVIDER.sizes)(suite))
         .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, true));
-    fits.min().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LEAST_MTU)
+    let mtu = fits.min().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LEAST_MTU);
+    tunnel
+        .and_then(|tunnel| tunnel.mtu_most)
+        .map_or(mtu, |most| mtu.min(most))
 }
