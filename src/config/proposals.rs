@@ -9,7 +9,7 @@ use landbridge_proto::wire::limits;
 /// `proposals` of a connection; without it, the profile's, or the defaults.
 pub(super) fn ike(table: &Table<'_, '_>, profile: Option<&Profile>) -> Option<Vec<IkeProposal>> {
     match (table.get("proposals"), profile) {
-        (Some(value), _) => list(&value, IkeProposal::parse, IkeProposal::defaults, |_, _| {}),
+        (Some(value), _) => list(&value, IkeProposal::parse, IkeProposal::defaults, examine_ike),
         (None, Some(profile)) => from_profile(table, profile, profile.values.proposals, IkeProposal::parse),
         (None, None) => Some(IkeProposal::defaults()),
     }
@@ -41,7 +41,19 @@ fn from_profile<P>(
     }
 }
 
+/// A weak algorithm is taken, because the operator named it; the operator is told.
+fn weak(value: &Value<'_, '_>, proposal: &str, weaknesses: &[String]) {
+    for weakness in weaknesses {
+        value.warn(format!("{proposal} is weak: {weakness}"));
+    }
+}
+
+fn examine_ike(value: &Value<'_, '_>, proposal: &IkeProposal) {
+    weak(value, &proposal.to_string(), &proposal.weaknesses());
+}
+
 fn examine(value: &Value<'_, '_>, proposal: &EspProposal) {
+    weak(value, &proposal.to_string(), &proposal.weaknesses());
     if proposal.groups.is_empty() {
         value.warn(format!(
             "{proposal} has no key exchange: rekeys have no perfect forward secrecy; add for example -x25519 at both ends"

@@ -56,12 +56,16 @@ impl Eq for Secret {}
 pub enum Encryption {
     /// AES-GCM with a 16-octet ICV, 128-bit key (RFC 4106, 5282).
     AesGcm16_128,
+    /// AES-GCM with a 16-octet ICV, 192-bit key.
+    AesGcm16_192,
     /// AES-GCM with a 16-octet ICV, 256-bit key.
     AesGcm16_256,
     /// ChaCha20-Poly1305 (RFC 7634).
     ChaCha20Poly1305,
     /// AES-CBC, 128-bit key (RFC 3602).
     AesCbc128,
+    /// AES-CBC, 192-bit key.
+    AesCbc192,
     /// AES-CBC, 256-bit key.
     AesCbc256,
     /// NULL (RFC 2410): ESP only, with integrity, and only where the configuration names it.
@@ -69,10 +73,25 @@ pub enum Encryption {
 }
 
 impl Encryption {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::AesGcm16_256,
+        Self::AesGcm16_192,
+        Self::AesGcm16_128,
+        Self::ChaCha20Poly1305,
+        Self::AesCbc256,
+        Self::AesCbc192,
+        Self::AesCbc128,
+        Self::Null,
+    ];
+
     /// Whether it brings its own integrity (RFC 5282).
     #[must_use]
     pub const fn is_aead(self) -> bool {
-        matches!(self, Self::AesGcm16_128 | Self::AesGcm16_256 | Self::ChaCha20Poly1305)
+        matches!(
+            self,
+            Self::AesGcm16_128 | Self::AesGcm16_192 | Self::AesGcm16_256 | Self::ChaCha20Poly1305
+        )
     }
 }
 
@@ -85,6 +104,28 @@ pub enum Integrity {
     HmacSha384_192,
     /// HMAC-SHA2-512-256.
     HmacSha512_256,
+    /// HMAC-SHA1-96 (RFC 2404): weak, only where the configuration names it.
+    HmacSha1_96,
+}
+
+impl Integrity {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::HmacSha256_128,
+        Self::HmacSha384_192,
+        Self::HmacSha512_256,
+        Self::HmacSha1_96,
+    ];
+
+    /// Why it should not be used, if so: nothing offers or accepts it unless the configuration names it.
+    #[must_use]
+    pub const fn weakness(self) -> Option<&'static str> {
+        match self {
+            // RFC 8247 §2.3, RFC 8221 §6: "MUST-".
+            Self::HmacSha1_96 => Some("SHA-1 is for old peers only (RFC 8247 §2.3)"),
+            Self::HmacSha256_128 | Self::HmacSha384_192 | Self::HmacSha512_256 => None,
+        }
+    }
 }
 
 /// Pseudo-random functions (transform type 2; RFC 4868).
@@ -96,6 +137,23 @@ pub enum PrfAlgorithm {
     HmacSha384,
     /// PRF-HMAC-SHA2-512.
     HmacSha512,
+    /// PRF-HMAC-SHA1 (RFC 2104): weak, only where the configuration names it.
+    HmacSha1,
+}
+
+impl PrfAlgorithm {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::HmacSha256, Self::HmacSha384, Self::HmacSha512, Self::HmacSha1];
+
+    /// See [`Integrity::weakness`].
+    #[must_use]
+    pub const fn weakness(self) -> Option<&'static str> {
+        match self {
+            // RFC 8247 §2.2: "MUST-".
+            Self::HmacSha1 => Some("SHA-1 is for old peers only (RFC 8247 §2.2)"),
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
+        }
+    }
 }
 
 /// Key exchange methods (transform type 4).
@@ -107,12 +165,62 @@ pub enum Group {
     Ecp256,
     /// 384-bit random ECP group (20).
     Ecp384,
+    /// 521-bit random ECP group (21).
+    Ecp521,
     /// 2048-bit MODP group (14; RFC 3526).
     Modp2048,
     /// 3072-bit MODP group (15).
     Modp3072,
     /// 4096-bit MODP group (16).
     Modp4096,
+    /// 6144-bit MODP group (17).
+    Modp6144,
+    /// 8192-bit MODP group (18).
+    Modp8192,
+    /// 1024-bit MODP group (2; RFC 7296 Appendix B.2): weak, only where the configuration names it.
+    Modp1024,
+    /// 1536-bit MODP group (5; RFC 3526): weak, only where the configuration names it.
+    Modp1536,
+    /// 2048-bit MODP group with 256-bit prime order subgroup (24; RFC 5114): weak, only where the configuration names it.
+    Modp2048s256,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Curve25519,
+        Self::Ecp256,
+        Self::Ecp384,
+        Self::Ecp521,
+        Self::Modp2048,
+        Self::Modp3072,
+        Self::Modp4096,
+        Self::Modp6144,
+        Self::Modp8192,
+        Self::Modp1024,
+        Self::Modp1536,
+        Self::Modp2048s256,
+    ];
+
+    /// See [`Integrity::weakness`].
+    #[must_use]
+    pub const fn weakness(self) -> Option<&'static str> {
+        match self {
+            // RFC 8247 §2.4: 2, 5 and 24 are "SHOULD NOT".
+            Self::Modp1024 => Some("1024 bits are within reach of large organisations (RFC 8247 §2.4)"),
+            Self::Modp1536 => Some("1536 bits are too few (RFC 8247 §2.4)"),
+            Self::Modp2048s256 => Some("nobody can say how its prime was made (RFC 8247 §2.4)"),
+            Self::Curve25519
+            | Self::Ecp256
+            | Self::Ecp384
+            | Self::Ecp521
+            | Self::Modp2048
+            | Self::Modp3072
+            | Self::Modp4096
+            | Self::Modp6144
+            | Self::Modp8192 => None,
+        }
+    }
 }
 
 /// A cipher that protects packets: an AEAD, or a cipher with a separate integrity algorithm.

@@ -1,7 +1,8 @@
-//! PRF-HMAC-SHA2 and prf+ (RFC 7296 §2.13, RFC 4868 §2.1.2).
+//! PRF-HMAC-SHA2, PRF-HMAC-SHA1 and prf+ (RFC 7296 §2.13, RFC 4868 §2.1.2).
 
 use super::{Prf, PrfAlgorithm, Secret};
 use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use std::marker::PhantomData;
 
@@ -27,6 +28,12 @@ static SHA512: HmacPrf<Hmac<Sha512>> = HmacPrf {
     digest: PhantomData,
 };
 
+static SHA1: HmacPrf<Hmac<Sha1>> = HmacPrf {
+    algorithm: PrfAlgorithm::HmacSha1,
+    len: 20,
+    digest: PhantomData,
+};
+
 /// The PRF of an algorithm.
 #[must_use]
 pub fn get(algorithm: PrfAlgorithm) -> &'static dyn Prf {
@@ -34,6 +41,7 @@ pub fn get(algorithm: PrfAlgorithm) -> &'static dyn Prf {
         PrfAlgorithm::HmacSha256 => &SHA256,
         PrfAlgorithm::HmacSha384 => &SHA384,
         PrfAlgorithm::HmacSha512 => &SHA512,
+        PrfAlgorithm::HmacSha1 => &SHA1,
     }
 }
 

@@ -33,12 +33,12 @@ pub static IKE_PROVIDER: Provider = Provider {
     key_exchange: |group| Some(kex::get(group)),
 };
 
-/// `ring` for the AEADs, RustCrypto for the rest: used for ESP, where a packet's cost counts.
+/// `ring` for the AEADs that it has, RustCrypto for the rest: used for ESP, where a packet's cost counts.
 pub static ESP_PROVIDER: Provider = Provider {
     name: "ring",
     cipher: |suite, key| {
         if suite.encryption.is_aead() {
-            aead_ring::new(suite, key)
+            aead_ring::new(suite, key).or_else(|| aead_rustcrypto::new(suite, key))
         } else {
             with_hmac::new(suite, key)
         }

@@ -1,6 +1,6 @@
 //! Key derivation (RFC 7296 §2.13, §2.14, §2.17, §2.18; RFC 5282 §7.1).
 
-use crate::crypto::{Provider, Secret};
+use crate::crypto::{Provider, Secret, cipher};
 use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::wire::IkeSpi;
 
@@ -99,7 +99,8 @@ impl IkeKeys {
         nr: &[u8],
     ) -> Option<ChildKeys> {
         let prf = (provider.prf)(self.suite.prf)?;
-        let each = (provider.sizes)(suite.cipher)?.key_material();
+        // The suite is ESP's: NULL is among them, which no provider of IKE has.
+        let each = cipher::sizes(suite.cipher)?.key_material();
         let seed = [shared.map_or(&[][..], Secret::expose), ni, nr];
         let keymat = prf.prf_plus(self.d.expose(), &seed, 2 * each)?;
         // §2.17: "All keys for SAs carrying data from the initiator to the responder are taken before SAs going from the

@@ -1,4 +1,4 @@
-//! AEADs by `ring`: the fast ones, for ESP.
+//! AEADs by `ring`: the fast ones, for ESP. It has no AES-192.
 
 use super::{Associated, SALT, nonce, sizes};
 use crate::crypto::{CipherSizes, CipherSuite, Encryption, IntegrityError, PacketCipher, Secret};
@@ -18,7 +18,11 @@ pub fn new(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>> {
         Encryption::AesGcm16_128 => &AES_128_GCM,
         Encryption::AesGcm16_256 => &AES_256_GCM,
         Encryption::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        Encryption::AesCbc128 | Encryption::AesCbc256 | Encryption::Null => return None,
+        Encryption::AesGcm16_192
+        | Encryption::AesCbc128
+        | Encryption::AesCbc192
+        | Encryption::AesCbc256
+        | Encryption::Null => return None,
     };
     let (key, salt) = key.expose().split_at_checked(sizes.key)?;
     let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);

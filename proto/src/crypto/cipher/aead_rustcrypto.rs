@@ -4,7 +4,8 @@ use super::{Associated, SALT, nonce, sizes};
 use crate::crypto::{CipherSizes, CipherSuite, Encryption, IntegrityError, PacketCipher, Secret};
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadCore, AeadInOut, KeyInit};
-use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use aes_gcm::aes::Aes192;
+use aes_gcm::{Aes128Gcm, Aes256Gcm, AesGcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
 struct RustCryptoAead<C> {
@@ -21,9 +22,10 @@ pub fn new(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>> {
     let salt = salt.try_into().ok()?;
     Some(match suite.encryption {
         Encryption::AesGcm16_128 => boxed(Aes128Gcm::new_from_slice(key).ok()?, salt, sizes),
+        Encryption::AesGcm16_192 => boxed(AesGcm::<Aes192, U12>::new_from_slice(key).ok()?, salt, sizes),
         Encryption::AesGcm16_256 => boxed(Aes256Gcm::new_from_slice(key).ok()?, salt, sizes),
         Encryption::ChaCha20Poly1305 => boxed(ChaCha20Poly1305::new_from_slice(key).ok()?, salt, sizes),
-        Encryption::AesCbc128 | Encryption::AesCbc256 | Encryption::Null => return None,
+        Encryption::AesCbc128 | Encryption::AesCbc192 | Encryption::AesCbc256 | Encryption::Null => return None,
     })
 }
 

@@ -23,8 +23,10 @@ pub const fn sizes(suite: CipherSuite) -> Option<CipherSizes> {
     };
     let (key, salt, iv, block) = match suite.encryption {
         Encryption::AesGcm16_128 => (16, SALT, AEAD_IV, 1),
+        Encryption::AesGcm16_192 => (24, SALT, AEAD_IV, 1),
         Encryption::AesGcm16_256 | Encryption::ChaCha20Poly1305 => (32, SALT, AEAD_IV, 1),
         Encryption::AesCbc128 => (16, 0, 16, 16),
+        Encryption::AesCbc192 => (24, 0, 16, 16),
         Encryption::AesCbc256 => (32, 0, 16, 16),
         Encryption::Null => (0, 0, 0, 1),
     };
@@ -46,6 +48,8 @@ impl Integrity {
             Self::HmacSha256_128 => (32, 16),
             Self::HmacSha384_192 => (48, 24),
             Self::HmacSha512_256 => (64, 32),
+            // RFC 2404 §2, §3.
+            Self::HmacSha1_96 => (20, 12),
         }
     }
 }

@@ -1,10 +1,11 @@
-//! AES-CBC (RFC 3602) or NULL (RFC 2410) with HMAC-SHA2 (RFC 4868): encrypt, then authenticate.
+//! AES-CBC (RFC 3602) or NULL (RFC 2410) with HMAC-SHA2 (RFC 4868) or HMAC-SHA1 (RFC 2404): encrypt, then authenticate.
 
 use super::sizes;
 use crate::crypto::{CipherSizes, CipherSuite, Encryption, Integrity, IntegrityError, PacketCipher, Secret};
 use aes::cipher::{Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit};
-use aes::{Aes128, Aes256};
+use aes::{Aes128, Aes192, Aes256};
 use hmac::{Hmac, Mac};
+use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
@@ -14,6 +15,7 @@ const BLOCK: usize = 16;
 enum Mode {
     Null,
     Aes128(Box<Aes128>),
+    Aes192(Box<Aes192>),
     Aes256(Box<Aes256>),
 }
 
@@ -22,6 +24,7 @@ enum KeyedMac {
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
     Sha512(Hmac<Sha512>),
+    Sha1(Hmac<Sha1>),
 }
 
 struct CipherWithHmac {
@@ -40,14 +43,19 @@ pub fn new(suite: CipherSuite, key: &Secret) -> Option<Box<dyn PacketCipher>> {
     }
     let mode = match suite.encryption {
         Encryption::AesCbc128 => Mode::Aes128(Box::new(Aes128::new_from_slice(encryption_key).ok()?)),
+        Encryption::AesCbc192 => Mode::Aes192(Box::new(Aes192::new_from_slice(encryption_key).ok()?)),
         Encryption::AesCbc256 => Mode::Aes256(Box::new(Aes256::new_from_slice(encryption_key).ok()?)),
         Encryption::Null => Mode::Null,
-        Encryption::AesGcm16_128 | Encryption::AesGcm16_256 | Encryption::ChaCha20Poly1305 => return None,
+        Encryption::AesGcm16_128
+        | Encryption::AesGcm16_192
+        | Encryption::AesGcm16_256
+        | Encryption::ChaCha20Poly1305 => return None,
     };
     let mac = match suite.integrity? {
         Integrity::HmacSha256_128 => KeyedMac::Sha256(Hmac::new_from_slice(integrity_key).ok()?),
         Integrity::HmacSha384_192 => KeyedMac::Sha384(Hmac::new_from_slice(integrity_key).ok()?),
         Integrity::HmacSha512_256 => KeyedMac::Sha512(Hmac::new_from_slice(integrity_key).ok()?),
+        Integrity::HmacSha1_96 => KeyedMac::Sha1(Hmac::new_from_slice(integrity_key).ok()?),
     };
     Some(Box::new(CipherWithHmac { mode, mac, sizes }))
 }
@@ -67,6 +75,7 @@ impl KeyedMac {
             Self::Sha256(mac) => run(mac, parts, icv),
             Self::Sha384(mac) => run(mac, parts, icv),
             Self::Sha512(mac) => run(mac, parts, icv),
+            Self::Sha1(mac) => run(mac, parts, icv),
         }
     }
 }
@@ -80,6 +89,7 @@ impl PacketCipher for CipherWithHmac {
         match &self.mode {
             Mode::Null => {}
             Mode::Aes128(aes) => cbc_encrypt(aes.as_ref(), iv, text),
+            Mode::Aes192(aes) => cbc_encrypt(aes.as_ref(), iv, text),
             Mode::Aes256(aes) => cbc_encrypt(aes.as_ref(), iv, text),
         }
         // RFC 4303 §3.3.2.1: the high half of the sequence number is implicit, appended for the ICV only.
@@ -110,6 +120,7 @@ impl PacketCipher for CipherWithHmac {
         match &self.mode {
             Mode::Null => {}
             Mode::Aes128(aes) => cbc_decrypt(aes.as_ref(), iv, text),
+            Mode::Aes192(aes) => cbc_decrypt(aes.as_ref(), iv, text),
             Mode::Aes256(aes) => cbc_decrypt(aes.as_ref(), iv, text),
         }
         Ok(())

@@ -72,3 +72,4 @@ macro_rules! ecp_group {
 
 ecp_group!(Ecp256, p256, 32);
 ecp_group!(Ecp384, p384, 48);
+ecp_group!(Ecp521, p521, 66);

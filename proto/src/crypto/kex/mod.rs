@@ -2,6 +2,7 @@
 
 mod ecp;
 mod modp;
+mod modp_numbers;
 mod x25519;
 
 use super::{Group, KeyExchange};
@@ -13,8 +14,14 @@ pub fn get(group: Group) -> &'static dyn KeyExchange {
         Group::Curve25519 => &x25519::Curve25519,
         Group::Ecp256 => &ecp::Ecp256,
         Group::Ecp384 => &ecp::Ecp384,
+        Group::Ecp521 => &ecp::Ecp521,
         Group::Modp2048 => &modp::MODP_2048,
         Group::Modp3072 => &modp::MODP_3072,
         Group::Modp4096 => &modp::MODP_4096,
+        Group::Modp6144 => &modp::MODP_6144,
+        Group::Modp8192 => &modp::MODP_8192,
+        Group::Modp1024 => &modp::MODP_1024,
+        Group::Modp1536 => &modp::MODP_1536,
+        Group::Modp2048s256 => &modp::MODP_2048_256,
     }
 }

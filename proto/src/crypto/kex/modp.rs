@@ -1,26 +1,43 @@
-//! MODP groups (RFC 3526): finite-field Diffie-Hellman with generator 2, in constant time.
+//! MODP groups (RFC 3526, RFC 7296 Appendix B.2, RFC 5114): finite-field Diffie-Hellman in constant time.
 
+use super::modp_numbers as numbers;
 use crate::crypto::{Group, KeyExchange, KeyExchangeError, KeyExchangeInitiator, Secret};
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
-use crypto_bigint::{ConstOne, Encoding, Odd, U512, U2048, U3072, U4096, Uint};
+use crypto_bigint::{ConstOne, Encoding, Odd, U256, U640, U1024, U1536, U2048, U3072, U4096, U6144, U8192, Uint};
 use rand_core::CryptoRng;
 use std::sync::OnceLock;
 use zeroize::Zeroize;
 
-/// Octets of the private exponent: 512 bits. RFC 3526 §8 wants at least twice the group's strength (its larger estimate
-/// for the 4096-bit group is 2 * 240); longer ones would only cost time.
+/// Octets of the private exponent. RFC 3526 §8 wants at least twice the group's strength; its larger estimate makes that
+/// 480 bits for the 4096-bit group and 620 for the 8192-bit one. Longer ones would only cost time.
 const EXPONENT: usize = 64;
+const LONG_EXPONENT: usize = 80;
 
-/// A safe-prime group.
+/// A group.
 pub struct Modp<const LIMBS: usize> {
     group: Group,
     prime: &'static str,
+    generator: Generator,
+    exponent: usize,
+    /// The one static of this group: what an initiator keeps.
+    me: fn() -> &'static Self,
     params: OnceLock<FixedMontyParams<LIMBS>>,
+}
+
+/// What generates the group.
+enum Generator {
+    /// 2, of a safe prime.
+    Two,
+    /// A number that generates a subgroup of prime order, both hexadecimal.
+    Subgroup {
+        generator: &'static str,
+        order: &'static str,
+    },
 }
 
 struct Initiator<const LIMBS: usize> {
     group: &'static Modp<LIMBS>,
-    exponent: U512,
+    exponent: U640,
     public: Vec<u8>,
 }
 
@@ -31,19 +48,11 @@ impl<const LIMBS: usize> Drop for Initiator<LIMBS> {
 }
 
 impl<const LIMBS: usize> Modp<LIMBS> {
-    const fn new(group: Group, prime: &'static str) -> Self {
-        Self {
-            group,
-            prime,
-            params: OnceLock::new(),
-        }
-    }
-
     /// Montgomery parameters, computed at first use.
     fn params(&self) -> &FixedMontyParams<LIMBS> {
         self.params.get_or_init(|| {
             let prime = Uint::<LIMBS>::from_be_hex(self.prime);
-            // The prime ends in one bits; an even modulus could only come from a typing error above, which the tests find.
+            // Every prime is odd; an even modulus could only come from a typing error in its digits, which the tests find.
             FixedMontyParams::new(Odd::new(prime).unwrap_or(Odd::<Uint<LIMBS>>::ONE))
         })
     }
@@ -52,20 +61,46 @@ impl<const LIMBS: usize> Modp<LIMBS> {
         Uint::<LIMBS>::BYTES
     }
 
+    fn generator(&self) -> Uint<LIMBS> {
+        match self.generator {
+            Generator::Two => Uint::from(2_u8),
+            Generator::Subgroup { generator, .. } => Uint::from_be_hex(generator),
+        }
+    }
+
     /// base ^ exponent mod p as fixed-length octets: leading zeros stay (RFC 7296 §2.14).
-    fn power(&self, base: &Uint<LIMBS>, exponent: &U512) -> Vec<u8>
+    fn power(&self, base: &Uint<LIMBS>, exponent: &U640) -> Vec<u8>
     where
         Uint<LIMBS>: Encoding,
     {
-        let power = FixedMontyForm::new(base, self.params()).pow(exponent).retrieve();
-        power.to_be_bytes().as_ref().to_vec()
+        let bits = 8 * self.exponent as u32;
+        let power = FixedMontyForm::new(base, self.params()).pow_bounded_exp(exponent, bits);
+        power.retrieve().to_be_bytes().as_ref().to_vec()
+    }
+
+    /// Whether a peer's public value may be used.
+    fn admits(&self, peer: &Uint<LIMBS>) -> bool {
+        let prime = self.params().modulus().get();
+        // RFC 6989 §2.1: "Each recipient MUST verify that the peer's public value r is in the legal range (1 < r < p-1)."
+        if *peer <= Uint::ONE || *peer >= prime.wrapping_sub(&Uint::ONE) {
+            return false;
+        }
+        match self.generator {
+            Generator::Two => true,
+            // RFC 6989 §2.2: "It MUST check both that the peer's public value is in range (1 < r < p-1) and that
+            // r^q = 1 mod p". (The other option there is fresh private values, which are made too.) The peer's value is
+            // no secret, so neither is the time this takes.
+            Generator::Subgroup { order, .. } => {
+                let power = FixedMontyForm::new(peer, self.params()).pow_vartime(&U256::from_be_hex(order));
+                power.retrieve() == Uint::ONE
+            }
+        }
     }
 }
 
 impl<const LIMBS: usize> KeyExchange for Modp<LIMBS>
 where
     Uint<LIMBS>: Encoding,
-    Self: Known<LIMBS>,
 {
     fn group(&self) -> Group {
         self.group
@@ -76,14 +111,13 @@ where
     }
 
     fn initiate(&self, rng: &mut dyn CryptoRng) -> Box<dyn KeyExchangeInitiator> {
-        let mut octets = [0; EXPONENT];
-        rng.fill_bytes(&mut octets);
-        let exponent = U512::from_be_slice(&octets);
+        let mut octets = [0; LONG_EXPONENT];
+        rng.fill_bytes(&mut octets[LONG_EXPONENT - self.exponent..]);
+        let exponent = U640::from_be_slice(&octets);
         octets.zeroize();
-        let group = Self::of();
-        let public = group.power(&Uint::from(2_u8), &exponent);
+        let public = self.power(&self.generator(), &exponent);
         Box::new(Initiator {
-            group,
+            group: (self.me)(),
             exponent,
             public,
         })
@@ -113,81 +147,44 @@ where
             });
         }
         let peer = Uint::<LIMBS>::from_be_slice(peer_public);
-        let prime = self.group.params().modulus().get();
-        // RFC 6989 §2.1: "check ... that the peer's public value r is in the legal range (1 < r < p-1)".
-        if peer <= Uint::ONE || peer >= prime.wrapping_sub(&Uint::ONE) {
+        if !self.group.admits(&peer) {
             return Err(KeyExchangeError::InvalidPublic);
         }
         Ok(Secret::new(self.group.power(&peer, &self.exponent)))
     }
 }
 
-/// The one static of each size.
-pub trait Known<const LIMBS: usize> {
-    /// It.
-    fn of() -> &'static Modp<LIMBS>;
-}
-
 macro_rules! modp_group {
-    ($name:ident, $uint:ident, $group:ident, $prime:expr) => {
+    ($name:ident, $uint:ident, $group:ident, $prime:ident, $exponent:ident, $generator:expr) => {
         /// See [`Modp`].
-        pub static $name: Modp<{ $uint::LIMBS }> = Modp::new(Group::$group, $prime);
-
-        impl Known<{ $uint::LIMBS }> for Modp<{ $uint::LIMBS }> {
-            fn of() -> &'static Self {
-                &$name
-            }
-        }
+        pub static $name: Modp<{ $uint::LIMBS }> = Modp {
+            group: Group::$group,
+            prime: numbers::$prime,
+            generator: $generator,
+            exponent: $exponent,
+            me: || &$name,
+            params: OnceLock::new(),
+        };
     };
 }
 
+modp_group!(MODP_1024, U1024, Modp1024, P_1024, EXPONENT, Generator::Two);
+modp_group!(MODP_1536, U1536, Modp1536, P_1536, EXPONENT, Generator::Two);
+modp_group!(MODP_2048, U2048, Modp2048, P_2048, EXPONENT, Generator::Two);
+modp_group!(MODP_3072, U3072, Modp3072, P_3072, EXPONENT, Generator::Two);
+modp_group!(MODP_4096, U4096, Modp4096, P_4096, EXPONENT, Generator::Two);
+modp_group!(MODP_6144, U6144, Modp6144, P_6144, LONG_EXPONENT, Generator::Two);
+modp_group!(MODP_8192, U8192, Modp8192, P_8192, LONG_EXPONENT, Generator::Two);
 modp_group!(
-    MODP_2048,
+    MODP_2048_256,
     U2048,
-    Modp2048,
-    concat!(
-        "ffffffffffffffffc90fdaa22168c234c4c6628b80dc1cd129024e088a67cc74020bbea63b139b22514a08798e3404dd",
-        "ef9519b3cd3a431b302b0a6df25f14374fe1356d6d51c245e485b576625e7ec6f44c42e9a637ed6b0bff5cb6f406b7ed",
-        "ee386bfb5a899fa5ae9f24117c4b1fe649286651ece45b3dc2007cb8a163bf0598da48361c55d39a69163fa8fd24cf5f",
-        "83655d23dca3ad961c62f356208552bb9ed529077096966d670c354e4abc9804f1746c08ca18217c32905e462e36ce3b",
-        "e39e772c180e86039b2783a2ec07a28fb5c55df06f4c52c9de2bcbf6955817183995497cea956ae515d2261898fa0510",
-        "15728e5a8aacaa68ffffffffffffffff",
-    )
-);
-
-modp_group!(
-    MODP_3072,
-    U3072,
-    Modp3072,
-    concat!(
-        "ffffffffffffffffc90fdaa22168c234c4c6628b80dc1cd129024e088a67cc74020bbea63b139b22514a08798e3404dd",
-        "ef9519b3cd3a431b302b0a6df25f14374fe1356d6d51c245e485b576625e7ec6f44c42e9a637ed6b0bff5cb6f406b7ed",
-        "ee386bfb5a899fa5ae9f24117c4b1fe649286651ece45b3dc2007cb8a163bf0598da48361c55d39a69163fa8fd24cf5f",
-        "83655d23dca3ad961c62f356208552bb9ed529077096966d670c354e4abc9804f1746c08ca18217c32905e462e36ce3b",
-        "e39e772c180e86039b2783a2ec07a28fb5c55df06f4c52c9de2bcbf6955817183995497cea956ae515d2261898fa0510",
-        "15728e5a8aaac42dad33170d04507a33a85521abdf1cba64ecfb850458dbef0a8aea71575d060c7db3970f85a6e1e4c7",
-        "abf5ae8cdb0933d71e8c94e04a25619dcee3d2261ad2ee6bf12ffa06d98a0864d87602733ec86a64521f2b18177b200c",
-        "bbe117577a615d6c770988c0bad946e208e24fa074e5ab3143db5bfce0fd108e4b82d120a93ad2caffffffffffffffff",
-    )
-);
-
-modp_group!(
-    MODP_4096,
-    U4096,
-    Modp4096,
-    concat!(
-        "ffffffffffffffffc90fdaa22168c234c4c6628b80dc1cd129024e088a67cc74020bbea63b139b22514a08798e3404dd",
-        "ef9519b3cd3a431b302b0a6df25f14374fe1356d6d51c245e485b576625e7ec6f44c42e9a637ed6b0bff5cb6f406b7ed",
-        "ee386bfb5a899fa5ae9f24117c4b1fe649286651ece45b3dc2007cb8a163bf0598da48361c55d39a69163fa8fd24cf5f",
-        "83655d23dca3ad961c62f356208552bb9ed529077096966d670c354e4abc9804f1746c08ca18217c32905e462e36ce3b",
-        "e39e772c180e86039b2783a2ec07a28fb5c55df06f4c52c9de2bcbf6955817183995497cea956ae515d2261898fa0510",
-        "15728e5a8aaac42dad33170d04507a33a85521abdf1cba64ecfb850458dbef0a8aea71575d060c7db3970f85a6e1e4c7",
-        "abf5ae8cdb0933d71e8c94e04a25619dcee3d2261ad2ee6bf12ffa06d98a0864d87602733ec86a64521f2b18177b200c",
-        "bbe117577a615d6c770988c0bad946e208e24fa074e5ab3143db5bfce0fd108e4b82d120a92108011a723c12a787e6d7",
-        "88719a10bdba5b2699c327186af4e23c1a946834b6150bda2583e9ca2ad44ce8dbbbc2db04de8ef92e8efc141fbecaa6",
-        "287c59474e6bc05d99b2964fa090c3a2233ba186515be7ed1f612970cee2d7afb81bdd762170481cd0069127d5b05aa9",
-        "93b4ea988d8fddc186ffb7dc90a6c08f4df435c934063199ffffffffffffffff",
-    )
+    Modp2048s256,
+    P_2048_256,
+    EXPONENT,
+    Generator::Subgroup {
+        generator: numbers::G_2048_256,
+        order: numbers::Q_2048_256,
+    }
 );
 
 #[cfg(test)]
@@ -208,8 +205,12 @@ mod tests {
                 .retrieve();
             assert_eq!(power, Uint::ONE);
         }
+        check(&MODP_1024);
+        check(&MODP_1536);
         check(&MODP_2048);
         check(&MODP_3072);
         check(&MODP_4096);
+        check(&MODP_6144);
+        check(&MODP_8192);
     }
 }

@@ -6,10 +6,12 @@ use crate::wire::{Attribute, AttributeType, EncrId, IntegId, KeMethod, PrfId, Tr
 /// Two tables in one: to the wire and back.
 const ENCRYPTION: &[(Encryption, EncrId, Option<u16>)] = &[
     (Encryption::AesGcm16_128, EncrId::AES_GCM_16, Some(128)),
+    (Encryption::AesGcm16_192, EncrId::AES_GCM_16, Some(192)),
     (Encryption::AesGcm16_256, EncrId::AES_GCM_16, Some(256)),
     // RFC 7634 §2: "MUST NOT" carry a Key Length attribute.
     (Encryption::ChaCha20Poly1305, EncrId::CHACHA20_POLY1305, None),
     (Encryption::AesCbc128, EncrId::AES_CBC, Some(128)),
+    (Encryption::AesCbc192, EncrId::AES_CBC, Some(192)),
     (Encryption::AesCbc256, EncrId::AES_CBC, Some(256)),
     (Encryption::Null, EncrId::NULL, None),
 ];
@@ -18,21 +20,29 @@ const INTEGRITY: &[(Integrity, IntegId)] = &[
     (Integrity::HmacSha256_128, IntegId::HMAC_SHA2_256_128),
     (Integrity::HmacSha384_192, IntegId::HMAC_SHA2_384_192),
     (Integrity::HmacSha512_256, IntegId::HMAC_SHA2_512_256),
+    (Integrity::HmacSha1_96, IntegId::HMAC_SHA1_96),
 ];
 
 const PRF: &[(PrfAlgorithm, PrfId)] = &[
     (PrfAlgorithm::HmacSha256, PrfId::HMAC_SHA2_256),
     (PrfAlgorithm::HmacSha384, PrfId::HMAC_SHA2_384),
     (PrfAlgorithm::HmacSha512, PrfId::HMAC_SHA2_512),
+    (PrfAlgorithm::HmacSha1, PrfId::HMAC_SHA1),
 ];
 
 const GROUP: &[(Group, KeMethod)] = &[
     (Group::Curve25519, KeMethod::CURVE25519),
     (Group::Ecp256, KeMethod::ECP_256),
     (Group::Ecp384, KeMethod::ECP_384),
+    (Group::Ecp521, KeMethod::ECP_521),
     (Group::Modp2048, KeMethod::MODP_2048),
     (Group::Modp3072, KeMethod::MODP_3072),
     (Group::Modp4096, KeMethod::MODP_4096),
+    (Group::Modp6144, KeMethod::MODP_6144),
+    (Group::Modp8192, KeMethod::MODP_8192),
+    (Group::Modp1024, KeMethod::MODP_1024),
+    (Group::Modp1536, KeMethod::MODP_1536),
+    (Group::Modp2048s256, KeMethod::MODP_2048_256),
 ];
 
 fn plain(transform_type: TransformType, id: u16) -> Transform {

@@ -13,7 +13,9 @@ fn esp(text: &str) -> EspProposal {
 fn words_survive_a_round_trip() {
     for text in [
         "aes256gcm16-prfsha384-ecp384",
-        "aes128-aes256-sha256-sha512-prfsha256-x25519-modp2048",
+        "aes192gcm16-prfsha1-ecp521",
+        "aes128-aes192-aes256-sha256-sha512-prfsha256-x25519-modp2048",
+        "aes256-sha1-prfsha1-modp1024-modp1536-modp2048s256-modp6144-modp8192",
     ] {
         assert_eq!(ike(text).to_string(), text);
     }
@@ -26,6 +28,7 @@ fn words_survive_a_round_trip() {
         assert_eq!(esp(text).to_string(), text);
     }
     assert_eq!(ike("aes256-sha512-modp4096").prf, [PrfAlgorithm::HmacSha512]);
+    assert_eq!(ike("aes256-sha1-modp1024").prf, [PrfAlgorithm::HmacSha1]);
 }
 
 #[test]
@@ -34,8 +37,15 @@ fn wrong_words_get_a_remedy() {
     assert!(problem("aes256gmc16-prfsha384-ecp384").contains("did you mean \"aes256gcm16\""));
     assert!(problem("aes256gcm16-sha384-ecp384").contains("prfsha384"));
     assert!(problem("aes256gcm16-ecp384").contains("PRF"));
-    assert!(problem("aes256-sha1-modp2048").contains("sha256"));
-    assert!(problem("aes256-sha256-modp1024").contains("group 2"));
+    assert!(problem("aes256-md5-modp2048").contains("sha256"));
+    assert!(problem("3des-sha256-modp2048").contains("aes256gcm16"));
+    for (word, group) in [
+        ("modp768", "group 1 "),
+        ("modp1024s160", "group 22"),
+        ("modp2048s224", "group 23"),
+    ] {
+        assert!(problem(&format!("aes256-sha256-{word}")).contains(group));
+    }
     assert!(problem("aes256gcm16-aes256-sha256-prfsha256-x25519").contains("write two"));
     assert!(problem("aes256-modp2048").contains("integrity"));
     assert!(problem("null-sha256-x25519").contains("encryption"));

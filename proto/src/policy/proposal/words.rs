@@ -17,11 +17,14 @@ enum Word {
 /// All words; the first of several for one thing is the one that is written.
 const WORDS: &[(&str, Word)] = &[
     ("aes128gcm16", Word::Encryption(Encryption::AesGcm16_128)),
+    ("aes192gcm16", Word::Encryption(Encryption::AesGcm16_192)),
     ("aes256gcm16", Word::Encryption(Encryption::AesGcm16_256)),
     ("aes128gcm128", Word::Encryption(Encryption::AesGcm16_128)),
+    ("aes192gcm128", Word::Encryption(Encryption::AesGcm16_192)),
     ("aes256gcm128", Word::Encryption(Encryption::AesGcm16_256)),
     ("chacha20poly1305", Word::Encryption(Encryption::ChaCha20Poly1305)),
     ("aes128", Word::Encryption(Encryption::AesCbc128)),
+    ("aes192", Word::Encryption(Encryption::AesCbc192)),
     ("aes256", Word::Encryption(Encryption::AesCbc256)),
     ("null", Word::Encryption(Encryption::Null)),
     ("sha256", Word::Integrity(Integrity::HmacSha256_128)),
@@ -30,16 +33,25 @@ const WORDS: &[(&str, Word)] = &[
     ("sha2_256", Word::Integrity(Integrity::HmacSha256_128)),
     ("sha2_384", Word::Integrity(Integrity::HmacSha384_192)),
     ("sha2_512", Word::Integrity(Integrity::HmacSha512_256)),
+    ("sha1", Word::Integrity(Integrity::HmacSha1_96)),
+    ("sha", Word::Integrity(Integrity::HmacSha1_96)),
     ("prfsha256", Word::Prf(PrfAlgorithm::HmacSha256)),
     ("prfsha384", Word::Prf(PrfAlgorithm::HmacSha384)),
     ("prfsha512", Word::Prf(PrfAlgorithm::HmacSha512)),
+    ("prfsha1", Word::Prf(PrfAlgorithm::HmacSha1)),
     ("x25519", Word::Group(Group::Curve25519)),
     ("curve25519", Word::Group(Group::Curve25519)),
     ("ecp256", Word::Group(Group::Ecp256)),
     ("ecp384", Word::Group(Group::Ecp384)),
+    ("ecp521", Word::Group(Group::Ecp521)),
     ("modp2048", Word::Group(Group::Modp2048)),
     ("modp3072", Word::Group(Group::Modp3072)),
     ("modp4096", Word::Group(Group::Modp4096)),
+    ("modp6144", Word::Group(Group::Modp6144)),
+    ("modp8192", Word::Group(Group::Modp8192)),
+    ("modp1024", Word::Group(Group::Modp1024)),
+    ("modp1536", Word::Group(Group::Modp1536)),
+    ("modp2048s256", Word::Group(Group::Modp2048s256)),
     ("esn", Word::Esn(true)),
     ("noesn", Word::Esn(false)),
 ];
@@ -50,20 +62,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("3des", "3DES is not offered; use aes256gcm16"),
     ("md5", "MD5 is broken; use sha256"),
     ("prfmd5", "MD5 is broken; use prfsha256"),
-    ("sha1", "SHA-1 is not offered; use sha256"),
-    ("sha", "SHA-1 is not offered; use sha256"),
-    ("prfsha1", "SHA-1 is not offered; use prfsha256"),
     ("modp768", "group 1 is broken; use ecp384, x25519 or modp2048"),
-    ("modp1024", "group 2 is too weak; use ecp384, x25519 or modp2048"),
-    ("modp1536", "group 5 is too weak; use ecp384, x25519 or modp2048"),
     ("modp1024s160", "group 22 is too weak; use ecp384, x25519 or modp2048"),
     (
         "modp2048s224",
         "group 23 is not offered; use ecp384, x25519 or modp2048",
-    ),
-    (
-        "modp2048s256",
-        "group 24 is not offered; use ecp384, x25519 or modp2048",
     ),
 ];
 
@@ -233,7 +236,23 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// What is weak in lists of algorithms: the word and why.
+fn weaknesses(integrity: &[Integrity], prf: &[PrfAlgorithm], groups: &[Group]) -> Vec<String> {
+    let integrity = integrity.iter().map(|a| (Word::Integrity(*a), a.weakness()));
+    let prf = prf.iter().map(|a| (Word::Prf(*a), a.weakness()));
+    let groups = groups.iter().map(|a| (Word::Group(*a), a.weakness()));
+    let all = integrity.chain(prf).chain(groups);
+    all.filter_map(|(word, why)| Some(format!("{}: {}", spelled(word), why?)))
+        .collect()
+}
+
 impl IkeProposal {
+    /// What in it is weak: each algorithm and why.
+    #[must_use]
+    pub fn weaknesses(&self) -> Vec<String> {
+        weaknesses(&self.integrity, &self.prf, &self.groups)
+    }
+
     /// Parses `aes256gcm16-prfsha384-ecp384`. Without a PRF, a cipher with integrity takes the PRF of its hash.
     ///
     /// # Errors
@@ -314,6 +333,12 @@ impl IkeProposal {
 }
 
 impl EspProposal {
+    /// See [`IkeProposal::weaknesses`].
+    #[must_use]
+    pub fn weaknesses(&self) -> Vec<String> {
+        weaknesses(&self.integrity, &[], &self.groups)
+    }
+
     /// Parses `aes256gcm16-ecp384`. Without `esn` or `noesn` 32-bit sequence numbers are used; without a group there is
     /// no PFS.
     ///
@@ -374,5 +399,6 @@ const fn prf_of(integrity: Integrity) -> PrfAlgorithm {
         Integrity::HmacSha256_128 => PrfAlgorithm::HmacSha256,
         Integrity::HmacSha384_192 => PrfAlgorithm::HmacSha384,
         Integrity::HmacSha512_256 => PrfAlgorithm::HmacSha512,
+        Integrity::HmacSha1_96 => PrfAlgorithm::HmacSha1,
     }
 }
