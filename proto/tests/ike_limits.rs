@@ -104,8 +104,9 @@ fn only_higher_versions_are_answered() {
         },
         message_id: 0,
     };
-    for (version, answers) in [(0x10, 0), (0x30, 1)] {
-        let mut octets = encode_plain(&header, &[]);
+    // A header alone is shorter than the answer would be, and gets none.
+    for (version, body, answers) in [(0x10, 40, 0), (0x30, 0, 0), (0x30, 40, 1)] {
+        let mut octets = [encode_plain(&header, &[]), vec![0; body]].concat();
         octets[17] = version;
         let letter = Letter {
             to: 1,

@@ -144,8 +144,9 @@ impl Endpoint {
                     let first = header.message_id == 0 && header.spi_i != IkeSpi::ZERO && header.spi_r == IkeSpi::ZERO;
                     // §2.5: "the response to the IKE request containing that payload MUST include a Notify payload
                     // UNSUPPORTED_CRITICAL_PAYLOAD". What else is malformed is not answered: nobody is proven to be there.
-                    if matches!(error, wire::DecodeError::UnsupportedCritical(_)) && first && header.flags == BEGINNING
-                    {
+                    let critical = matches!(error, wire::DecodeError::UnsupportedCritical(_));
+                    // Not by more octets than it has itself: header, generic header, Notify with the type.
+                    if critical && first && header.flags == BEGINNING && datagram.len() > Header::LEN + 8 {
                         self.refuse_init(path, &header, IkeError::Malformed(error).notify());
                     }
                 }
@@ -162,7 +163,7 @@ impl Endpoint {
             self.with_sa(own, |sa, shared| sa.handle_message(shared, path, datagram, &outer));
         } else {
             self.shared.counters.unknown_spi += 1;
-            self.answer_unknown_spi(path, &header);
+            self.answer_unknown_spi(path, &header, datagram);
         }
     }
 

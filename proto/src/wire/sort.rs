@@ -40,6 +40,7 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
             let mut parts = Parts::collect(payloads);
             parts.drop_errors();
             let child = parts.child("IKE_AUTH request")?;
+            parts.no_sa_is_left("IKE_AUTH request")?;
             Ok(Request::IkeAuth(Box::new(IkeAuthRequest {
                 id_i: need(parts.id_i.take(), "IDI")?,
                 initial_contact: parts.flag(NotifyType::INITIAL_CONTACT),
@@ -61,9 +62,11 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
             let kind = match (parts.child("CREATE_CHILD_SA request")?, rekeyed) {
                 (Some(child), None) => CreateChildSaKind::NewChild(child),
                 (Some(child), Some(rekeyed)) => CreateChildSaKind::RekeyChild { rekeyed, child },
+                // §1.3.3: what replaces a Child SA has selectors.
+                (None, Some(_)) => return Err(missing("CREATE_CHILD_SA request", "TSI")),
                 // RFC 7296 §1.3.2: without TS it rekeys the IKE SA; a KE payload is then not optional.
-                (None, _) if parts.ke.is_none() => return Err(missing("CREATE_CHILD_SA request", "KE")),
-                (None, _) => CreateChildSaKind::RekeyIke(need(parts.sa.take(), "SA")?),
+                (None, None) if parts.ke.is_none() => return Err(missing("CREATE_CHILD_SA request", "KE")),
+                (None, None) => CreateChildSaKind::RekeyIke(need(parts.sa.take(), "SA")?),
             };
             Ok(Request::CreateChildSa(Box::new(CreateChildSaRequest {
                 kind,
@@ -145,6 +148,7 @@ fn auth_reply(payloads: Vec<Payload>) -> Result<IkeAuthReply, DecodeError> {
         Some(child) => Some(Ok(child)),
         None => parts.first_error().map(Err),
     };
+    parts.no_sa_is_left("IKE_AUTH response")?;
     Ok(IkeAuthReply::Accepted(Box::new(IkeAuthResponse {
         id_r: need(parts.id_r.take(), "IDR")?,
         auth: need(parts.auth.take(), "AUTH")?,
@@ -320,6 +324,14 @@ impl Parts {
                     why: "it names no ESP SA",
                 }),
             },
+        }
+    }
+
+    /// RFC 7296 §1.2: in IKE_AUTH an SA payload is the offer of a Child SA, which has selectors.
+    const fn no_sa_is_left(&self, exchange: &'static str) -> Result<(), DecodeError> {
+        match self.sa {
+            Some(_) => Err(missing(exchange, "TSI")),
+            None => Ok(()),
         }
     }
 

@@ -461,7 +461,7 @@ impl Pump {
 }
 
 impl Sad {
-    fn apply(&mut self, update: &SadUpdate) {
+    pub fn apply(&mut self, update: &SadUpdate) {
         self.changes += 1;
         match update {
             SadUpdate::InstallInbound(entry) => {

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// Octets of an unprotected hint: header, generic header, Notify without data. What is shorter than its answer gets none,
+/// so nobody is made to send more than it received.
+const HINT: usize = Header::LEN + 8;
+
 impl Endpoint {
     /// RFC 7296 §2.5: "If an endpoint receives a message with a higher major version number, it MUST drop the message and
     /// SHOULD send an unauthenticated Notify message of type INVALID_MAJOR_VERSION". Not to a response (§2.21.4).
@@ -16,7 +20,8 @@ impl Endpoint {
         if head[17] >> 4 < 2 {
             return;
         }
-        if flags & 0x20 != 0 || self.shutting_down || !self.stray_answers.spend(self.shared.now.instant) {
+        let short = datagram.len() < HINT;
+        if flags & 0x20 != 0 || short || self.shutting_down || !self.stray_answers.spend(self.shared.now.instant) {
             return;
         }
         let answer = Header {
@@ -35,8 +40,9 @@ impl Endpoint {
     }
 
     /// RFC 7296 §1.5: "MAY" tell a stranger that its SPI is not ours; it is a hint, never answered, and rate limited.
-    pub(super) fn answer_unknown_spi(&mut self, path: Path, header: &Header) {
-        if header.flags.response || self.shutting_down || !self.stray_answers.spend(self.shared.now.instant) {
+    pub(super) fn answer_unknown_spi(&mut self, path: Path, header: &Header, datagram: &[u8]) {
+        let nothing = header.flags.response || datagram.len() < HINT || self.shutting_down;
+        if nothing || !self.stray_answers.spend(self.shared.now.instant) {
             return;
         }
         let flags = Flags {
@@ -188,6 +194,8 @@ impl Endpoint {
         let there = nat::digest(header.spi_i, spi_r, path.remote);
         let nat_destination = if sa.nat.detection { vec![there] } else { vec![] };
         let mut capabilities = capabilities(&candidates[0]);
+        // RFC 7383 §2.3: it needs both; to a peer that can't, it would only make the answer longer.
+        capabilities.fragmentation &= request.capabilities.fragmentation;
         // The connection is known by identity only later: what any of the candidates may need is announced.
         capabilities.signature_hashes = candidates
             .iter()

@@ -37,8 +37,9 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        if matches!(self.stage, Stage::HalfOpen(_)) && outer.header.exchange != ExchangeType::IKE_AUTH {
-            // RFC 7296 §1.2: before IKE_AUTH is complete there is nothing else.
+        // RFC 7296 §1: "all IKE_SA_INIT exchanges MUST complete before any other exchange type, then all IKE_AUTH exchanges
+        // MUST complete": before there is nothing but IKE_AUTH, and afterwards no IKE_AUTH, well-formed or not.
+        if matches!(self.stage, Stage::HalfOpen(_)) != (outer.header.exchange == ExchangeType::IKE_AUTH) {
             shared.counters.unexpected += 1;
             return;
         }
