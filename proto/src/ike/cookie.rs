@@ -44,17 +44,21 @@ impl CookieJar {
         if now.saturating_since(self.rotated) >= ROTATION {
             let mut secret = [0; 32];
             rng.fill_bytes(&mut secret);
-            self.previous = Some(self.current);
+            // After a long quiet the old secret is no longer that of a moment ago.
+            self.previous = (now.saturating_since(self.rotated) < ROTATION * 2).then_some(self.current);
             self.current = (secret, self.current.1.wrapping_add(1));
             self.rotated = now;
         }
         compute(&self.current, from, spi_i, nonce)
     }
 
-    /// Whether `cookie` is one we made for the same request, by the current or the previous secret.
+    /// Whether `cookie` is one we made for the same request, by the current or the previous secret, and not long ago.
     #[must_use]
-    pub fn check(&self, from: SocketAddr, spi_i: IkeSpi, nonce: &[u8], cookie: &[u8]) -> bool {
-        let secrets = std::iter::once(&self.current).chain(&self.previous);
+    pub fn check(&self, now: Instant, from: SocketAddr, spi_i: IkeSpi, nonce: &[u8], cookie: &[u8]) -> bool {
+        let age = now.saturating_since(self.rotated);
+        let current = Some(&self.current).filter(|_| age < ROTATION * 2);
+        let previous = self.previous.as_ref().filter(|_| age < ROTATION);
+        let secrets = current.into_iter().chain(previous);
         secrets
             .into_iter()
             .any(|secret| compute(secret, from, spi_i, nonce).ct_eq(cookie).into())
@@ -90,17 +94,21 @@ mod tests {
             (1..=64).contains(&cookie.len()),
             "RFC 7296 §2.6: between 1 and 64 octets"
         );
-        assert!(jar.check(from, spi, &nonce, &cookie));
-        assert!(!jar.check(other, spi, &nonce, &cookie));
-        assert!(!jar.check(from, IkeSpi([2; 8]), &nonce, &cookie));
-        assert!(!jar.check(from, spi, &[8; 32], &cookie));
-        assert!(!jar.check(from, spi, &nonce, &cookie[1..]));
+        assert!(jar.check(Instant::ZERO, from, spi, &nonce, &cookie));
+        assert!(!jar.check(Instant::ZERO, other, spi, &nonce, &cookie));
+        assert!(!jar.check(Instant::ZERO, from, IkeSpi([2; 8]), &nonce, &cookie));
+        assert!(!jar.check(Instant::ZERO, from, spi, &[8; 32], &cookie));
+        assert!(!jar.check(Instant::ZERO, from, spi, &nonce, &cookie[1..]));
         jar.make(Instant::ZERO + ROTATION, other, spi, &nonce, &mut rng);
         assert!(
-            jar.check(from, spi, &nonce, &cookie),
+            jar.check(Instant::ZERO + ROTATION, from, spi, &nonce, &cookie),
             "the previous secret is still taken"
         );
+        assert!(
+            !jar.check(Instant::ZERO + ROTATION * 2, from, spi, &nonce, &cookie),
+            "not if nobody asked for a cookie meanwhile either"
+        );
         jar.make(Instant::ZERO + ROTATION * 2, other, spi, &nonce, &mut rng);
-        assert!(!jar.check(from, spi, &nonce, &cookie));
+        assert!(!jar.check(Instant::ZERO + ROTATION * 2, from, spi, &nonce, &cookie));
     }
 }

@@ -140,6 +140,8 @@ impl Outgoing {
 #[derive(Debug, Default)]
 pub struct Incoming {
     expected: u32,
+    /// The last ID there is was used.
+    used_up: bool,
     last: Option<Answered>,
 }
 
@@ -167,14 +169,18 @@ impl Incoming {
     /// Requests from ID `expected`.
     #[must_use]
     pub fn new(expected: u32) -> Self {
-        Self { expected, last: None }
+        Self {
+            expected,
+            used_up: false,
+            last: None,
+        }
     }
 
     /// Classifies a request datagram; `fragment` is its fragment number if it is an SKF: only number 1 may cause a
     /// repeated answer (RFC 7383 §2.6.1).
     #[must_use]
     pub fn classify(&self, message_id: u32, datagram: &[u8], fragment: Option<u16>) -> Arrival {
-        if message_id == self.expected {
+        if message_id == self.expected && !self.used_up {
             return Arrival::New;
         }
         let Some(last) = self.last.as_ref().filter(|_| fragment.is_none_or(|number| number == 1)) else {
@@ -194,7 +200,11 @@ impl Incoming {
             digest: request_digest,
             datagrams,
         });
-        self.expected = self.expected.saturating_add(1);
+        // §2.2: IDs don't wrap: after the last one nothing more is taken.
+        match self.expected.checked_add(1) {
+            Some(next) => self.expected = next,
+            None => self.used_up = true,
+        }
     }
 
     /// The ID expected next.
@@ -278,6 +288,20 @@ mod tests {
         );
         assert!(window.answered(u32::MAX - 1));
         assert_eq!(window.next_id(), None);
+    }
+
+    #[test]
+    fn the_last_request_there_can_be_is_taken_once() {
+        let mut window = Incoming::new(u32::MAX);
+        assert_eq!(window.classify(u32::MAX, b"a", None), Arrival::New);
+        window.answered(Incoming::digest(b"a"), vec![b"answer".to_vec()]);
+        assert_eq!(
+            window.classify(u32::MAX, b"a", None),
+            Arrival::Repeated(vec![b"answer".to_vec()])
+        );
+        for id in [u32::MAX, 0, 1] {
+            assert_eq!(window.classify(id, b"b", None), Arrival::OutOfWindow);
+        }
     }
 
     #[test]

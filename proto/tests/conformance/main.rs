@@ -27,13 +27,21 @@ mod ike_pump;
 mod peer;
 
 mod a_parsing;
+mod b_unknown;
+mod c_windows;
+mod d_init;
 mod table;
 
 use table::{Proof, Row};
 
 /// All groups, with the number of rows that each must have.
 fn groups() -> Vec<(char, usize, Vec<Row>)> {
-    vec![('A', 12, a_parsing::rows())]
+    vec![
+        ('A', 12, a_parsing::rows()),
+        ('B', 6, b_unknown::rows()),
+        ('C', 14, c_windows::rows()),
+        ('D', 14, d_init::rows()),
+    ]
 }
 
 #[test]

@@ -69,7 +69,8 @@ fn notifies_of_all_lengths_in_all_exchanges() {
                     continue; // The expensive part for the likely ones only.
                 }
                 let mut t = Tester::up(side_b());
-                t.request(ExchangeType::INFORMATIONAL, std::slice::from_ref(&odd)).expect(&what);
+                t.request(ExchangeType::INFORMATIONAL, std::slice::from_ref(&odd))
+                    .expect(&what);
                 assert!(t.is_up() && t.pairs() == 1, "{what}: a notify alone ends nothing");
                 let mut payloads = t.child_offer(true);
                 payloads.extend([t.nonce(32), ke(KeMethod::CURVE25519, &[9; 32]), odd.clone()]);

@@ -134,10 +134,10 @@ impl Endpoint {
             return false;
         }
         let nonce = &request.nonce.0;
-        let proven = request
-            .cookie
-            .as_ref()
-            .is_some_and(|c| self.cookies.check(path.remote, header.spi_i, nonce, c));
+        let proven = request.cookie.as_ref().is_some_and(|c| {
+            self.cookies
+                .check(self.shared.now.instant, path.remote, header.spi_i, nonce, c)
+        });
         if total < gateway.cookie_threshold || proven {
             return true;
         }
