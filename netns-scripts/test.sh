@@ -27,7 +27,10 @@ plain_tests() {
     cargo test -p landbridge --quiet "${names[@]}" &&
     cargo test -p landbridge-proto --quiet --tests -- --skip sim_
 }
-stage_simulation() { LANDBRIDGE_SIM_SEEDS=${LANDBRIDGE_SIM_SEEDS:-1000} cargo test -p landbridge-proto --test sim -- --nocapture; }
+stage_simulation() {
+    LANDBRIDGE_SIM_SEEDS=${LANDBRIDGE_SIM_SEEDS:-1000} cargo test -p landbridge-proto --test sim -- --nocapture &&
+    LANDBRIDGE_SEARCH_FAULTS=${LANDBRIDGE_SEARCH_FAULTS:-2} cargo test -p landbridge-proto --test exhaustive -- --nocapture
+}
 stage_netns()   { cargo test -p landbridge --test netns -- --test-threads=1; }
 stage_interop() { netns-scripts/peers/fetch strongswan && cargo test -p landbridge --test interop -- --test-threads=1; }
 stage_systemd() { cargo build --release --quiet && netns-scripts/systemd.sh; }

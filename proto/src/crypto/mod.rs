@@ -334,7 +334,7 @@ pub trait KeyExchange: Send + Sync {
 }
 
 /// The initiator's private state between KEi and KEr.
-pub trait KeyExchangeInitiator: Send {
+pub trait KeyExchangeInitiator: Send + Sync {
     /// KEi's data.
     fn public(&self) -> &[u8];
     /// Checks KEr and computes the shared secret: fixed length, leading zeros kept (RFC 7296 §2.14; ECP: x only, RFC 5903 §9).

@@ -20,6 +20,10 @@ use std::time::Duration;
 /// A replaced inbound SA is kept this long after its Delete: what was sent before is then in, or lost.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// A pair that we made as responder is left alone until the peer is known to have it, but not longer than this: then the
+/// peer has given up asking, or it has nothing to say.
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+
 /// What a Child SA pair is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildState {
@@ -37,6 +41,7 @@ pub enum ChildState {
 }
 
 /// A Child SA pair.
+#[derive(Clone)]
 pub struct Child {
     pub config: Arc<connection::Child>,
     pub entry: Arc<ChildSaEntry>,
@@ -45,6 +50,10 @@ pub struct Child {
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
     rekeyed_from: Option<ChildSaId>,
+    /// We made it as responder, and don't know yet whether our answer arrived.
+    pub unconfirmed: bool,
+    /// The lowest nonce of our own exchange that made it, until the peer's next request: that one may have crossed ours.
+    pub contest: Option<Vec<u8>>,
     since: Instant,
     rekey_at: Option<Instant>,
     expire_at: Option<Instant>,
@@ -179,6 +188,8 @@ impl IkeSa {
             since: now,
             rekey_at,
             rekeyed_from: rekeys,
+            unconfirmed: false,
+            contest: None,
             replaces: rekeys.filter(|_| wait_for_peer),
             config,
             entry,
@@ -244,6 +255,26 @@ impl IkeSa {
             .iter()
             .filter(|child| !matches!(child.state, ChildState::Lingering { .. }));
         alive.into_iter().find(|child| child.entry.outbound.spi == spi)
+    }
+
+    /// From when on we may ask the peer something about this pair. RFC 7296 §2.8 (timing windows): a peer that has not had
+    /// our answer knows no such SA: it would answer a rekey with CHILD_SA_NOT_FOUND, and a Delete would pass it by.
+    pub fn unconfirmed_until(&self, id: ChildSaId) -> Option<Instant> {
+        let child = self.child(id).filter(|child| child.unconfirmed)?;
+        Some(child.since + UNCONFIRMED)
+    }
+
+    /// The peer sent another request (§2.3: with a window of one it has the answer to the one before), or packets on the
+    /// pair: it has what we made as responder.
+    pub fn confirm(&mut self, shared: &Shared, only: Option<ChildSaId>) {
+        for child in &mut self.children {
+            if child.unconfirmed && only.is_none_or(|id| child.id() == id) {
+                child.unconfirmed = false;
+                let id = child.id();
+                let about = |job: &Job| matches!(job, Job::RekeyChild(x) | Job::DeleteChild(x) if *x == id);
+                self.jobs.hurry(shared.now.instant, about);
+            }
+        }
     }
 
     /// Outbound moves over from the pair that was rekeyed to the one that replaces it, if it still waits for that.

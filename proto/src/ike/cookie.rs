@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 const ROTATION: Duration = Duration::from_secs(120);
 
 /// The responder's cookie secrets.
+#[derive(Clone)]
 pub struct CookieJar {
     current: ([u8; 32], u8),
     previous: Option<([u8; 32], u8)>,

@@ -8,7 +8,7 @@ mod strangers;
 use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
 use super::error::IkeError;
-use super::event::{Command, CommandError, Counters, Event, Failure, IkeSaStatus, TimerKind, Transmit};
+use super::event::{Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, TimerKind, Transmit};
 use super::exchange::{Exchange, capabilities};
 use super::jobs::{Job, Jobs};
 use super::nat;
@@ -46,6 +46,10 @@ const BEGINNING: Flags = Flags {
 };
 
 /// The IKE endpoint. See the module's contract.
+///
+/// A clone is another future of the same endpoint, keys and randomness included: for searching through futures, never for
+/// two lives with one peer, which would use the same nonces.
+#[derive(Clone)]
 pub struct Endpoint {
     shared: Shared,
     /// By the SPI we chose.
@@ -64,6 +68,7 @@ pub struct Endpoint {
 }
 
 /// So many a second.
+#[derive(Clone)]
 struct Budget {
     most: u32,
     second: Instant,
@@ -89,7 +94,7 @@ impl Budget {
 }
 
 /// What the operator wants of a connection, and how often it failed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Standing {
     wanted: bool,
     failures: u32,
@@ -225,6 +230,7 @@ impl Endpoint {
                 // RFC 7296 §2.8: the peer uses the new pair, so it can receive on it.
                 SadReport::FirstInbound(id) => {
                     sa.last_heard = now;
+                    sa.confirm(shared, Some(id));
                     sa.move_over_to(shared, id);
                 }
                 // §2.4: "receipt of a fresh cryptographically protected message on ... any of its Child SAs ensures liveness".
@@ -273,6 +279,24 @@ impl Endpoint {
     #[must_use]
     pub fn spis_in_use(&self) -> usize {
         self.shared.spis.in_use()
+    }
+
+    /// How much it holds: what must not grow over a long life.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            ike_sas: self.sas.len(),
+            child_sas: self.sas.values().map(|sa| sa.children.len()).sum(),
+            jobs: self.sas.values().map(|sa| sa.jobs.len()).sum(),
+            requests: self.sas.values().filter(|sa| sa.exchange.is_some()).count(),
+            spis: self.shared.spis.in_use(),
+            timers: self.timers.len(),
+            half_open: self.half_open.values().sum(),
+            init_seen: self.init_seen.len(),
+            events: self.shared.events.len(),
+            transmits: self.shared.transmits.len(),
+            down: self.shared.down.len(),
+        }
     }
 
     /// Lets one SA work, then looks after what that means: its timer, its limits, the others.

@@ -233,6 +233,31 @@ pub struct Counters {
     pub auth_failed: u64,
 }
 
+/// How much an endpoint holds. Everything here is bounded, and as low as before when nothing is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Load {
+    /// IKE SAs in any stage, those included that only repeat their last answers.
+    pub ike_sas: usize,
+    /// Child SA pairs, those included that only linger.
+    pub child_sas: usize,
+    /// Jobs queued in all IKE SAs.
+    pub jobs: usize,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Inbound ESP SPIs reserved or in use.
+    pub spis: usize,
+    pub timers: usize,
+    pub half_open: usize,
+    pub init_seen: usize,
+    /// Not yet polled.
+    pub events: usize,
+    /// Not yet polled.
+    pub transmits: usize,
+    /// Children that the operator took down.
+    pub down: usize,
+}
+
 /// A snapshot of one IKE SA for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IkeSaStatus {

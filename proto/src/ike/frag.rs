@@ -11,7 +11,7 @@ const MOST_FRAGMENTS: u16 = 160;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The fragments of one message, in any order; bounded by [`crate::wire::limits::MESSAGE`] octets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reassembly {
     message_id: Option<u32>,
     total: u16,

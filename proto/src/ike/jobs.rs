@@ -61,6 +61,18 @@ impl Jobs {
         self.queue.iter().any(|(_, job)| pick(job))
     }
 
+    /// How many are queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Lets those that a test picks start from `now` on.
+    pub fn hurry(&mut self, now: Instant, pick: impl Fn(&Job) -> bool) {
+        let picked = self.queue.iter_mut().filter(|(at, job)| *at > now && pick(job));
+        picked.for_each(|(at, _)| *at = now);
+    }
+
     /// Queues what another queue held.
     pub fn append(&mut self, other: Self) {
         other.queue.into_iter().for_each(|(at, job)| self.add(at, job));

@@ -2,11 +2,13 @@
 
 use crate::crypto::{Group, KeyExchangeError, KeyExchangeInitiator, Provider, Secret};
 use rand_core::CryptoRng;
+use std::sync::Arc;
 
 /// The requester's half between request and response.
+#[derive(Clone)]
 pub struct KeyExchanges {
     group: Group,
-    initiator: Box<dyn KeyExchangeInitiator>,
+    initiator: Arc<dyn KeyExchangeInitiator>,
 }
 
 impl KeyExchanges {
@@ -15,7 +17,7 @@ impl KeyExchanges {
     pub fn start(provider: &Provider, group: Group, rng: &mut dyn CryptoRng) -> Option<Self> {
         Some(Self {
             group,
-            initiator: (provider.key_exchange)(group)?.initiate(rng),
+            initiator: Arc::from((provider.key_exchange)(group)?.initiate(rng)),
         })
     }
 

@@ -5,6 +5,7 @@ use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::wire::IkeSpi;
 
 /// Everything derived for one IKE SA.
+#[derive(Clone)]
 pub struct IkeKeys {
     /// The suite they were derived for.
     pub suite: IkeSuite,

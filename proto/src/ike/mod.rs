@@ -37,4 +37,6 @@ mod succession;
 pub mod window;
 
 pub use endpoint::Endpoint;
-pub use event::{ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, TimerKind, Transmit};
+pub use event::{
+    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, TimerKind, Transmit,
+};

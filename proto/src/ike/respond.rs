@@ -1,7 +1,7 @@
 //! The peer's requests within an IKE SA: each gets exactly one answer.
 
 use super::auth::{SignedOctets, sign, verify};
-use super::child::{ChildState, Negotiated};
+use super::child::{Child, ChildState, Negotiated};
 use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
 use super::exchange::{Exchange, PeerRekey, peer_spi};
@@ -206,15 +206,10 @@ impl IkeSa {
         };
         match self.grant(shared, offer, request.ke.as_ref(), old, nonces, false) {
             Ok(Granted { id, answer, ke }) => {
-                // Both rekey the same pair: the nonces decide when our own answer is in.
-                if let (Some(Exchange::CreateChild(ours)), Some(old)) = (&mut self.exchange, old)
-                    && ours.rekeys == Some(old)
-                {
-                    ours.crossing = Some(PeerRekey {
-                        id,
-                        nonces: [request.nonce.0.clone(), nonce.0.clone()],
-                    });
+                if let Some(child) = self.child_mut(id) {
+                    child.unconfirmed = true;
                 }
+                self.note_crossing(shared, id, old, [&request.nonce.0, &nonce.0]);
                 Reply::stay(Response::CreateChildSa(CreateChildSaReply::Child {
                     child: answer,
                     nonce,
@@ -227,6 +222,37 @@ impl IkeSa {
                     self.tell_error(shared, "a Child SA is refused", &error);
                 }
                 refuse(&error)
+            }
+        }
+    }
+
+    /// The peer made a pair while our own request for the same is in flight, or was answered just now: the nonces decide,
+    /// in a rekey (§2.8.1) and, by the same rule, when both ends ask for a pair of one child that had none. (Two pairs are
+    /// allowed, and one that the peer made stays unless the peer deletes it; but two for one child are of no use to us.)
+    fn note_crossing(&mut self, shared: &Shared, id: ChildSaId, rekeyed: Option<ChildSaId>, theirs: [&[u8]; 2]) {
+        let Some(name) = self.child(id).map(|child| Arc::clone(&child.config.name)) else {
+            return;
+        };
+        if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
+            && ours.rekeys == rekeyed
+            && (rekeyed.is_some() || ours.name() == &name)
+        {
+            let nonces = theirs.map(<[u8]>::to_vec);
+            ours.crossing = Some(PeerRekey { id, nonces });
+            return;
+        }
+        if rekeyed.is_some() {
+            return;
+        }
+        let made = |child: &&mut Child| child.config.name == name && child.is_current() && child.id() != id;
+        for child in self.children.iter_mut().filter(made) {
+            if child
+                .contest
+                .as_deref()
+                .is_some_and(|ours| Some(ours) < theirs.into_iter().min())
+            {
+                child.state = ChildState::Rekeyed;
+                self.jobs.add(shared.now.instant, Job::DeleteChild(child.id()));
             }
         }
     }
@@ -342,7 +368,9 @@ impl IkeSa {
 
     /// INFORMATIONAL (§1.4): always answered.
     pub fn respond_informational(&mut self, shared: &mut Shared, request: &Informational) -> Reply {
-        if request.deletes.contains(&Delete::Ike) {
+        let activity = self.ike_activity();
+        let proceeds = |request| matches!(ike_verdict(activity, request), Verdict::Proceed | Verdict::ProceedAlone);
+        if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {
             // §1.4.1: "an empty INFORMATIONAL response"; the children go with it.
             let response = Response::Informational(Informational::default());
             return Reply {
@@ -351,7 +379,7 @@ impl IkeSa {
             };
         }
         let mut spis = Vec::new();
-        for delete in &request.deletes {
+        for delete in request.deletes.iter().filter(|_| proceeds(IkeRequest::DeleteChild)) {
             let Delete::Children {
                 protocol: ProtocolId::ESP,
                 spis: theirs,

@@ -43,6 +43,7 @@ const SAME_ROW: Duration = Duration::from_secs(60);
 const OUT_OF_SYNC: Duration = Duration::from_secs(180);
 
 /// Where an IKE SA stands.
+#[derive(Clone)]
 pub enum Stage {
     /// We began it; IKE_SA_INIT or IKE_AUTH is under way.
     Initiating,
@@ -59,6 +60,7 @@ pub enum Stage {
 }
 
 /// What a responder keeps between IKE_SA_INIT and IKE_AUTH.
+#[derive(Clone)]
 pub struct HalfOpen {
     /// The connections it may belong to.
     pub candidates: Vec<Arc<Connection>>,
@@ -69,7 +71,7 @@ pub struct HalfOpen {
 }
 
 /// The first two messages and what was learnt from them: AUTH is about these (RFC 7296 §2.15).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct InitMessages {
     /// The request as sent, header and all.
     pub request: Vec<u8>,
@@ -82,6 +84,7 @@ pub struct InitMessages {
 }
 
 /// An IKE SA.
+#[derive(Clone)]
 pub struct IkeSa {
     pub spi_i: IkeSpi,
     pub spi_r: IkeSpi,
@@ -135,7 +138,7 @@ pub struct IkeSa {
 }
 
 /// Fragments of a message from the peer, and the digest of the first.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Collected {
     parts: Reassembly,
     first: Option<[u8; 32]>,
@@ -249,6 +252,12 @@ impl IkeSa {
                 if let Job::DeleteStillborn(spi) = job {
                     shared.spis.release(spi);
                 }
+                continue;
+            }
+            if let Job::RekeyChild(id) | Job::DeleteChild(id) = job
+                && let Some(until) = self.unconfirmed_until(id).filter(|until| *until > shared.now.instant)
+            {
+                self.jobs.add(until, job);
                 continue;
             }
             if let Some((exchange, request)) = Exchange::begin(self, shared, job) {

@@ -4,6 +4,7 @@ use super::keys::IkeKeys;
 use crate::crypto::{PacketCipher, Provider};
 use crate::wire::{Header, Outer, OuterBody, PayloadType, encode_header};
 use rand_core::CryptoRng;
+use std::sync::Arc;
 
 /// Octets of a generic payload header.
 const GENERIC: usize = 4;
@@ -18,9 +19,10 @@ const fn padding(len: usize, block: usize) -> usize {
 }
 
 /// Seals what we send, opens what the peer sends.
+#[derive(Clone)]
 pub struct MessageProtection {
-    seal: Box<dyn PacketCipher>,
-    open: Box<dyn PacketCipher>,
+    seal: Arc<dyn PacketCipher>,
+    open: Arc<dyn PacketCipher>,
     /// AEAD IVs: a counter from a random start, never repeated under one key.
     iv_counter: u64,
 }
@@ -56,8 +58,8 @@ impl MessageProtection {
         let r = (provider.cipher)(keys.suite.cipher, &keys.cipher_r)?;
         let (seal, open) = if we_are_initiator { (i, r) } else { (r, i) };
         Some(Self {
-            seal,
-            open,
+            seal: Arc::from(seal),
+            open: Arc::from(open),
             iv_counter: rng.next_u64(),
         })
     }

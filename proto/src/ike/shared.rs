@@ -20,6 +20,7 @@ use std::time::Duration;
 const STRANGER_FAILURES: Duration = Duration::from_secs(1);
 
 /// See the module's head.
+#[derive(Clone)]
 pub struct Shared {
     pub now: Now,
     pub provider: &'static Provider,
@@ -41,6 +42,7 @@ pub struct Shared {
 }
 
 /// What one SA's work means for the rest of the endpoint.
+#[derive(Clone)]
 pub enum Effect {
     /// An SA was authenticated. With `initial_contact`, others with the same peer are gone (RFC 7296 §2.4).
     Established {

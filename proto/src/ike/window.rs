@@ -19,14 +19,14 @@ pub struct Schedule {
 }
 
 /// Our requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outgoing {
     next_id: u32,
     in_flight: Option<InFlight>,
 }
 
 /// The one request in flight.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InFlight {
     /// Its ID.
     pub message_id: u32,
@@ -137,7 +137,7 @@ impl Outgoing {
 }
 
 /// The peer's requests.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Incoming {
     expected: u32,
     /// The last ID there is was used.
@@ -146,7 +146,7 @@ pub struct Incoming {
 }
 
 /// The last request answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Answered {
     message_id: u32,
     /// SHA-256 of the request's datagram (of fragment 1 if it was fragmented: RFC 7383 §2.6.1).

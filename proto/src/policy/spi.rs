@@ -36,7 +36,7 @@ pub const fn slot_of(spi: u32) -> usize {
 }
 
 /// Hands out SPIs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SpiAllocator {
     /// Slots from here on were never used.
     fresh: u32,

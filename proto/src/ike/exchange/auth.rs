@@ -20,6 +20,7 @@ use std::time::Duration;
 pub const CHILD_RETRY: Duration = Duration::from_secs(30);
 
 /// What IKE_AUTH needs.
+#[derive(Clone)]
 pub struct AuthExchange {
     connection: Arc<Connection>,
     /// The first child and our inbound SPI for it.

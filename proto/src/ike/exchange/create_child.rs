@@ -4,7 +4,7 @@ use super::auth::{CHILD_RETRY, peer_spi, tell_child_refused};
 use super::{Exchange, Next, Request};
 use crate::crypto::{Group, Secret};
 use crate::ike::child::{ChildState, Negotiated};
-use crate::ike::collision::ours_is_redundant;
+use crate::ike::collision::{Loser, loser};
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
@@ -23,6 +23,7 @@ use std::time::Duration;
 const MOST_REPETITIONS: u32 = 3;
 
 /// What CREATE_CHILD_SA for a Child SA needs.
+#[derive(Clone)]
 pub struct CreateChildExchange {
     config: Arc<connection::Child>,
     /// Our inbound SPI for the new pair.
@@ -31,12 +32,13 @@ pub struct CreateChildExchange {
     nonce: Nonce,
     /// The pair it rekeys.
     pub rekeys: Option<ChildSaId>,
-    /// The peer rekeyed the same pair meanwhile.
+    /// The peer rekeyed the same pair meanwhile, or made one for the same child.
     pub crossing: Option<PeerRekey>,
     repetitions: u32,
 }
 
-/// The peer's rekey of the same pair.
+/// The peer's rekey of the same pair, or its pair for the same child.
+#[derive(Clone)]
 pub struct PeerRekey {
     /// The pair it made.
     pub id: ChildSaId,
@@ -96,6 +98,11 @@ impl CreateChildExchange {
         };
         let request = exchange.request(sa);
         Some((Exchange::CreateChild(Box::new(exchange)), request))
+    }
+
+    /// The child's name.
+    pub fn name(&self) -> &ChildName {
+        &self.config.name
     }
 
     fn request(&self, sa: &IkeSa) -> Request {
@@ -158,9 +165,15 @@ impl CreateChildExchange {
                 // §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
                 let redundant = self.crossing.as_ref().is_some_and(|theirs| {
                     let [ni, nr] = &theirs.nonces;
-                    ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr])
+                    loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
                 });
                 let id = sa.install(shared, new, !redundant);
+                if self.crossing.is_none()
+                    && self.rekeys.is_none()
+                    && let Some(child) = sa.child_mut(id)
+                {
+                    child.contest = (&self.nonce.0).min(&nonce.0).clone().into();
+                }
                 let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name);
                 self.settle(sa, shared, id, redundant);
                 // The operator took the child down meanwhile.
@@ -240,7 +253,6 @@ impl CreateChildExchange {
 
     /// The new pair is there: who deletes which (§2.8, §2.8.1).
     fn settle(self, sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId, redundant: bool) {
-        let Some(old) = self.rekeys else { return };
         let now = shared.now.instant;
         if redundant {
             // Ours goes; the peer's stays, and the peer deletes the old one.
@@ -250,6 +262,7 @@ impl CreateChildExchange {
             sa.jobs.add(now, Job::DeleteChild(id));
             return;
         }
+        let Some(old) = self.rekeys else { return };
         // The peer deletes its own; it is not moved over to.
         if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id)) {
             child.replaces = None;
@@ -301,9 +314,11 @@ impl CreateChildExchange {
             }
             // §2.25: "A peer that receives a CHILD_SA_NOT_FOUND notification SHOULD silently delete the Child SA".
             NotifyType::CHILD_SA_NOT_FOUND if self.rekeys.is_some() => {
-                if let Some(id) = self.rekeys {
-                    sa.end_child(shared, id, "the peer does not know it any more");
-                }
+                let Some(id) = self.rekeys.filter(|id| sa.child(*id).is_some()) else {
+                    // The peer's Delete was here before its answer: what is to come of that was decided then.
+                    return Next::Done;
+                };
+                sa.end_child(shared, id, "the peer does not know it any more");
                 Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
             }
             NotifyType::TEMPORARY_FAILURE => sa.wait_for_peer(shared.now.instant, self.again()),

@@ -9,6 +9,7 @@ use crate::wire::message::{self, Informational};
 use crate::wire::{Delete, ProtocolId};
 
 /// What was asked to be deleted.
+#[derive(Clone)]
 pub enum DeleteExchange {
     /// The IKE SA.
     Ike,

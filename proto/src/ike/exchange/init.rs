@@ -20,6 +20,7 @@ use std::sync::Arc;
 const MOST_REPETITIONS: u32 = 6;
 
 /// What IKE_SA_INIT needs.
+#[derive(Clone)]
 pub struct InitExchange {
     connection: Arc<Connection>,
     kex: KeyExchanges,

@@ -4,6 +4,7 @@ use super::{Exchange, Request};
 use crate::wire::message;
 
 /// Nothing is needed for it: any authentic answer will do.
+#[derive(Clone)]
 pub struct LivenessExchange;
 
 impl LivenessExchange {

@@ -23,6 +23,7 @@ use crate::wire::message::{self, Response};
 use std::time::Duration;
 
 /// The request in flight.
+#[derive(Clone)]
 pub enum Exchange {
     /// IKE_SA_INIT (RFC 7296 §1.2).
     Init(Box<InitExchange>),

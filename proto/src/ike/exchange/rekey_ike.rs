@@ -2,7 +2,7 @@
 
 use super::{Exchange, Next, Request};
 use crate::crypto::Group;
-use crate::ike::collision::ours_is_redundant;
+use crate::ike::collision::{Loser, loser};
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
@@ -21,6 +21,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(300);
 const MOST_REPETITIONS: u32 = 3;
 
 /// What rekeying the IKE SA needs.
+#[derive(Clone)]
 pub struct RekeyIkeExchange {
     /// Our SPI for the new SA.
     spi: IkeSpi,
@@ -33,6 +34,7 @@ pub struct RekeyIkeExchange {
 }
 
 /// The peer's rekey of the same IKE SA.
+#[derive(Clone)]
 pub struct CrossingIkeRekey {
     /// Our SPI in the SA it made.
     pub spi: IkeSpi,
@@ -134,7 +136,7 @@ impl RekeyIkeExchange {
         // §2.8.2: "The new IKE SA containing the lowest nonce SHOULD be deleted by the node that created it, and the other
         // surviving new IKE SA MUST inherit all the Child SAs."
         let [ni, nr] = &theirs.nonces;
-        let redundant = ours_is_redundant([&self.nonce.0, &nonce.0], [ni, nr]);
+        let redundant = loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours;
         let (from, ours) = (theirs.spi, new.own_spi());
         if redundant {
             let _nothing = new.give_away(now);

@@ -48,6 +48,7 @@ impl IkeSa {
             return;
         };
         self.heard(shared, path);
+        self.confirm(shared, None);
         let header = outer.header;
         let reply = match wire::decode_payloads(body.first, &body.payloads) {
             Ok(payloads) => {
@@ -71,6 +72,7 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         };
+        self.children.iter_mut().for_each(|child| child.contest = None);
         let payloads = wire::encode_response(&reply.response);
         let flags = Flags {
             initiator: self.initiator,
