@@ -9,8 +9,9 @@
 
 mod support;
 
-use landbridge::data::{ControlSockets, DataOptions, DataPlane, InterfaceOptions, Sinks};
+use landbridge::data::{ControlSockets, DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks};
 use landbridge_proto::crypto::{CipherSuite, Encryption, Integrity, Secret};
+use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{
     ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SaParameters, SadReport, SadUpdate,
     TrafficLimits,
@@ -124,6 +125,8 @@ struct Tunnel {
     limits: TrafficLimits,
     /// The owner bits of both inbound SPIs.
     owner: u32,
+    /// Whether side A, and side B, send without UDP.
+    raw: (bool, bool),
     /// What side A believes to be its side of the selectors, as a prefix length of 10.1.0.0.
     a_prefix: u8,
 }
@@ -136,6 +139,7 @@ impl Default for Tunnel {
             ipv6_outside: false,
             limits: TrafficLimits::default(),
             owner: 0,
+            raw: (false, false),
             a_prefix: 24,
         }
     }
@@ -177,7 +181,11 @@ impl Tunnel {
                 local: if a { outer_a } else { outer_b },
                 remote: if a { outer_b } else { outer_a },
             },
-            encapsulation: Encapsulation::Udp,
+            encapsulation: if if a { self.raw.0 } else { self.raw.1 } {
+                Encapsulation::Raw
+            } else {
+                Encapsulation::Udp
+            },
             mode: Mode::Tunnel,
             replay_window: 4096,
             limits: self.limits,
@@ -237,7 +245,7 @@ impl Pair {
             ),
         ] {
             world.ip(ns, &["addr", "add", outer, "dev", "wan0", "nodad"]);
-            add_interface(side);
+            add_interface(side, DontFragment::Clear);
             world.ip(ns, &["addr", "add", own, "dev", "tun0"]);
             world.ip(ns, &["addr", "add", own6, "dev", "tun0", "nodad"]);
             world.ip(ns, &["link", "set", "tun0", "mtu", "1400", "up"]);
@@ -285,12 +293,13 @@ impl Pair {
     }
 }
 
-fn add_interface(side: &Side) {
+fn add_interface(side: &Side, dont_fragment: DontFragment) {
     let options = InterfaceOptions {
         name: "tun0".into(),
         mtu: 1400,
         clamp_mss: true,
         transport: false,
+        dont_fragment,
     };
     side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
 }
@@ -378,6 +387,123 @@ fn over_ipv6_and_with_other_ciphers() {
             return;
         };
         pair.carries(SOME / 5);
+    }
+}
+
+/// RFC 7296 §2.23: "all devices MUST be able to receive and process both UDP-encapsulated ESP and non-UDP-encapsulated ESP
+/// packets at any time. Either side can decide whether or not to use UDP encapsulation for ESP irrespective of the choice
+/// made by the other side." (K4)
+#[test]
+fn without_udp_and_one_end_with_the_other_without() {
+    for (raw, ipv6_outside, owner) in [
+        ((true, true), false, 0),
+        ((true, true), true, 1),
+        ((true, false), false, 1),
+        ((false, true), true, 0),
+    ] {
+        let options = DataOptions {
+            workers: 2,
+            raw: RawEsp::Required,
+            ..DataOptions::default()
+        };
+        let tunnel = Tunnel {
+            raw,
+            ipv6_outside,
+            owner,
+            ..Tunnel::default()
+        };
+        let Some(pair) = Pair::bare("raw ESP", options) else {
+            return;
+        };
+        count_esp(&pair.world);
+        pair.install(tunnel, 0);
+        pair.activate(0, None);
+        pair.carries(SOME);
+        assert_eq!(pair.a.stray("unknown_spi") + pair.b.stray("unknown_spi"), 0);
+        // What comes to B was sent by A.
+        let (plain, udp) = esp_counts(&pair.world);
+        assert_eq!(
+            (plain > 1000, udp > 100),
+            (raw.0, !raw.0),
+            "{plain} without UDP, {udp} with"
+        );
+        // A NAT came, or went: the same SAs, the other way.
+        let path = tunnel.entry(true, 0).path;
+        let encapsulation = if raw.0 { Encapsulation::Udp } else { Encapsulation::Raw };
+        let id = ChildSaId(0);
+        pair.a.apply(SadUpdate::Move {
+            id,
+            path,
+            encapsulation,
+        });
+        pair.carries(SOME / 5);
+        let (plain_now, udp_now) = esp_counts(&pair.world);
+        assert_eq!((plain_now > plain, udp_now > udp), (!raw.0, raw.0));
+    }
+}
+
+/// Counts ESP that comes to B, without and with UDP.
+fn count_esp(world: &World) {
+    let rules = "add table inet seen; \
+         add chain inet seen came { type filter hook input priority 0; }; \
+         add rule inet seen came meta l4proto 50 counter; \
+         add rule inet seen came udp dport 4500 counter; \
+         add rule inet seen came iifname wan0 ip frag-off & 0x4000 == 0x4000 counter";
+    world.must("b", &["nft", rules]);
+}
+
+fn esp_counts(world: &World) -> (u64, u64) {
+    let counts = counts(world);
+    (counts[0], counts[1])
+}
+
+fn counts(world: &World) -> Vec<u64> {
+    let text = world.must("b", &["nft", "list", "table", "inet", "seen"]);
+    let mut words = text.split_whitespace();
+    let mut list = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "packets" {
+            list.push(words.next().unwrap().parse().unwrap());
+        }
+    }
+    list
+}
+
+/// RFC 4301 §8.1: "it MUST be possible to configure the implementation's treatment of the DF bit (set, clear, copy from
+/// inner header) for each SA."
+#[test]
+fn the_df_bit_is_cleared_set_or_copied() {
+    for (policy, raw, with_inner, without_inner) in [
+        (DontFragment::Clear, false, false, false),
+        (DontFragment::Set, false, true, true),
+        (DontFragment::Copy, false, true, false),
+        (DontFragment::Copy, true, true, false),
+        (DontFragment::Clear, true, false, false),
+    ] {
+        let Some(pair) = Pair::bare("DF", DataOptions::default()) else {
+            return;
+        };
+        pair.a.with(|data, _| data.remove_interface(&name()));
+        add_interface(&pair.a, policy);
+        pair.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
+        pair.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
+        pair.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);
+        let tunnel = Tunnel {
+            raw: (raw, raw),
+            ..Tunnel::default()
+        };
+        pair.install(tunnel, 0);
+        pair.activate(0, None);
+        count_esp(&pair.world);
+        for (inner, outer) in [("do", with_inner), ("dont", without_inner)] {
+            let before = counts(&pair.world)[2];
+            let mut command = pair.world.command("a", "ping");
+            command.args(["-c", "5", "-i", "0.05", "-W", "2", "-M", inner, "10.2.0.1"]);
+            assert!(command.output().unwrap().status.success());
+            let set = counts(&pair.world)[2] - before;
+            assert_eq!(set >= 5, outer, "{policy:?}, inner -M {inner}: {set} with DF");
+            assert!(outer || set == 0, "{policy:?}, inner -M {inner}: {set} with DF");
+        }
     }
 }
 
@@ -472,11 +598,19 @@ fn record(pair: &Pair, count: usize) -> Vec<Vec<u8>> {
         ..direct
     };
     let id = ChildSaId(0);
-    pair.a.apply(SadUpdate::Move { id, path: aside });
+    pair.a.apply(SadUpdate::Move {
+        id,
+        path: aside,
+        encapsulation: Encapsulation::Udp,
+    });
     let mut command = pair.world.command("a", "ping");
     command.args(["-c", &count.to_string(), "-i", "0.01", "-W", "1", "10.2.0.1"]);
     assert!(!command.output().unwrap().status.success(), "nobody should answer");
-    pair.a.apply(SadUpdate::Move { id, path: direct });
+    pair.a.apply(SadUpdate::Move {
+        id,
+        path: direct,
+        encapsulation: Encapsulation::Udp,
+    });
     recorder.join().unwrap()
 }
 
@@ -586,6 +720,7 @@ fn what_the_kernel_merged_finds_its_owner_and_is_replayed_nowhere() {
                     local: [192, 0, 2, 1].into(),
                     remote,
                     tos: 0,
+                    dont_fragment: false,
                 };
                 assert_eq!(batch.send(&socket, &message, &[outgoing]).unwrap(), 1);
             }
@@ -710,7 +845,7 @@ fn an_interface_comes_goes_and_comes_again() {
     };
     for id in 1..20 {
         pair.a.with(|data, _| data.remove_interface(&name()));
-        add_interface(&pair.a);
+        add_interface(&pair.a, DontFragment::Clear);
         pair.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
         pair.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
         pair.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);

@@ -8,7 +8,7 @@ use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
-use landbridge_proto::policy::sad::{Mode, Path, TrafficLimits};
+use landbridge_proto::policy::sad::{Mode, Path, SadUpdate, TrafficLimits};
 use landbridge_proto::policy::selector;
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::{ExchangeType, Flags, Header, Identification, IkeSpi, OuterBody, decode_outer};
@@ -738,6 +738,44 @@ fn keepalives_behind_a_nat() {
     );
     pump.tick(0);
     assert_eq!(pump.wire.pop().map(|(_, _, octets)| octets), Some(vec![0xff]));
+}
+
+/// RFC 7296 §2.23: "Either side can decide whether or not to use UDP encapsulation for ESP irrespective of the choice made
+/// by the other side. However, if a NAT is detected, both devices MUST use UDP encapsulation for ESP." One that insists on
+/// UDP lets the other see a NAT, so both come to the same end.
+#[test]
+fn esp_goes_without_udp_only_if_neither_end_insists_or_sees_a_nat() {
+    use landbridge_proto::policy::sad::Encapsulation::{Raw, Udp};
+    let addresses = [[A, B], ["[2001:db8::1]:500", "[2001:db8:1::2]:500"]];
+    for (insists, expected) in [
+        ([false, false], Raw),
+        ([true, false], Udp),
+        ([false, true], Udp),
+        ([true, true], Udp),
+    ] {
+        for addresses in addresses {
+            let (mut a, mut b) = (side_a(), side_b());
+            [a.force_udp_encapsulation, b.force_udp_encapsulation] = insists;
+            let mut pump = Pump::new(a, b, Gateway::default());
+            pump.addresses = addresses.map(|address| address.parse().unwrap());
+            pump.connect();
+            pump.run();
+            for who in 0..2 {
+                let used: Vec<_> = pump.events[who]
+                    .iter()
+                    .filter_map(|event| match event {
+                        Event::Sad(SadUpdate::InstallInbound(entry)) => Some(entry.encapsulation),
+                        Event::IkeUp(up) => Some(up.encapsulation),
+                        _ => None,
+                    })
+                    .collect();
+                assert_eq!(used, [expected; 2], "{insists:?} at {who} over {addresses:?}");
+                let nat = pump.ends[who].status()[0].nat;
+                // The pretended one is at the other end, and never where keepalives would be sent.
+                assert_eq!((nat.local, nat.remote), (false, insists[1 - who]));
+            }
+        }
+    }
 }
 
 /// Unused here, but held: what the other suites of the tests are made of.

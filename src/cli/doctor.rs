@@ -87,7 +87,11 @@ fn examine(path: &Path) -> Vec<Finding> {
         .as_ref()
         .map_or((500, 4500), |c| (c.gateway.port, c.gateway.nat_port));
     findings.push(machine::tun(Path::new("/dev/net/tun")));
-    findings.extend(machine::capabilities(port.min(nat_port)));
+    let raw = configuration.as_ref().is_some_and(|c| {
+        let mut connections = c.ike.connections.values();
+        connections.any(|connection| !connection.force_udp_encapsulation)
+    });
+    findings.extend(machine::capabilities(port.min(nat_port), raw));
     findings.extend(ports::udp(&[port, nat_port]));
     findings.extend(machine::forwarding(configuration.as_ref()));
     findings.push(machine::reverse_path(configuration.as_ref()));

@@ -1,10 +1,11 @@
 //! `[connections.NAME]`: a peer, how to reach it, and the tunnel to it.
 
-use super::document::{Spots, Table, Value};
+use super::document::{Spots, Table, Value, nearest};
 use super::gateway::set;
 use super::profiles::{self, Profile};
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
 use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
+use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::connection::{Connection, StartAction};
 use landbridge_proto::policy::sad::{ConnectionName, Mode};
 use landbridge_proto::policy::selector::{are_host, to_prefixes};
@@ -85,7 +86,11 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     if let Some(value) = table.get("fragment_size") {
         set(&mut fragment_size, integer(&value, 160..=65_535));
     }
-    let force_udp_encapsulation = flag(table, "encap", false);
+    let mut force_udp_encapsulation = true;
+    if let Some(value) = table.get("encap") {
+        let choice = [("udp", true), ("auto", false)];
+        set(&mut force_udp_encapsulation, word(&value, &choice));
+    }
     let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
     if start && hosts.is_empty() && peer.is_some() {
@@ -302,6 +307,15 @@ fn tunnel(
         set(&mut metric, integer(&value, 1..=u64::from(u32::MAX - 1024)));
     }
     let clamp_mss = flag(table, "clamp_mss", true);
+    let mut dont_fragment = DontFragment::Clear;
+    if let Some(value) = table.get("df") {
+        let choice = [
+            ("clear", DontFragment::Clear),
+            ("set", DontFragment::Set),
+            ("copy", DontFragment::Copy),
+        ];
+        set(&mut dont_fragment, word(&value, &choice));
+    }
     let fail_closed = flag(table, "fail_closed", true);
     // The peer behind its own tunnel: without a table of its own the route would swallow ESP too.
     let around = |routes: &[Prefix]| {
@@ -320,6 +334,7 @@ fn tunnel(
             outer_mtu_most: None,
             profile: None,
             clamp_mss,
+            dont_fragment,
             routes,
             fail_closed,
             metric,
@@ -375,6 +390,18 @@ fn read_mtu(value: &Value<'_, '_>) -> Option<Option<u16>> {
         return None;
     }
     Some(None)
+}
+
+/// One of a few words.
+fn word<T: Copy>(value: &Value<'_, '_>, choice: &[(&'static str, T)]) -> Option<T> {
+    let text = value.string()?;
+    if let Some((_, meaning)) = choice.iter().find(|(word, _)| *word == text) {
+        return Some(*meaning);
+    }
+    let words: Vec<String> = choice.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let remedy = nearest(text, choice.iter().map(|(word, _)| *word)).map(|word| format!("did you mean {word:?}?"));
+    value.error(format!("{text:?} is none of {}", words.join(", ")), remedy);
+    None
 }
 
 fn flag(table: &Table<'_, '_>, key: &'static str, default: bool) -> bool {

@@ -26,6 +26,7 @@ pub use gateway::DEFAULT_SOCKET;
 
 use document::{Findings, Spot, Table};
 use landbridge_proto::crypto::CipherSuite;
+use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::connection::Config;
 use landbridge_proto::policy::proposal::EspProposal;
 use landbridge_proto::policy::sad::ConnectionName;
@@ -82,6 +83,8 @@ pub struct Tunnel {
     pub profile: Option<&'static str>,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
+    /// DF of the outer IPv4 header.
+    pub dont_fragment: DontFragment,
     /// Routes through the tunnel: the children's remote selectors as prefixes, unless `routes` is given.
     pub routes: Vec<Prefix>,
     /// An unreachable route stands behind each of them, with a worse metric (fail closed).

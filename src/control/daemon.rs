@@ -8,9 +8,9 @@ use super::server::{Answer, ControlServer, Order};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Prefix, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions, Sinks, TRANSPORT_MTU};
+use crate::data::{DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks, TRANSPORT_MTU};
 use landbridge_proto::ike::{Command, Endpoint, Event};
-use landbridge_proto::policy::sad::{ConnectionName, Path, SadReport};
+use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,9 +67,19 @@ impl Daemon {
         let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
         let nat_port = configuration.gateway.nat_port;
+        let connections = &configuration.ike.connections;
+        let raw = if connections
+            .values()
+            .all(|connection| connection.force_udp_encapsulation)
+        {
+            RawEsp::IfPermitted
+        } else {
+            RawEsp::Required
+        };
         let options = DataOptions {
             workers,
             nat_port,
+            raw,
             ..DataOptions::default()
         };
         // A full queue refuses a report, and a later packet tells the same again; IKE is sent again by its timer.
@@ -243,7 +253,7 @@ impl Daemon {
                 self.attempts.succeeded(&up.connection);
                 self.known.entry(Arc::clone(&up.connection)).or_default().failure = None;
                 self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
-                self.adapt_mtu(&up.connection, &up.path).await;
+                self.adapt_mtu(&up.connection, &up.path, up.encapsulation).await;
             }
             Event::IkeDown {
                 connection,
@@ -455,6 +465,15 @@ impl Daemon {
     }
 
     async fn add_tunnel(&mut self, name: &ConnectionName, tunnel: &Tunnel) -> Result<(), RunError> {
+        let connection = self.configuration.ike.connections.get(name);
+        if !self.data.has_raw() && connection.is_some_and(|connection| !connection.force_udp_encapsulation) {
+            let text = format!("connection {name}: encap = \"auto\" takes CAP_NET_RAW, and a restart");
+            let cause = std::io::Error::new(std::io::ErrorKind::PermissionDenied, text);
+            return Err(RunError::Start {
+                what: "ESP without UDP",
+                cause,
+            });
+        }
         let mtu = tunnel
             .mtu
             .unwrap_or_else(|| status::inner_mtu(&self.configuration, name, None));
@@ -463,6 +482,7 @@ impl Daemon {
             mtu,
             clamp_mss: tunnel.clamp_mss,
             transport: tunnel.transport,
+            dont_fragment: tunnel.dont_fragment,
         };
         self.data
             .add_interface(name, &options)
@@ -477,11 +497,11 @@ impl Daemon {
     }
 
     /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
-    async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path) {
+    async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path, encapsulation: Encapsulation) {
         let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else {
             return;
         };
-        let mtu = status::inner_mtu(&self.configuration, name, Some(path));
+        let mtu = status::inner_mtu(&self.configuration, name, Some((path, encapsulation)));
         let known = self.known.entry(Arc::clone(name)).or_default();
         if known.mtu != mtu {
             known.mtu = mtu;

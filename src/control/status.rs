@@ -8,7 +8,7 @@ use crate::sys::netdev;
 use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
-use landbridge_proto::policy::sad::{ConnectionName, Path};
+use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
 use landbridge_proto::time::Instant;
 use landbridge_proto::wire::TrafficSelector;
 use std::collections::BTreeMap;
@@ -164,15 +164,20 @@ fn by_cause(drops: &[(&'static str, u64)]) -> BTreeMap<String, u64> {
 
 /// The largest inner packet that fits the path of a connection, whatever of its proposals is chosen. Without a path, of
 /// the usual one.
-pub(super) fn inner_mtu(configuration: &Configuration, name: &ConnectionName, path: Option<&Path>) -> u16 {
+pub(super) fn inner_mtu(
+    configuration: &Configuration,
+    name: &ConnectionName,
+    path: Option<(&Path, Encapsulation)>,
+) -> u16 {
     let outer = path
-        .and_then(|path| netdev::path_mtu(path.remote).ok())
+        .and_then(|(path, _)| netdev::path_mtu(path.remote).ok())
         .unwrap_or(USUAL_MTU);
     let tunnel = configuration.tunnels.get(name);
     let outer = tunnel
         .and_then(|tunnel| tunnel.outer_mtu_most)
         .map_or(outer, |most| outer.min(most));
-    let ipv6 = path.is_some_and(Path::is_ipv6);
+    let ipv6 = path.is_some_and(|(path, _)| path.is_ipv6());
+    let udp = path.is_none_or(|(_, encapsulation)| encapsulation == Encapsulation::Udp);
     let Some(connection) = configuration.ike.connections.get(name) else {
         return LEAST_MTU;
     };
@@ -180,7 +185,7 @@ pub(super) fn inner_mtu(configuration: &Configuration, name: &ConnectionName, pa
     let fits = proposals
         .flat_map(crate::config::suites)
         .filter_map(|suite| (ESP_PROVIDER.sizes)(suite))
-        .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, true));
+        .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, udp));
     let mtu = fits.min().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LEAST_MTU);
     tunnel
         .and_then(|tunnel| tunnel.mtu_most)

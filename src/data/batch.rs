@@ -5,9 +5,11 @@ use super::stats::{Cause, Counters};
 use super::worker::Shared;
 use crate::sys::poll::wait_writable;
 use crate::sys::transmit::{MAX_OCTETS, MAX_SEGMENTS, Outgoing, TransmitBatch};
+use crate::sys::udp::set_dont_fragment;
 use landbridge_proto::policy::sad::Path;
 use std::io;
-use std::net::UdpSocket;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,7 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What waits to be sent by one socket.
 pub(super) struct SendBatch {
-    socket: UdpSocket,
+    socket: OwnedFd,
+    /// A raw socket: no ports, and no UDP_SEGMENT.
+    raw: bool,
+    /// What the socket has at the moment.
+    dont_fragment: bool,
     octets: Vec<u8>,
     used: usize,
     messages: Vec<Outgoing>,
@@ -33,9 +39,21 @@ pub(super) struct SendBatch {
 }
 
 impl SendBatch {
-    pub(super) fn new(socket: UdpSocket, segmentation: bool) -> Self {
+    /// By a UDP socket.
+    pub(super) fn udp(socket: OwnedFd, segmentation: bool) -> Self {
+        Self::new(socket, false, segmentation)
+    }
+
+    /// By a raw socket.
+    pub(super) fn raw(socket: OwnedFd) -> Self {
+        Self::new(socket, true, false)
+    }
+
+    fn new(socket: OwnedFd, raw: bool, segmentation: bool) -> Self {
         Self {
             socket,
+            raw,
+            dont_fragment: false,
             // A batch is sent before it begins a message beyond SEND_AT.
             octets: vec![0; SEND_AT + MAX_OCTETS],
             used: 0,
@@ -52,7 +70,7 @@ impl SendBatch {
         &mut self,
         len: usize,
         path: &Path,
-        tos: u8,
+        outer: Outer,
         shared: &Shared,
         counters: &Counters,
     ) -> Option<&mut [u8]> {
@@ -60,7 +78,13 @@ impl SendBatch {
             counters.dropped(Cause::SendFailed, 1);
             return None;
         }
-        if !self.joins(len, path, tos) {
+        let remote = if self.raw {
+            SocketAddr::new(path.remote.ip(), 0)
+        } else {
+            path.remote
+        };
+        let Outer { tos, dont_fragment } = outer;
+        if !self.joins(len, path, outer) {
             if self.used + len > SEND_AT || self.messages.len() == MESSAGES {
                 self.send(shared, counters);
             }
@@ -69,8 +93,9 @@ impl SendBatch {
                 len: 0,
                 segment: len,
                 local: path.local.ip(),
-                remote: path.remote,
+                remote,
                 tos,
+                dont_fragment,
             });
             self.open = len < self.segment_below;
         }
@@ -84,7 +109,7 @@ impl SendBatch {
         self.octets.get_mut(start..start + len)
     }
 
-    fn joins(&self, len: usize, path: &Path, tos: u8) -> bool {
+    fn joins(&self, len: usize, path: &Path, outer: Outer) -> bool {
         let Some(message) = self.messages.last() else {
             return false;
         };
@@ -94,7 +119,8 @@ impl SendBatch {
             && message.len < message.segment * MAX_SEGMENTS
             && message.remote == path.remote
             && message.local == path.local.ip()
-            && message.tos == tos
+            && message.tos == outer.tos
+            && message.dont_fragment == outer.dont_fragment
     }
 
     /// Sends everything. What can't be sent is dropped and counted: IP promises no more, and a worker never waits long.
@@ -102,7 +128,17 @@ impl SendBatch {
         let mut sent = 0;
         let mut waited = false;
         while let Some(rest) = self.messages.get(sent..).filter(|rest| !rest.is_empty()) {
-            match self.system.send(&self.socket, &self.octets, rest) {
+            let dont_fragment = rest[0].dont_fragment;
+            let alike = rest
+                .iter()
+                .take_while(|next| next.dont_fragment == dont_fragment)
+                .count();
+            let run = &rest[..alike];
+            // DF is the socket's, and nobody else sends by it. A connection's policy seldom changes within a batch.
+            if self.dont_fragment != dont_fragment && set_dont_fragment(&self.socket, dont_fragment).is_ok() {
+                self.dont_fragment = dont_fragment;
+            }
+            match self.system.send(&self.socket, &self.octets, run) {
                 Ok(count) => sent += count.max(1),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if full(&error) => {
@@ -175,6 +211,15 @@ impl SendBatch {
             self.segment_below = usize::MAX;
         }
     }
+}
+
+/// What an inner packet decides of the outer header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Outer {
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// DF, outside IPv4.
+    pub dont_fragment: bool,
 }
 
 fn full(error: &io::Error) -> bool {

@@ -1,5 +1,5 @@
-//! UDP -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size only), opened in
-//! place, checked against the SA's selectors, and delivered.
+//! UDP (or IP protocol 50) -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size
+//! only), opened in place, checked against the SA's selectors, and delivered.
 
 use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
@@ -17,7 +17,9 @@ use landbridge_proto::policy::sad::{ChildSaEntry, Mode, Path, SadReport};
 use landbridge_proto::policy::spi;
 use landbridge_proto::wire::TrafficSelector;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// RFC 3948 §2.2: four zero octets where an ESP packet has its SPI.
@@ -100,22 +102,30 @@ impl Inbound {
         }
     }
 
-    /// One turn of a socket: one batch.
-    pub(super) fn turn(&mut self, socket: &UdpSocket, wakeup: &Wakeup<'_>) {
+    /// Receives one batch from a socket; false if there is nothing.
+    pub(super) fn receive(&mut self, socket: &impl AsFd) -> bool {
         match self.batch.receive(socket, self.most) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // What an ICMP error left behind: it is taken away by being read, and says nothing (RFC 7296 §2.4).
             Err(error) => {
                 tracing::trace!(%error, "receiving ESP");
-                return;
+                false
             }
         }
+    }
+
+    /// Works on the batch received, which came by a UDP socket or a raw one.
+    pub(super) fn turn(&mut self, raw: bool, wakeup: &Wakeup<'_>) {
         let (octets, messages) = self.batch.parts();
         let mut total = 0;
         for message in messages {
             total += message.len;
-            self.receiver.take(&mut self.own, octets, message, false, wakeup);
+            if raw {
+                self.receiver.take_raw(&mut self.own, octets, message, wakeup);
+            } else {
+                self.receiver.take(&mut self.own, octets, message, false, wakeup);
+            }
         }
         self.receiver.delivery.write(octets, wakeup);
         if total > BATCH_OCTETS {
@@ -148,18 +158,8 @@ impl Receiver {
             let Some(datagram) = octets.get_mut(range) else { return };
             match classify(datagram) {
                 Datagram::Esp(spi) => {
-                    let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
-                    match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
-                        Some(receiving) => {
-                            let built = self.delivery.built();
-                            if let Some((flow, place)) = receiving.open(datagram, message, wakeup, built) {
-                                let place = place.from(start);
-                                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
-                            }
-                        }
-                        None if !handed_over && wakeup.hand_over(spi, message, datagram) => {}
-                        None => self.unknown_spi(spi, message.remote, wakeup),
-                    }
+                    let place = start..start + datagram.len();
+                    self.esp(own, octets, spi, place, message, handed_over, wakeup);
                 }
                 Datagram::Ike => {
                     // It was merged behind ESP, else the filter would have steered it to control.
@@ -175,6 +175,59 @@ impl Receiver {
                 Datagram::Keepalive => {}
                 Datagram::Short => wakeup.counters.dropped(Cause::Short, 1),
             }
+        }
+    }
+
+    /// Takes what came by a raw socket: one ESP packet, over IPv4 behind its IP header.
+    fn take_raw(
+        &mut self,
+        own: &mut [Option<Box<Receiving>>],
+        octets: &mut [u8],
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let all = octets
+            .get(message.start..message.start + message.len)
+            .unwrap_or_default();
+        let header = match all.first() {
+            Some(first) if message.remote.is_ipv4() => usize::from(first & 0x0f) * 4,
+            _ => 0,
+        };
+        let Some([a, b, c, d, ..]) = all.get(header..) else {
+            return wakeup.counters.dropped(Cause::Short, 1);
+        };
+        // There is no non-ESP marker here: an SPI of 0 is one that nobody has (RFC 4303 §2.1).
+        let spi = u32::from_be_bytes([*a, *b, *c, *d]);
+        let place = message.start + header..message.start + message.len;
+        self.esp(own, octets, spi, place, message, false, wakeup);
+    }
+
+    /// Takes one ESP packet, at `place` in the batch's octets.
+    #[allow(clippy::too_many_arguments, reason = "all of them are the packet's circumstances")]
+    fn esp(
+        &mut self,
+        own: &mut [Option<Box<Receiving>>],
+        octets: &mut [u8],
+        spi: u32,
+        place: Range<usize>,
+        message: &Message,
+        handed_over: bool,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let Some(packet) = octets.get_mut(place.clone()) else {
+            return;
+        };
+        let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
+        match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
+            Some(receiving) => {
+                let built = self.delivery.built();
+                if let Some((flow, inner)) = receiving.open(packet, message, wakeup, built) {
+                    let inner = inner.from(place.start);
+                    self.delivery.push(&receiving.interface, &flow, octets, inner, wakeup);
+                }
+            }
+            None if !handed_over && wakeup.hand_over(spi, message, packet) => {}
+            None => self.unknown_spi(spi, message.remote, wakeup),
         }
     }
 
@@ -315,8 +368,10 @@ impl Receiving {
         if self.alive.due(wakeup.now) {
             report(SadReport::Alive(id));
         }
-        // RFC 7296 §2.23: only an authentic packet that is newer than all others speaks for a new address.
+        // RFC 7296 §2.23: only an authentic packet that is newer than all others speaks for a new address. One without UDP
+        // (port 0) did not come through a NAT.
         if message.remote != self.child.path.remote
+            && message.remote.port() != 0
             && opened.sequence == self.sa.highest()
             && self.moved.due(wakeup.now)
         {

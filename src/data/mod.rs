@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `table` | the immutable view of all SAs that control publishes, and the register it is made from |
 //! | `worker` | the loop of one thread, and what all threads see |
-//! | `outbound` | TUN -> UDP: split, seal |
+//! | `outbound` | TUN -> UDP or IP protocol 50: split, seal |
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
-//! | `inbound` | UDP -> TUN: open, check |
+//! | `inbound` | UDP or IP protocol 50 -> TUN: open, check |
 //! | `deliver` | joined packets to the TUNs |
 //! | `report` | what workers tell control |
 //! | `stats` | the counters |
@@ -28,16 +28,19 @@ pub use report::Sinks;
 
 use crate::sys::netdev::index_of;
 use crate::sys::poll::{Poll, Waker};
+use crate::sys::raw::{no_such_family, open_raw};
 use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
 use arc_swap::ArcSwap;
 use landbridge_proto::esp::encap::{Datagram, classify};
+use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
 use landbridge_proto::policy::spi;
 use stats::{Cause, Counters};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -69,6 +72,7 @@ pub struct DataPlane {
 struct Granted {
     gro: bool,
     ipv6: bool,
+    raw: bool,
     /// Of the interfaces; `None` before the first.
     tun: Option<(bool, bool)>,
 }
@@ -90,6 +94,20 @@ pub struct DataOptions {
     pub coalesce: bool,
     /// Bind each worker to a processor.
     pub pin: bool,
+    /// ESP without UDP.
+    pub raw: RawEsp,
+}
+
+/// Whether there are raw sockets for ESP without UDP. A peer that detected no NAT may use it at any time (RFC 7296 §2.23).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RawEsp {
+    /// None.
+    Off,
+    /// If CAP_NET_RAW is there.
+    #[default]
+    IfPermitted,
+    /// A connection is configured to use it: without CAP_NET_RAW there is no start.
+    Required,
 }
 
 impl Default for DataOptions {
@@ -103,6 +121,7 @@ impl Default for DataOptions {
             tun_offload: true,
             coalesce: true,
             pin: false,
+            raw: RawEsp::default(),
         }
     }
 }
@@ -119,6 +138,8 @@ pub struct InterfaceOptions {
     /// Its SAs are for transport mode, which carries no fragments (RFC 4303 §3.3.4: "In transport mode, ESP is
     /// applied only to whole IP datagrams (not to IP fragments)"): so packets up to [`TRANSPORT_MTU`] are taken, and what exceeds the path is fragmented outside.
     pub transport: bool,
+    /// DF outside.
+    pub dont_fragment: DontFragment,
 }
 
 /// Counters of one direction of a Child SA pair.
@@ -175,9 +196,11 @@ impl DataPlane {
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
         };
+        let raw = raw_sockets(options.raw, &group_options, &steering)?;
         let granted = Granted {
             gro: ipv4.gro,
             ipv6: ipv6.is_some(),
+            raw: raw[0].is_some(),
             tun: None,
         };
         let (control_ipv4, members_ipv4) = take_apart(ipv4)?;
@@ -188,6 +211,7 @@ impl DataPlane {
         members_ipv6.resize_with(workers, || None);
         let mut desks = Vec::with_capacity(workers);
         let mut ready = Vec::with_capacity(workers);
+        let [mut raw_ipv4, mut raw_ipv6] = raw.map(|sockets| sockets.unwrap_or_default().into_iter());
         for (number, sockets) in members_ipv4.into_iter().zip(members_ipv6).enumerate() {
             let (mailbox_sender, mailbox) = sync_channel(MAILBOX);
             let desk = Desk {
@@ -199,6 +223,7 @@ impl DataPlane {
             let worker = Worker {
                 number,
                 sockets: [Some(sockets.0), sockets.1],
+                raw: [raw_ipv4.next(), raw_ipv6.next()],
                 mailbox,
                 poll: Poll::new()?,
                 pin: options.pin,
@@ -222,7 +247,7 @@ impl DataPlane {
         let mut data = Self {
             shared: Arc::clone(&shared),
             threads: Vec::with_capacity(workers),
-            register: Register::default(),
+            register: Register::new(granted.raw),
             options: options.clone(),
             granted,
         };
@@ -297,7 +322,11 @@ impl DataPlane {
             SadUpdate::ActivateOutbound { id, replaces } => self.register.activate(*id, *replaces),
             SadUpdate::DeactivateOutbound(id) => self.register.deactivate(*id),
             SadUpdate::Remove(id) => self.register.remove(*id),
-            SadUpdate::Move { id, path } => self.register.move_to(*id, *path),
+            SadUpdate::Move {
+                id,
+                path,
+                encapsulation,
+            } => self.register.move_to(*id, *path, *encapsulation),
         };
         match result {
             Ok(()) => self.publish(),
@@ -340,12 +369,19 @@ impl DataPlane {
             ("udp-gso", shared.segmentation.load(Ordering::Relaxed)),
             ("udp-gro", self.granted.gro),
             ("ipv6", self.granted.ipv6),
+            ("raw-esp", self.granted.raw),
         ];
         if let Some((vnet, uso)) = self.granted.tun {
             list.push(("tun-tso", vnet && shared.coalesce_tcp.load(Ordering::Relaxed)));
             list.push(("tun-uso", uso && shared.coalesce_udp.load(Ordering::Relaxed)));
         }
         list
+    }
+
+    /// Whether ESP without UDP can be sent and received.
+    #[must_use]
+    pub const fn has_raw(&self) -> bool {
+        self.granted.raw
     }
 
     /// An ESP packet that came to control's socket: the kernel had merged it into an IKE message (UDP_GRO).
@@ -399,6 +435,20 @@ fn take_apart(group: Group) -> io::Result<(UdpSocket, Vec<UdpSocket>)> {
         .next()
         .ok_or_else(|| io::Error::other("a group without members"))?;
     Ok((control, members.collect()))
+}
+
+/// The workers' raw sockets over IPv4 and IPv6.
+fn raw_sockets(raw: RawEsp, options: &GroupOptions, steering: &Steering) -> io::Result<[Option<Vec<OwnedFd>>; 2]> {
+    let open = |ipv6| match open_raw(ipv6, options, steering) {
+        Ok(sockets) => Ok(Some(sockets)),
+        Err(error) if ipv6 && no_such_family(&error) => Ok(None),
+        Err(error) if raw == RawEsp::IfPermitted && error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
+    };
+    match raw {
+        RawEsp::Off => Ok([None, None]),
+        RawEsp::IfPermitted | RawEsp::Required => Ok([open(false)?, open(true)?]),
+    }
 }
 
 fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {

@@ -1,10 +1,10 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
-use super::batch::SendBatch;
+use super::batch::{Outer, SendBatch};
 use super::report::{FewASecond, Limits, Seldom};
 use super::stats::Cause;
 use super::table::{ChildSa, Interface, SaTable};
-use super::worker::{Shared, Wakeup};
+use super::worker::{Shared, Sockets, Wakeup, socket_of};
 use crate::sys::tun::Pieces;
 use landbridge_proto::esp::OutboundSa;
 use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
@@ -94,7 +94,7 @@ impl Outbound {
     }
 
     /// One turn of a TUN. Everything is sent at its end.
-    pub(super) fn turn(&mut self, number: usize, wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) {
+    pub(super) fn turn(&mut self, number: usize, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
         let Self {
             interfaces,
             buffer,
@@ -181,7 +181,7 @@ impl Own {
     }
 
     /// Sends one packet as read from the TUN.
-    fn send(&mut self, packet: &mut [u8], wakeup: &Wakeup<'_>, sockets: &mut [Option<SendBatch>; 2]) -> Option<TooBig> {
+    fn send(&mut self, packet: &mut [u8], wakeup: &Wakeup<'_>, sockets: &mut Sockets) -> Option<TooBig> {
         let interface = &*self.interface;
         let (vnet, packet) = if interface.tun.vnet() {
             let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
@@ -215,12 +215,16 @@ impl Own {
             });
         }
         let sending = self.active.get_mut(index)?;
-        let batch = sockets.get_mut(usize::from(sending.child.path.is_ipv6()))?.as_mut();
-        let Some(batch) = batch else {
+        let socket = socket_of(&sending.child.path, sending.child.encapsulation);
+        let Some(batch) = sockets.get_mut(socket)?.as_mut() else {
             wakeup.counters.dropped(Cause::SendFailed, count as u64);
             return None;
         };
-        sending.seal(&segmenter, &flow, count, wakeup, batch);
+        let outer = Outer {
+            tos: tunnel::outer_tos(flow.tos),
+            dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
+        };
+        sending.seal(&segmenter, &flow, count, outer, wakeup, batch);
         None
     }
 
@@ -278,6 +282,7 @@ impl Sending {
         segmenter: &Segmenter<'_>,
         flow: &Flow,
         count: usize,
+        outer: Outer,
         wakeup: &Wakeup<'_>,
         batch: &mut SendBatch,
     ) {
@@ -306,19 +311,13 @@ impl Sending {
             // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
             (if flow.is_ipv6() { 41 } else { 4 }, 0)
         };
-        // In transport mode the outer header is the packet's own.
-        let tos = if transport {
-            flow.tos
-        } else {
-            tunnel::outer_tos(flow.tos)
-        };
         let headroom = sa.headroom();
         let mut octets = 0;
         for (index, sequence) in (0..count).zip(first..) {
             let whole_len = segmenter.segment_len(index);
             let len = whole_len - without;
             let sealed_len = sa.sealed_len(len);
-            let place = batch.place(sealed_len, &child.path, tos, wakeup.shared, wakeup.counters);
+            let place = batch.place(sealed_len, &child.path, outer, wakeup.shared, wakeup.counters);
             let Some(place) = place else { break };
             if let Some(payload) = place.get_mut(headroom..) {
                 if transport {

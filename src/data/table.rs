@@ -6,6 +6,7 @@ use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
+use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
@@ -32,6 +33,8 @@ pub(super) struct Interface {
     pub transport: bool,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
+    /// DF outside.
+    pub dont_fragment: DontFragment,
     /// Pairs to send by, the first that fits.
     pub active: Vec<Arc<ChildSa>>,
     /// Pairs not (or no longer) to send by.
@@ -53,6 +56,8 @@ pub(super) struct ChildSa {
     pub entry: Arc<ChildSaEntry>,
     /// Outer addresses: those of the entry until the peer moves.
     pub path: Path,
+    /// How it is sent, likewise. It is received both ways.
+    pub encapsulation: Encapsulation,
     /// The number of its interface.
     pub interface: usize,
     /// What stays the same all its life.
@@ -99,7 +104,7 @@ impl std::fmt::Debug for ChildSa {
 /// Why an order is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("ESP without UDP encapsulation is not supported")]
+    #[error("ESP without UDP encapsulation takes CAP_NET_RAW, which the gateway did not have when it started")]
     Raw,
     #[error("a replay window of 0 is refused: anti-replay is never off")]
     NoReplayWindow,
@@ -116,6 +121,8 @@ pub(super) enum Refusal {
 /// What the table is made from; control's.
 #[derive(Debug, Default)]
 pub(super) struct Register {
+    /// There are raw sockets.
+    raw: bool,
     children: BTreeMap<ChildSaId, Arc<ChildSa>>,
     inbound: Vec<Option<Arc<ChildSa>>>,
     interfaces: Vec<Option<Registered>>,
@@ -134,6 +141,11 @@ struct Registered {
 }
 
 impl Register {
+    /// An empty one, for a data path that has raw sockets or has not.
+    pub(super) fn new(raw: bool) -> Self {
+        Self { raw, ..Self::default() }
+    }
+
     /// The table of this moment.
     pub(super) fn table(&self) -> SaTable {
         let interfaces = self.interfaces.iter();
@@ -155,6 +167,7 @@ impl Register {
                 mtu: options.mtu,
                 transport: options.transport,
                 clamp_mss: options.clamp_mss,
+                dont_fragment: options.dont_fragment,
                 active: Vec::new(),
                 resting: Vec::new(),
                 counters: Arc::default(),
@@ -194,7 +207,7 @@ impl Register {
     /// Keys a pair.
     pub(super) fn install(&mut self, entry: &Arc<ChildSaEntry>) -> Result<(), Refusal> {
         match entry {
-            entry if entry.encapsulation == Encapsulation::Raw => return Err(Refusal::Raw),
+            entry if entry.encapsulation == Encapsulation::Raw && !self.raw => return Err(Refusal::Raw),
             entry if entry.replay_window == 0 => return Err(Refusal::NoReplayWindow),
             _ => {}
         }
@@ -209,6 +222,7 @@ impl Register {
         let child = Arc::new(ChildSa {
             entry: Arc::clone(entry),
             path: entry.path,
+            encapsulation: entry.encapsulation,
             interface: number,
             pair: Arc::new(Pair {
                 local: SelectorSet::new(&entry.local_ts),
@@ -276,11 +290,15 @@ impl Register {
     }
 
     /// Sends a pair elsewhere. Keys, counters and window stay.
-    pub(super) fn move_to(&mut self, id: ChildSaId, path: Path) -> Result<(), Refusal> {
+    pub(super) fn move_to(&mut self, id: ChildSaId, path: Path, encapsulation: Encapsulation) -> Result<(), Refusal> {
+        if encapsulation == Encapsulation::Raw && !self.raw {
+            return Err(Refusal::Raw);
+        }
         let old = self.children.get(&id).ok_or(Refusal::Unknown)?;
         let new = Arc::new(ChildSa {
             entry: Arc::clone(&old.entry),
             path,
+            encapsulation,
             interface: old.interface,
             pair: Arc::clone(&old.pair),
         });
@@ -345,6 +363,7 @@ impl Register {
                 mtu: old.mtu,
                 transport: old.transport,
                 clamp_mss: old.clamp_mss,
+                dont_fragment: old.dont_fragment,
                 active: old.active.clone(),
                 resting: old.resting.clone(),
                 counters: Arc::clone(&old.counters),

@@ -14,9 +14,11 @@ use crate::sys::tun::Tun;
 use arc_swap::ArcSwap;
 use landbridge_proto::ip::coalesce::CoalesceOptions;
 use landbridge_proto::ip::vnet::GSO_UDP_L4;
+use landbridge_proto::policy::sad::{Encapsulation, Path};
 use landbridge_proto::policy::spi;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
@@ -24,10 +26,11 @@ use std::time::Instant;
 /// Descriptors that have their turn after one look at the kernel.
 const READY: usize = 64;
 
-/// Tokens: the bell, the sockets by family, then interfaces by number.
+/// Tokens: the bell, the UDP sockets by family, the raw ones, then interfaces by number.
 const BELL: u64 = 0;
 const SOCKETS: u64 = 1;
-const INTERFACES: u64 = 3;
+const RAW: u64 = 3;
+const INTERFACES: u64 = 5;
 
 /// What all threads of the data path see.
 pub(super) struct Shared {
@@ -153,6 +156,8 @@ pub(super) struct Worker {
     pub number: usize,
     /// IPv4, IPv6.
     pub sockets: [Option<UdpSocket>; 2],
+    /// For ESP without UDP.
+    pub raw: [Option<OwnedFd>; 2],
     pub mailbox: Receiver<Letter>,
     pub poll: Poll,
     pub pin: bool,
@@ -163,6 +168,11 @@ impl Worker {
     pub(super) fn listen(&self, desk: &Desk) -> io::Result<()> {
         self.poll.add(&desk.bell, BELL)?;
         for (socket, token) in self.sockets.iter().zip(SOCKETS..) {
+            if let Some(socket) = socket {
+                self.poll.add(socket, token)?;
+            }
+        }
+        for (socket, token) in self.raw.iter().zip(RAW..) {
             if let Some(socket) = socket {
                 self.poll.add(socket, token)?;
             }
@@ -181,12 +191,17 @@ impl Worker {
             tracing::warn!(%error, worker = self.number, "can't be pinned to a processor");
         }
         let segmentation = shared.segmentation.load(Ordering::Relaxed);
-        let mut sending = [None, None];
-        for (sending, socket) in sending.iter_mut().zip(&self.sockets) {
-            *sending = match socket {
-                Some(socket) => Some(SendBatch::new(socket.try_clone()?, segmentation)),
-                None => None,
-            };
+        let mut sending = [None, None, None, None];
+        let (udp, raw) = sending.split_at_mut(2);
+        for (sending, socket) in udp.iter_mut().zip(&self.sockets) {
+            if let Some(socket) = socket {
+                *sending = Some(SendBatch::udp(socket.try_clone()?.into(), segmentation));
+            }
+        }
+        for (sending, socket) in raw.iter_mut().zip(&self.raw) {
+            if let Some(socket) = socket {
+                *sending = Some(SendBatch::raw(socket.try_clone()?));
+            }
         }
         let mut at_work = AtWork {
             worker: self,
@@ -210,6 +225,18 @@ impl Worker {
     }
 }
 
+/// What is sent by: UDP over IPv4 and IPv6, then raw over IPv4 and IPv6. Those that are not to be had are `None`.
+pub(super) type Sockets = [Option<SendBatch>; 4];
+
+/// Which of [`Sockets`] a pair's packets leave by.
+pub(super) fn socket_of(path: &Path, encapsulation: Encapsulation) -> usize {
+    usize::from(path.is_ipv6())
+        + match encapsulation {
+            Encapsulation::Udp => 0,
+            Encapsulation::Raw => 2,
+        }
+}
+
 /// A worker's own state, in its thread.
 struct AtWork<'a> {
     worker: Worker,
@@ -217,7 +244,7 @@ struct AtWork<'a> {
     desk: &'a Desk,
     inbound: Inbound,
     outbound: Outbound,
-    sending: [Option<SendBatch>; 2],
+    sending: Sockets,
     generation: u64,
 }
 
@@ -229,10 +256,11 @@ impl AtWork<'_> {
         }
         // Before each batch: an order holds for every packet read after it was given.
         self.take_up_table();
+        let desk = self.desk;
         let wakeup = Wakeup {
             now,
             shared: self.shared,
-            counters: &self.desk.counters,
+            counters: &desk.counters,
             worker: self.worker.number,
         };
         match token {
@@ -247,9 +275,18 @@ impl AtWork<'_> {
                 }
             }
             SOCKETS..INTERFACES => {
-                let family = usize::from(token > SOCKETS);
-                if let Some(Some(socket)) = self.worker.sockets.get(family) {
-                    self.inbound.turn(socket, &wakeup);
+                let (family, raw) = (((token - SOCKETS) % 2) as usize, token >= RAW);
+                let came = if raw {
+                    let socket = self.worker.raw.get(family).and_then(Option::as_ref);
+                    socket.is_some_and(|socket| self.inbound.receive(socket))
+                } else {
+                    let socket = self.worker.sockets.get(family).and_then(Option::as_ref);
+                    socket.is_some_and(|socket| self.inbound.receive(socket))
+                };
+                if came {
+                    // Once more: an SA may have been installed, and used by the peer, since the look above.
+                    self.take_up_table();
+                    self.inbound.turn(raw, &wakeup);
                 }
             }
             token => {

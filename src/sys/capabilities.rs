@@ -5,6 +5,9 @@ use std::io;
 /// CAP_NET_ADMIN of linux/capability.h: interfaces, routes, larger socket buffers.
 pub const NET_ADMIN: u32 = 12;
 
+/// CAP_NET_RAW: ESP without UDP.
+pub const NET_RAW: u32 = 13;
+
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 capabilities in two words.
 const VERSION_3: u32 = 0x2008_0522;
 

@@ -6,6 +6,7 @@ pub mod datagram;
 pub mod mark;
 pub mod netdev;
 pub mod poll;
+pub mod raw;
 pub mod receive;
 pub mod transmit;
 pub mod tun;

@@ -26,6 +26,8 @@ pub struct Outgoing {
     pub remote: SocketAddr,
     /// TOS or traffic class of the outer header.
     pub tos: u8,
+    /// DF of an IPv4 header. The socket has it, not the message: see [`super::udp::set_dont_fragment`].
+    pub dont_fragment: bool,
 }
 
 impl Outgoing {
@@ -200,6 +202,7 @@ mod tests {
                 local: loopback,
                 remote: SocketAddr::new(loopback, port),
                 tos: 0xba,
+                dont_fragment: false,
             };
             assert_eq!(TransmitBatch::new(4).send(&sender, &octets, &[message]).unwrap(), 1);
             let mut batch = ReceiveBatch::new(8);
@@ -227,6 +230,7 @@ mod tests {
             local: Ipv4Addr::UNSPECIFIED.into(),
             remote: SocketAddr::from(([192, 0, 2, 1], 4500)),
             tos: 0,
+            dont_fragment: false,
         };
         let places: Vec<_> = message.singles().map(|m| (m.start, m.len)).collect();
         assert_eq!(places, [(5, 10), (15, 10), (25, 5)]);

@@ -11,7 +11,7 @@ use super::datagram::{set_option, to_sockaddr, want_destination};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 
 /// Where the owner stands in our inbound SPIs, and how many there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +74,7 @@ pub fn bind_group(ipv6: bool, options: &GroupOptions, steering: &Steering) -> io
         }
     }
     if let Some(first) = members.first() {
-        attach(first, &program(steering))?;
+        attach_with(first, libc::SO_ATTACH_REUSEPORT_CBPF, &program(steering))?;
     }
     Ok(Group { members, gro })
 }
@@ -93,21 +93,46 @@ fn open(ipv6: bool) -> io::Result<UdpSocket> {
 fn prepare(socket: &UdpSocket, ipv6: bool, options: &GroupOptions) -> io::Result<()> {
     want_destination(socket, ipv6)?;
     super::mark::mark(socket);
-    // The fragmentation policy is decision 3: the outer packet may be fragmented, and a forged ICMP moves nothing.
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    outer_header_options(socket, ipv6)?;
+    grow_buffers(socket, options.buffer)
+}
+
+/// TOS is told, and the fragmentation policy is decision 3: the outer packet may be fragmented, and a forged ICMP moves
+/// nothing.
+pub(super) fn outer_header_options(socket: &impl AsFd, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
         set_option(
             socket,
             libc::IPPROTO_IPV6,
             libc::IPV6_MTU_DISCOVER,
             libc::IPV6_PMTUDISC_DONT,
-        )?;
+        )
     } else {
         set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
-        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
     }
-    let size = libc::c_int::try_from(options.buffer).unwrap_or(libc::c_int::MAX);
+}
+
+/// Whether what is sent from now on has DF set (IPv4). Then the device's MTU is the limit, and the path's is not asked
+/// for (IP_PMTUDISC_PROBE).
+///
+/// # Errors
+/// As the system says.
+pub fn set_dont_fragment(socket: &impl AsFd, set: bool) -> io::Result<()> {
+    let value = if set {
+        libc::IP_PMTUDISC_PROBE
+    } else {
+        libc::IP_PMTUDISC_OMIT
+    };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
+}
+
+pub(super) fn grow_buffers(socket: &impl AsFd, octets: usize) -> io::Result<()> {
+    let size = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
     for (force, plain) in [
         (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
         (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
@@ -167,7 +192,7 @@ fn program(steering: &Steering) -> [libc::sock_filter; 10] {
     ]
 }
 
-fn attach(socket: &UdpSocket, filter: &[libc::sock_filter]) -> io::Result<()> {
+pub(super) fn attach_with(socket: &impl AsFd, option: libc::c_int, filter: &[libc::sock_filter]) -> io::Result<()> {
     let mut filter = filter.to_vec();
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).unwrap_or(0),
@@ -176,9 +201,9 @@ fn attach(socket: &UdpSocket, filter: &[libc::sock_filter]) -> io::Result<()> {
     // SAFETY: `program` points to `len` instructions that live through the call; the kernel checks and copies them.
     let result = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
+            option,
             std::ptr::from_ref(&program).cast(),
             mem::size_of_val(&program) as libc::socklen_t,
         )

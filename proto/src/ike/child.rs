@@ -9,7 +9,7 @@ use super::shared::{Effect, Shared};
 use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
-use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, SaParameters, SadUpdate};
+use crate::policy::sad::{ChildSaEntry, ChildSaId, Mode, SaParameters, SadUpdate};
 use crate::policy::selector::are_host;
 use crate::time::Instant;
 use crate::wire::message::ChildPayloads;
@@ -166,7 +166,7 @@ impl IkeSa {
             local_ts,
             remote_ts,
             path: self.path,
-            encapsulation: Encapsulation::Udp,
+            encapsulation: self.encapsulation(),
             mode,
             replay_window: config.replay_window,
             limits: config.limits,

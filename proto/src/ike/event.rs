@@ -3,7 +3,7 @@
 use super::nat::NatSituation;
 use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
-use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Mode, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::{Identification, IkeSpi, TrafficSelector};
 use std::time::Duration;
@@ -164,6 +164,8 @@ pub struct IkeUp {
     pub path: Path,
     /// Who stands behind a NAT.
     pub nat: NatSituation,
+    /// How ESP travels.
+    pub encapsulation: Encapsulation,
     /// From the first message to now.
     pub setup_time: Duration,
     /// The SPIs of the SA this one rekeys.

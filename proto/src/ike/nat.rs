@@ -1,5 +1,6 @@
 //! NAT detection (RFC 7296 §2.23): SHA-1(SPIi | SPIr | IP | port).
 
+use crate::policy::sad::Encapsulation;
 use crate::wire::IkeSpi;
 use sha1::{Digest, Sha1};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,6 +30,29 @@ pub struct NatSituation {
     pub remote: bool,
     /// The peer asks for UDP encapsulation by pretending (see [`pretended`]).
     pub pretended: bool,
+    /// We do.
+    pub pretending: bool,
+}
+
+impl NatSituation {
+    /// How ESP is sent. It is received both ways at any time (RFC 7296 §2.23: "all devices MUST be able to receive and
+    /// process both UDP-encapsulated ESP and non-UDP-encapsulated ESP packets at any time").
+    ///
+    /// Kernels are not that tolerant: an SA takes one of the two there. So both ends have to come to the same end, and
+    /// whoever wants UDP pretends to be behind a NAT: then neither may do without.
+    #[must_use]
+    pub const fn encapsulation(&self, always_udp: bool) -> Encapsulation {
+        // Without the notifies the peer does not know what ESP in UDP is.
+        if !self.detection {
+            return Encapsulation::Raw;
+        }
+        // §2.23: "if a NAT is detected, both devices MUST use UDP encapsulation for ESP."
+        if always_udp || self.local || self.remote || self.pretending {
+            Encapsulation::Udp
+        } else {
+            Encapsulation::Raw
+        }
+    }
 }
 
 /// The source digest of an endpoint that wants UDP encapsulation whatever the path: of no address at all. It matches
@@ -58,6 +82,7 @@ pub fn detect(
         local: !destination.contains(&here),
         remote: !source.contains(&there),
         pretended: source.contains(&pretended(spi_i, spi_r)),
+        pretending: false,
     }
 }
 
@@ -102,5 +127,41 @@ mod tests {
             }
         );
         assert_eq!(detect(i, r, outer, us, &[], &[]), NatSituation::default());
+    }
+
+    #[test]
+    fn over_ipv6_too() {
+        let (i, r) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
+        let (peer, us): (SocketAddr, SocketAddr) = (
+            "[2001:db8::1]:4500".parse().unwrap(),
+            "[2001:db8:1::2]:4500".parse().unwrap(),
+        );
+        let (there, here) = (digest(i, r, peer), digest(i, r, us));
+        let none = detect(i, r, peer, us, &[there], &[here]);
+        assert!(none.detection && !none.local && !none.remote);
+        let translated = "[2001:db8:2::9]:4500".parse().unwrap();
+        assert!(detect(i, r, translated, us, &[there], &[here]).remote);
+        assert!(detect(i, r, peer, translated, &[there], &[here]).local);
+    }
+
+    #[test]
+    fn raw_only_where_neither_end_sees_a_nat() {
+        let none = NatSituation {
+            detection: true,
+            ..NatSituation::default()
+        };
+        assert_eq!(none.encapsulation(false), Encapsulation::Raw);
+        assert_eq!(none.encapsulation(true), Encapsulation::Udp);
+        for seen in [
+            NatSituation { local: true, ..none },
+            NatSituation { remote: true, ..none },
+            NatSituation {
+                pretending: true,
+                ..none
+            },
+        ] {
+            assert_eq!(seen.encapsulation(false), Encapsulation::Udp, "{seen:?}");
+        }
+        assert_eq!(NatSituation::default().encapsulation(true), Encapsulation::Raw);
     }
 }

@@ -19,7 +19,7 @@ use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeSuite;
-use crate::policy::sad::{ChildName, ConnectionName, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ConnectionName, Encapsulation, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::message::{Request as WireRequest, Response};
 use crate::wire::{
@@ -198,6 +198,13 @@ impl IkeSa {
         self.connection.as_ref().map(|connection| Arc::clone(&connection.name))
     }
 
+    /// How its Child SAs' packets travel (RFC 7296 §2.23).
+    pub fn encapsulation(&self) -> Encapsulation {
+        let connection = self.connection.as_ref();
+        self.nat
+            .encapsulation(connection.is_some_and(|connection| connection.force_udp_encapsulation))
+    }
+
     pub const fn is_established(&self) -> bool {
         matches!(self.stage, Stage::Established)
     }
@@ -312,6 +319,7 @@ impl IkeSa {
             suite,
             path: self.path,
             nat: self.nat,
+            encapsulation: self.encapsulation(),
             setup_time: now.saturating_since(self.began),
             rekeyed_from: None,
         }));
@@ -380,8 +388,14 @@ impl IkeSa {
         let path = self.path;
         // What is in flight goes there too when it is sent again.
         self.outgoing.redirect(path);
+        let encapsulation = self.encapsulation();
         for child in &self.children {
-            shared.sad(SadUpdate::Move { id: child.id(), path });
+            let id = child.id();
+            shared.sad(SadUpdate::Move {
+                id,
+                path,
+                encapsulation,
+            });
         }
     }
 }

@@ -170,6 +170,7 @@ impl IkeSa {
                 suite,
                 path: new.path,
                 nat: new.nat,
+                encapsulation: new.encapsulation(),
                 setup_time: shared.now.instant.saturating_since(new.began),
                 rekeyed_from: Some(self.spi_i),
             }));

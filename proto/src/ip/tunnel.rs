@@ -4,8 +4,7 @@
 //! forward. Here the kernel forwards: it decremented before it handed a packet to the TUN, and it will decrement when
 //! it forwards what we write there. Nothing here touches them; a second decrement would make the tunnel two hops.
 //!
-//! DF: [`Flow::dont_fragment`] is what a policy of copying would copy. A UDP socket has one setting for all its
-//! datagrams, so copying packet by packet is left to raw ESP.
+//! DF: [`DontFragment`] is the operator's choice (RFC 4301 §8.1).
 
 use super::checksum;
 use super::flow::Flow;
@@ -32,6 +31,32 @@ impl Ecn {
             1 => Self::Ect1,
             2 => Self::Ect0,
             _ => Self::Ce,
+        }
+    }
+}
+
+/// DF of the outer IPv4 header. RFC 4301 §8.1: "it MUST be possible to configure the implementation's treatment of the DF
+/// bit (set, clear, copy from inner header) for each SA. This applies to SAs where both inner and outer headers are IPv4."
+/// Without it a path narrower than the first link fragments, which every path can: so that is the default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DontFragment {
+    /// Not set.
+    #[default]
+    Clear,
+    /// Set.
+    Set,
+    /// As the inner packet has it; an IPv6 packet has none.
+    Copy,
+}
+
+impl DontFragment {
+    /// For a packet.
+    #[must_use]
+    pub fn of(self, flow: &Flow) -> bool {
+        match self {
+            Self::Clear => false,
+            Self::Set => true,
+            Self::Copy => flow.dont_fragment && !flow.is_ipv6(),
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct Connection {
     pub fragmentation: bool,
     /// Largest IP datagram an IKE message may make before it is fragmented.
     pub fragment_size: usize,
-    /// UDP encapsulation even without a NAT.
+    /// ESP in UDP always, and the peer is made to do the same; otherwise only where there is a NAT (RFC 7296 §2.23).
     pub force_udp_encapsulation: bool,
     /// Retry for ever after a failure.
     pub keep_trying: bool,

@@ -138,6 +138,8 @@ pub enum SadUpdate {
         id: ChildSaId,
         /// The new addresses.
         path: Path,
+        /// How ESP travels from now on: a NAT may have come or gone.
+        encapsulation: Encapsulation,
     },
 }
 

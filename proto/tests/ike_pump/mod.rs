@@ -483,7 +483,7 @@ impl Sad {
                 assert!(self.pairs.remove(id).is_some(), "removed twice");
                 self.active.retain(|_, active| active != id);
             }
-            SadUpdate::Move { id, path } => {
+            SadUpdate::Move { id, path, .. } => {
                 let entry = self.pairs.get_mut(id).expect("moved before it was installed");
                 let mut moved = ChildSaEntry::clone(entry);
                 moved.path = *path;

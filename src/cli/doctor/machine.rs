@@ -10,6 +10,7 @@ use std::path::Path;
 /// Numbers of linux/capability.h.
 const CAP_NET_BIND_SERVICE: u32 = 10;
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
 
 /// `/dev/net/tun` is there and can be opened. Opening it alone makes no interface.
 pub(super) fn tun(path: &Path) -> Finding {
@@ -31,13 +32,13 @@ pub(super) fn tun(path: &Path) -> Finding {
 }
 
 /// What this process may do, which is what the daemon could when started like it.
-pub(super) fn capabilities(lowest_port: u16) -> Vec<Finding> {
+pub(super) fn capabilities(lowest_port: u16, raw: bool) -> Vec<Finding> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let unprivileged = read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024);
-    judge_capabilities(&status, u64::from(lowest_port) < unprivileged)
+    judge_capabilities(&status, u64::from(lowest_port) < unprivileged, raw)
 }
 
-fn judge_capabilities(status: &str, low_port: bool) -> Vec<Finding> {
+fn judge_capabilities(status: &str, low_port: bool, raw: bool) -> Vec<Finding> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
@@ -50,6 +51,12 @@ fn judge_capabilities(status: &str, low_port: bool) -> Vec<Finding> {
             "CAP_NET_BIND_SERVICE",
             "to bind UDP 500",
             low_port,
+        ),
+        (
+            CAP_NET_RAW,
+            "CAP_NET_RAW",
+            "for ESP without UDP (encap = \"auto\")",
+            raw,
         ),
     ] {
         let have = effective >> number & 1 == 1;
@@ -149,15 +156,17 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_from_the_mask() {
-        let verdicts = |mask: &str, low| {
-            let findings = judge_capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n"), low);
+        let verdicts = |mask: &str, low, raw| {
+            let findings = judge_capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n"), low, raw);
             findings.iter().map(|f| f.verdict).collect::<Vec<_>>()
         };
-        assert_eq!(verdicts("000001ffffffffff", true), [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(verdicts("0000000000001400", true), [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(verdicts("0000000000001000", true), [Verdict::Ok, Verdict::Fail]);
-        assert_eq!(verdicts("0000000000001000", false), [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(verdicts("0000000000000000", true), [Verdict::Fail, Verdict::Fail]);
+        let (ok, fail) = (Verdict::Ok, Verdict::Fail);
+        assert_eq!(verdicts("000001ffffffffff", true, true), [ok, ok, ok]);
+        assert_eq!(verdicts("0000000000001400", true, false), [ok, ok, ok]);
+        assert_eq!(verdicts("0000000000001000", true, false), [ok, fail, ok]);
+        assert_eq!(verdicts("0000000000001000", false, false), [ok, ok, ok]);
+        assert_eq!(verdicts("0000000000001400", true, true), [ok, ok, fail]);
+        assert_eq!(verdicts("0000000000000000", true, true), [fail, fail, fail]);
     }
 
     #[test]

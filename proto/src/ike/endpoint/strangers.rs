@@ -184,7 +184,9 @@ impl Endpoint {
         sa.peer_hashes.clone_from(&request.capabilities.signature_hashes);
         let (source, destination) = (&request.nat_source, &request.nat_destination);
         sa.nat = nat::detect(header.spi_i, IkeSpi::ZERO, path.remote, path.local, source, destination);
+        // Which of them it will be is not known yet. Pretending for all does no harm: the others use UDP then as well.
         let pretend = candidates.iter().any(|connection| connection.force_udp_encapsulation);
+        sa.nat.pretending = pretend && sa.nat.detection;
         let own = if pretend {
             nat::pretended(header.spi_i, spi_r)
         } else {

@@ -196,6 +196,7 @@ impl InitExchange {
             &response.nat_source,
             &response.nat_destination,
         );
+        sa.nat.pretending = self.connection.force_udp_encapsulation;
         let binding = Binding {
             ni: &self.nonce.0,
             nr: &response.nonce.0,
@@ -206,8 +207,8 @@ impl InitExchange {
         if !sa.set_keys(shared, keys) {
             return Next::Close("an algorithm is not available".to_owned());
         }
-        // §2.23: "the IKE initiator ... MUST ... change to port 4500" behind a NAT, and may at any time; ESP goes in UDP
-        // here, so it always does.
+        // §2.23: behind a NAT it must "tunnel all future IKE and ESP packets associated with this IKE SA over UDP port 4500",
+        // and without one it "can use port 4500 for both IKE and ESP": so it always does.
         let nat_port = shared.config.gateway.nat_port;
         if sa.nat.detection {
             sa.path.local.set_port(nat_port);
