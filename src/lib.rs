@@ -6,6 +6,7 @@
 //! | [`config`] | TOML -> typed configuration -> proto types |
 //! | [`control`] | one thread: owns the IKE endpoint, its sockets, routes, the control socket |
 //! | [`data`] | plain worker threads: packets between TUN and ESP |
+//! | [`signer`] | private keys that sign outside the protocol |
 //! | [`sys`] | the kernel: TUN, UDP offloads, steering, capabilities. The only `unsafe` |
 #![deny(unsafe_code)]
 
@@ -13,5 +14,6 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod signer;
 #[allow(unsafe_code, reason = "system calls; each block with its SAFETY comment")]
 pub mod sys;

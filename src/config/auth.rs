@@ -2,6 +2,7 @@
 
 use super::document::Table;
 use super::{identity, secrets};
+use crate::signer::Signers;
 use landbridge_proto::crypto::{Secret, VerifyingKey};
 use landbridge_proto::policy::connection::{LocalAuth, LocalCredential, RemoteAuth, RemoteCredential};
 use landbridge_proto::wire::Identification;
@@ -13,8 +14,15 @@ enum Method {
     PublicKey,
 }
 
+/// Both sides, and what signs for ours.
+pub(super) struct Read {
+    pub local: LocalAuth,
+    pub remote: RemoteAuth,
+    pub signers: Signers,
+}
+
 /// Reads both tables; what is wrong is reported, and then there is nothing.
-pub(super) fn read(connection: &Table<'_, '_>, default_id: Option<&Identification>) -> Option<(LocalAuth, RemoteAuth)> {
+pub(super) fn read(connection: &Table<'_, '_>, default_id: Option<&Identification>) -> Option<Read> {
     let (local, remote) = (connection.table("local"), connection.table("remote"));
     for (table, name) in [(&local, "local"), (&remote, "remote")] {
         if table.is_none() {
@@ -35,6 +43,7 @@ struct Local {
     id: Identification,
     psk: Option<Secret>,
     credential: Option<LocalCredential>,
+    signers: Signers,
 }
 
 struct Remote {
@@ -67,13 +76,20 @@ fn read_local(table: &Table<'_, '_>, default_id: Option<&Identification>) -> Opt
     let psk = psk_file.as_ref().map(|value| secrets::psk(value, directory));
     let key = key_file.as_ref().map(|value| secrets::private_key(value, directory));
     let method = method(table, psk.is_some(), key.is_some())?;
+    let mut signers = Signers::new();
     let key = match (method, key) {
         (Method::PublicKey, None) => {
             let remedy = "make a key with landbridge keygen FILE and write private_key_file = \"FILE\"".to_owned();
             missing(table, "private_key_file", remedy);
             return None;
         }
-        (Method::PublicKey, Some(key)) => Some(LocalCredential::RawKey(Arc::new(key?))),
+        (Method::PublicKey, Some(key)) => {
+            let secrets::PrivateKey { key, signer } = key?;
+            if let (Some(name), Some(signer)) = (key.elsewhere(), signer) {
+                signers.insert(Arc::clone(name), signer);
+            }
+            Some(LocalCredential::RawKey(Arc::new(key)))
+        }
         (Method::Psk, _) => None,
     };
     // A file that was named and could not be read has been reported; it must not look as if none were named.
@@ -85,6 +101,7 @@ fn read_local(table: &Table<'_, '_>, default_id: Option<&Identification>) -> Opt
         id: id?,
         psk,
         credential: key,
+        signers,
     })
 }
 
@@ -168,7 +185,7 @@ fn method(table: &Table<'_, '_>, has_psk: bool, has_key: bool) -> Option<Method>
 }
 
 /// A pre-shared key is the same at both ends, so one of the two tables is enough to name it.
-fn combine(connection: &Table<'_, '_>, local: Local, mut remote: Remote) -> Option<(LocalAuth, RemoteAuth)> {
+fn combine(connection: &Table<'_, '_>, local: Local, mut remote: Remote) -> Option<Read> {
     if remote.psks.is_empty() {
         remote.psks.extend(local.psk.clone());
     }
@@ -195,16 +212,17 @@ fn combine(connection: &Table<'_, '_>, local: Local, mut remote: Remote) -> Opti
         );
         connection.findings().warn(connection.spot(), text);
     }
-    Some((
-        LocalAuth {
+    Some(Read {
+        local: LocalAuth {
             id: local.id,
             credential: ours,
         },
-        RemoteAuth {
+        remote: RemoteAuth {
             id: remote.id,
             credential: theirs,
         },
-    ))
+        signers: local.signers,
+    })
 }
 
 fn missing(table: &Table<'_, '_>, key: &str, remedy: String) {

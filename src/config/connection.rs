@@ -5,6 +5,7 @@ use super::gateway::set;
 use super::profiles::{self, Profile};
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
 use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
+use crate::signer::Signers;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::connection::{Connection, StartAction};
 use landbridge_proto::policy::sad::{ConnectionName, Mode};
@@ -30,6 +31,7 @@ const INTERFACE_NAME: usize = 15;
 pub(super) struct Read {
     pub connection: Connection,
     pub tunnel: Tunnel,
+    pub signers: Signers,
     pub spot: Spot,
     pub interface_spot: Spot,
     pub routes_spot: Spot,
@@ -117,7 +119,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         .flatten()
         .map(|c| (Arc::clone(&c.child.name), c.spot, c.spots.clone()))
         .collect();
-    let (local, remote) = auth?;
+    let auth::Read { local, remote, signers } = auth?;
     let connection = Connection {
         name: ConnectionName::from(name),
         local_addrs: local_addrs?,
@@ -141,6 +143,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     Some(Read {
         connection,
         tunnel: tunnel?,
+        signers,
         spot,
         interface_spot,
         routes_spot,

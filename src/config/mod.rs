@@ -6,7 +6,7 @@
 //! | `gateway`, `connection`, `auth`, `child` | one table each |
 //! | `profiles` | what each cloud accepts: values for a connection, and lints |
 //! | `identity`, `selector`, `proposals`, `units` | values with a syntax of their own |
-//! | `secrets` | keys, from files only |
+//! | `secrets`, `pem` | keys, from files only |
 //! | `check` | what clashes between connections |
 
 mod auth;
@@ -16,6 +16,7 @@ mod connection;
 mod document;
 mod gateway;
 mod identity;
+mod pem;
 mod profiles;
 mod proposals;
 mod secrets;
@@ -24,6 +25,7 @@ mod units;
 
 pub use gateway::DEFAULT_SOCKET;
 
+use crate::signer::Signers;
 use document::{Findings, Spot, Table};
 use landbridge_proto::crypto::CipherSuite;
 use landbridge_proto::ip::tunnel::DontFragment;
@@ -47,6 +49,8 @@ pub struct Configuration {
     pub ike: Arc<Config>,
     /// What the daemon does for each connection besides.
     pub tunnels: BTreeMap<ConnectionName, Tunnel>,
+    /// What signs with the keys that don't sign in the protocol itself.
+    pub signers: Signers,
     /// Warnings: legal, but worth a word (weak algorithms, first Child SA without PFS, ...).
     pub warnings: Vec<String>,
 }
@@ -177,6 +181,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
             path.display()
         ));
     }
+    let signers = list.iter().flat_map(|read| read.signers.clone()).collect();
     let (connections, tunnels) = connection::into_maps(list);
     let ike = Arc::new(Config {
         connections,
@@ -187,6 +192,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
         gateway: gateway.settings,
         ike,
         tunnels,
+        signers,
         warnings,
     })
 }

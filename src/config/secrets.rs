@@ -3,12 +3,15 @@
 //! A path is relative to the configuration file; `credential:NAME` is a file that systemd hands over (`LoadCredential=`).
 
 use super::document::Value;
+use super::pem;
+use crate::signer::{self, Signer};
 use base64::Engine;
 use landbridge_proto::crypto::{Secret, SigningKey, VerifyingKey};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Largest file taken for a key.
@@ -38,22 +41,57 @@ pub(super) fn psk(value: &Value<'_, '_>, directory: &Path) -> Option<Secret> {
     }
 }
 
-/// The Ed25519 key in a PKCS#8 PEM file.
-pub(super) fn private_key(value: &Value<'_, '_>, directory: &Path) -> Option<SigningKey> {
-    let (path, octets) = private(value, directory)?;
-    let key = std::str::from_utf8(&octets)
-        .ok()
-        .and_then(|text| SigningKey::from_pem(text).ok());
-    if key.is_none() {
-        value.error(
-            format!("{} is not an unencrypted Ed25519 key in PKCS#8 PEM", path.display()),
-            Some("make one with: landbridge keygen FILE (or: openssl genpkey -algorithm ed25519)".to_owned()),
-        );
-    }
-    key
+/// A private key, and what signs with it if that is not the protocol itself.
+pub(super) struct PrivateKey {
+    pub key: SigningKey,
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
-/// The Ed25519 public key in a PEM file. Anybody may read it, but only we may write it.
+/// The private key in a PEM file: PKCS#8, or as older tools write it, SEC 1 or PKCS#1.
+pub(super) fn private_key(value: &Value<'_, '_>, directory: &Path) -> Option<PrivateKey> {
+    let (path, octets) = private(value, directory)?;
+    match std::str::from_utf8(&octets)
+        .map_err(|_| NO_KEY)
+        .and_then(|text| decode_private_key(text, &path))
+    {
+        Ok(key) => Some(key),
+        Err(problem) => {
+            let remedy = "make one with: landbridge keygen FILE (or: openssl genpkey -algorithm ed25519)".to_owned();
+            value.error(format!("{} {problem}", path.display()), Some(remedy));
+            None
+        }
+    }
+}
+
+const NO_KEY: &str = "is no Ed25519, ECDSA (P-256, P-384, P-521) or RSA private key in PEM";
+
+/// Reads a private key in PEM; `path` names one that signs outside the protocol.
+pub(crate) fn decode_private_key(text: &str, path: &Path) -> Result<PrivateKey, &'static str> {
+    if text.contains("ENCRYPTED") {
+        return Err(
+            "is encrypted: nobody is there to type its passphrase; keep it unencrypted with mode 600, as a \
+                    systemd credential, or in a PKCS#11 token",
+        );
+    }
+    if let Ok(key) = SigningKey::from_pem(text) {
+        return Ok(PrivateKey { key, signer: None });
+    }
+    let block = pem::read(text)
+        .into_iter()
+        .find(|block| block.label.ends_with("PRIVATE KEY"))
+        .ok_or(NO_KEY)?;
+    let (public, rsa) = match block.label.as_str() {
+        "RSA PRIVATE KEY" => signer::read_rsa(&block.der, true),
+        _ => signer::read_rsa(&block.der, false),
+    }
+    .ok_or("is no key that is taken: Ed25519, ECDSA on P-256, P-384 or P-521, or RSA with 2048 to 4096 bits and an exponent of at least 65537")?;
+    Ok(PrivateKey {
+        key: SigningKey::kept_elsewhere(public, Arc::from(path.display().to_string())),
+        signer: Some(Arc::new(rsa)),
+    })
+}
+
+/// The public key in a PEM file. Anybody may read it, but only we may write it.
 pub(super) fn public_key(value: &Value<'_, '_>, text: &str, directory: &Path) -> Option<VerifyingKey> {
     let (path, octets, metadata) = read(value, text, directory)?;
     if metadata.mode() & 0o022 != 0 && !is_credential(text) {
@@ -71,7 +109,7 @@ pub(super) fn public_key(value: &Value<'_, '_>, text: &str, directory: &Path) ->
         .and_then(|text| VerifyingKey::from_pem(text).ok());
     if key.is_none() {
         value.error(
-            format!("{} is not an Ed25519 public key in PEM", path.display()),
+            format!("{} is no Ed25519, ECDSA or RSA public key in PEM", path.display()),
             Some("the peer gets it with: landbridge pubkey KEYFILE (or: openssl pkey -pubout)".to_owned()),
         );
     }
@@ -90,7 +128,7 @@ pub(super) fn inline_public_key(value: &Value<'_, '_>, text: &str) -> Option<Ver
     let key = VerifyingKey::from_pem(&pem).ok();
     if key.is_none() {
         value.error(
-            "not an Ed25519 public key",
+            "no Ed25519, ECDSA or RSA public key",
             Some("write what stands between BEGIN and END in the output of: landbridge pubkey KEYFILE".to_owned()),
         );
     }

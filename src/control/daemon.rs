@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::journal::{Journal, Level};
 use super::links::Links;
 use super::server::{Answer, ControlServer, Order};
+use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Prefix, Tunnel};
@@ -36,6 +37,7 @@ pub struct Daemon {
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
     links: Links,
+    desk: SigningDesk,
     transmit: Vec<u8>,
     stopping: bool,
     stopped: bool,
@@ -45,6 +47,7 @@ pub struct Daemon {
 pub struct Inlets {
     reports: mpsc::Receiver<SadReport>,
     strays: mpsc::Receiver<(Path, Vec<u8>)>,
+    signed: mpsc::UnboundedReceiver<Signed>,
 }
 
 /// What is remembered of a connection beyond its SAs.
@@ -117,6 +120,8 @@ impl Daemon {
         }
         let endpoint = Endpoint::new(clock.now(), seed, Arc::clone(&configuration.ike));
         zeroize::Zeroize::zeroize(&mut seed);
+        let (answers, signed) = mpsc::unbounded_channel();
+        let desk = SigningDesk::new(configuration.signers.clone(), answers);
         let mut daemon = Self {
             configuration,
             endpoint,
@@ -127,6 +132,7 @@ impl Daemon {
             attempts: Attempts::default(),
             sockets: Some(sockets),
             links,
+            desk,
             transmit: Vec::with_capacity(2048),
             stopping: false,
             stopped: false,
@@ -145,7 +151,14 @@ impl Daemon {
         for (name, granted) in daemon.data.offloads() {
             tracing::info!(offload = name, granted, "data path");
         }
-        Ok((daemon, Inlets { reports, strays }))
+        Ok((
+            daemon,
+            Inlets {
+                reports,
+                strays,
+                signed,
+            },
+        ))
     }
 
     /// Runs until a signal or `landbridge stop` ends it, then deletes all SAs, routes and interfaces.
@@ -156,6 +169,7 @@ impl Daemon {
         let Inlets {
             mut reports,
             mut strays,
+            mut signed,
         } = inlets;
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
@@ -194,6 +208,7 @@ impl Daemon {
                     Inbound::Esp(packet) => data.inject(path.remote, packet),
                 }) => {}
                 Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
+                Some((ticket, signature)) = signed.recv() => endpoint.handle_signature(clock.now(), ticket, signature),
                 () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),
                 Some(report) = reports.recv() => {
                     endpoint.handle_report(clock.now(), report);
@@ -305,6 +320,11 @@ impl Daemon {
                     connection.as_deref(),
                     &format!("{arrow} {} {line}", path.remote),
                 );
+            }
+            Event::Sign(request) => {
+                if let Err((ticket, why)) = self.desk.submit(request) {
+                    self.endpoint.handle_signature(self.clock.now(), ticket, why);
+                }
             }
             Event::ShutdownComplete => self.stopped = true,
         }
@@ -429,6 +449,7 @@ impl Daemon {
         if new.gateway != self.configuration.gateway {
             return Err("[gateway] changed: that takes a restart; nothing changed".to_owned());
         }
+        self.desk.reload(new.signers.clone());
         let old = std::mem::replace(&mut self.configuration, new);
         let mut plan = Vec::new();
         for (name, tunnel) in &old.tunnels {

@@ -20,6 +20,7 @@ mod policy_routes;
 pub mod protocol;
 mod resolve;
 mod server;
+mod signing;
 mod sockets;
 mod status;
 

@@ -10,7 +10,10 @@ mod provider;
 mod signature;
 
 pub use provider::{ESP_PROVIDER, IKE_PROVIDER, Provider};
-pub use signature::{KeyFormatError, SignatureError, SigningKey, VerifyingKey};
+pub use signature::{
+    Hash, KeyFormatError, KeyKind, Scheme, SignError, SignatureError, SigningKey, VerifyingKey, ecdsa_der, ecdsa_fixed,
+    schemes,
+};
 
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;

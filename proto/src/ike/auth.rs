@@ -1,14 +1,16 @@
 //! The AUTH payload (RFC 7296 §2.15; RFC 7427 §3; RFC 7670; RFC 8420).
 
+mod scheme;
+
+pub use scheme::HASHES;
+
 use super::keys::IkeKeys;
-use crate::crypto::{Provider, Secret, VerifyingKey};
+use crate::crypto::{Provider, Scheme, Secret, SignError, SigningKey, VerifyingKey};
 use crate::policy::connection::{LocalCredential, RemoteCredential};
 use crate::wire::{AuthMethod, Authentication, CertEncoding, Certificate, HashAlgorithm, Identification};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
-
-/// AlgorithmIdentifier of Ed25519 (RFC 8420 §A.1): SEQUENCE { OID 1.3.101.112 }.
-const ED25519_IDENTIFIER: [u8; 7] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
 
 /// What one side signs: its own first message as sent, the other's nonce, and prf(SK_p, ID payload body) (§2.15).
 #[derive(Clone, Copy, Debug)]
@@ -41,62 +43,142 @@ pub enum AuthError {
     #[error("the peer's public key {0} is not configured for it")]
     UnknownKey(String),
     /// The signature is wrong.
-    #[error("the peer's signature does not verify")]
-    BadSignature,
+    #[error("the peer's signature ({0}) does not verify")]
+    BadSignature(String),
     /// The AUTH data does not parse.
     #[error("the AUTH payload is malformed")]
     Malformed,
-    /// The peer did not announce the hash our key needs (RFC 7427 §4, 8420 §2).
-    #[error("the peer does not accept Ed25519 signatures (no Identity in its SIGNATURE_HASH_ALGORITHMS)")]
-    HashNotAccepted,
+    /// A signature algorithm that is not taken, by its AlgorithmIdentifier in hex.
+    #[error("the peer signs with an algorithm that is not accepted (AlgorithmIdentifier {0})")]
+    Algorithm(String),
+    /// The peer did not announce a hash that our key can sign with (RFC 7427 §4, 8420 §2).
+    #[error(
+        "the peer does not accept signatures of our {key} key: it {}, the key needs {}",
+        announced.as_ref().map_or_else(|| "sends no SIGNATURE_HASH_ALGORITHMS".to_owned(), |list| format!("announces {}", list.join(" "))),
+        wanted.join(" or ")
+    )]
+    HashNotAccepted {
+        /// Kind of our key.
+        key: String,
+        /// Hashes it can sign with.
+        wanted: Vec<String>,
+        /// Hashes the peer announced, if it announced any.
+        announced: Option<Vec<String>>,
+    },
+    /// Our own key did not sign.
+    #[error("our key {key} did not sign: {why}")]
+    NotSigned {
+        /// Its name.
+        key: String,
+        /// Why.
+        why: String,
+    },
     /// The provider lacks the PRF.
     #[error("algorithm not available")]
     Unsupported,
 }
 
-/// Our AUTH payload and the CERT payloads to go with it (a raw key goes as CERT encoding 15).
+/// What we prove ourselves with.
+#[derive(Debug)]
+pub struct Proof {
+    /// CERT payloads: our certificates, leaf first, or our raw key (encoding 15).
+    pub certs: Vec<Certificate>,
+    /// The AUTH payload, or how to come by it.
+    pub auth: Auth,
+}
+
+/// See [`Proof`].
+#[derive(Debug)]
+pub enum Auth {
+    /// It is there.
+    Ready(Authentication),
+    /// Its signature has to be made by the caller.
+    ToSign(Box<Unsigned>),
+}
+
+/// An AUTH payload that lacks its signature.
+#[derive(Debug)]
+pub struct Unsigned {
+    /// The key that is to sign, which is kept elsewhere.
+    pub key: Arc<SigningKey>,
+    /// How.
+    pub scheme: Scheme,
+    /// What.
+    pub octets: Vec<u8>,
+    method: AuthMethod,
+}
+
+impl Unsigned {
+    /// The AUTH payload with its signature. It is verified first: a broken signature would only tell the peer about our
+    /// key, and the operator nothing.
+    ///
+    /// # Errors
+    /// [`AuthError::NotSigned`].
+    pub fn complete(self, signature: Result<Vec<u8>, String>) -> Result<Authentication, AuthError> {
+        let failed = |why: String| AuthError::NotSigned {
+            key: self.key.elsewhere().map_or_else(String::new, ToString::to_string),
+            why,
+        };
+        let public = self.key.verifying_key();
+        let signature = signature.map_err(failed)?;
+        if public.verify(self.scheme, &self.octets, &signature).is_err() {
+            return Err(failed(format!(
+                "what it made is no {} signature of the key {}",
+                self.scheme,
+                fingerprint(&public)
+            )));
+        }
+        scheme::write(self.method, self.scheme, public.kind(), signature)
+    }
+}
+
+/// Our proof for a peer that announced these hashes.
 ///
 /// # Errors
 /// [`AuthError::HashNotAccepted`], [`AuthError::Unsupported`].
-pub fn sign(
+pub fn prove(
     provider: &Provider,
     keys: &IkeKeys,
     credential: &LocalCredential,
     octets: &SignedOctets<'_>,
     peer_hashes: Option<&[HashAlgorithm]>,
-) -> Result<(Authentication, Vec<Certificate>), AuthError> {
+) -> Result<Proof, AuthError> {
     let signed = signed_octets(provider, keys, octets)?;
     match credential {
         LocalCredential::Psk(psk) => {
             let mic = shared_key_mic(provider, keys, psk, &signed)?;
-            Ok((
-                Authentication {
+            Ok(Proof {
+                certs: Vec::new(),
+                auth: Auth::Ready(Authentication {
                     method: AuthMethod::SHARED_KEY_MIC,
                     data: mic.expose().to_vec(),
-                },
-                Vec::new(),
-            ))
+                }),
+            })
         }
-        LocalCredential::RawKey(key) => {
-            // RFC 8420 §2: Ed25519 goes with the Identity hash, which the peer must have announced (RFC 7427 §4).
-            if !peer_hashes.is_some_and(|hashes| hashes.contains(&HashAlgorithm::IDENTITY)) {
-                return Err(AuthError::HashNotAccepted);
-            }
-            let mut data = vec![ED25519_IDENTIFIER.len() as u8];
-            data.extend_from_slice(&ED25519_IDENTIFIER);
-            data.extend_from_slice(&key.sign(&signed));
-            let cert = Certificate {
+        LocalCredential::RawKey(key) => Ok(Proof {
+            certs: vec![Certificate {
                 encoding: CertEncoding::RAW_PUBLIC_KEY,
                 data: key.verifying_key().to_spki_der(),
-            };
-            Ok((
-                Authentication {
-                    method: AuthMethod::DIGITAL_SIGNATURE,
-                    data,
-                },
-                vec![cert],
-            ))
+            }],
+            auth: sign(key, peer_hashes, signed)?,
+        }),
+    }
+}
+
+fn sign(key: &Arc<SigningKey>, peer_hashes: Option<&[HashAlgorithm]>, octets: Vec<u8>) -> Result<Auth, AuthError> {
+    let (method, scheme) = scheme::choose(key, peer_hashes)?;
+    match key.sign(scheme, &octets) {
+        Ok(signature) => {
+            let kind = key.verifying_key().kind();
+            scheme::write(method, scheme, kind, signature).map(Auth::Ready)
         }
+        Err(SignError::Elsewhere) => Ok(Auth::ToSign(Box::new(Unsigned {
+            key: Arc::clone(key),
+            scheme,
+            octets,
+            method,
+        }))),
+        Err(SignError::Scheme) => Err(AuthError::Unsupported),
     }
 }
 
@@ -114,14 +196,14 @@ pub fn verify(
     certs: &[Certificate],
 ) -> Result<(), AuthError> {
     let signed = signed_octets(provider, keys, octets)?;
-    let want = match credential {
-        RemoteCredential::Psk(_) => AuthMethod::SHARED_KEY_MIC,
-        RemoteCredential::RawKeys(_) => AuthMethod::DIGITAL_SIGNATURE,
+    let (fits, want) = match credential {
+        RemoteCredential::Psk(_) => (auth.method == AuthMethod::SHARED_KEY_MIC, "a pre-shared key"),
+        RemoteCredential::RawKeys(_) => (scheme::is_signature(auth.method), "a signature of its raw key"),
     };
-    if auth.method != want {
+    if !fits {
         return Err(AuthError::Method {
             got: auth.method.to_string(),
-            want: want.to_string(),
+            want: want.to_owned(),
         });
     }
     match credential {
@@ -134,15 +216,8 @@ pub fn verify(
             if right.into() { Ok(()) } else { Err(AuthError::WrongPsk) }
         }
         RemoteCredential::RawKeys(known) => {
-            let (len, rest) = auth.data.split_first().ok_or(AuthError::Malformed)?;
-            let (identifier, signature) = rest.split_at_checked(usize::from(*len)).ok_or(AuthError::Malformed)?;
-            if identifier != ED25519_IDENTIFIER {
-                return Err(AuthError::Method {
-                    got: "another signature algorithm".into(),
-                    want: "Ed25519".into(),
-                });
-            }
-            if known.iter().any(|key| key.verify(&signed, signature).is_ok()) {
+            let claimed = scheme::read(auth)?;
+            if known.iter().any(|key| claimed.verifies(key, &signed)) {
                 return Ok(());
             }
             // For the log: whether the peer shows a key that we don't know, or failed with one that we do.
@@ -154,7 +229,7 @@ pub fn verify(
                 .next()
             {
                 Some(key) if !known.contains(&key) => Err(AuthError::UnknownKey(fingerprint(&key))),
-                _ => Err(AuthError::BadSignature),
+                _ => Err(AuthError::BadSignature(claimed.what())),
             }
         }
     }

@@ -9,7 +9,9 @@ mod strangers;
 use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
 use super::error::IkeError;
-use super::event::{Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, TimerKind, Transmit};
+use super::event::{
+    Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, SignTicket, TimerKind, Transmit,
+};
 use super::exchange::{Exchange, capabilities};
 use super::jobs::{Job, Jobs};
 use super::nat;
@@ -187,6 +189,17 @@ impl Endpoint {
         } else {
             self.shared.counters.unknown_spi += 1;
         }
+    }
+
+    /// The answer to [`Event::Sign`]: a signature, or why there is none. One that nobody waits for any more is dropped.
+    pub fn handle_signature(&mut self, now: Now, ticket: SignTicket, signature: Result<Vec<u8>, String>) {
+        self.shared.now = now;
+        let alone = self.is_alone(ticket.sa);
+        self.with_sa(ticket.sa, |sa, shared| {
+            // Others may have come up while the key was at it.
+            sa.initial_contact &= alone;
+            sa.handle_signature(shared, ticket, signature);
+        });
     }
 
     /// The time of [`Self::poll_timeout`] has come.

@@ -1,11 +1,13 @@
 //! What goes into the endpoint and what comes out.
 
 use super::nat::NatSituation;
+use crate::crypto::{Scheme, SigningKey};
 use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::{Identification, IkeSpi, TrafficSelector};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A datagram to send, without non-ESP marker: the caller adds it when `path.local.port()` is the NAT port (RFC 3948 §2.2).
@@ -25,6 +27,7 @@ pub struct Transmit {
 pub enum TimerKind {
     Retransmit,
     HalfOpenExpiry,
+    Signature,
     Liveness,
     NatKeepalive,
     RekeyChild,
@@ -141,8 +144,30 @@ pub enum Event {
         /// The line.
         line: String,
     },
+    /// A signature is wanted: answer with `Endpoint::handle_signature`, whenever it is there.
+    Sign(SignRequest),
     /// All is deleted after `Command::Shutdown`.
     ShutdownComplete,
+}
+
+/// A signature to be made by a key that is kept elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignRequest {
+    /// To be handed back with the signature.
+    pub ticket: SignTicket,
+    /// The key; `SigningKey::elsewhere` names it.
+    pub key: Arc<SigningKey>,
+    /// How to sign.
+    pub scheme: Scheme,
+    /// The message itself, not its hash.
+    pub octets: Vec<u8>,
+}
+
+/// Which IKE SA waits for a signature, and for which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignTicket {
+    pub(super) sa: IkeSpi,
+    pub(super) number: u64,
 }
 
 /// An authenticated IKE SA.

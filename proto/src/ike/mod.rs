@@ -6,6 +6,7 @@
 //! | `sa` | one IKE SA: stages, windows, what arrives and what leaves |
 //! | `exchange/` | our requests, one file an exchange: what is sent, what an answer does |
 //! | `respond` | the peer's requests |
+//! | `signing` | waiting for a signature that is made elsewhere |
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
@@ -33,10 +34,12 @@ mod respond;
 mod sa;
 pub mod seal;
 mod shared;
+mod signing;
 mod succession;
 pub mod window;
 
 pub use endpoint::Endpoint;
 pub use event::{
-    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, TimerKind, Transmit,
+    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, SignRequest, SignTicket,
+    TimerKind, Transmit,
 };

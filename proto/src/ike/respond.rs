@@ -1,6 +1,6 @@
 //! The peer's requests within an IKE SA: each gets exactly one answer.
 
-use super::auth::{SignedOctets, sign, verify};
+use super::auth::{Auth, SignedOctets, prove, verify};
 use super::child::{Child, ChildState, Negotiated};
 use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
@@ -9,7 +9,7 @@ use super::jobs::Job;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use crate::crypto::Secret;
-use crate::policy::connection;
+use crate::policy::connection::{self, Connection};
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Mode, Path};
@@ -18,7 +18,7 @@ use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
     IkeAuthResponse, Informational, Response,
 };
-use crate::wire::{Delete, ExchangeType, KeyExchange, Nonce, ProtocolId};
+use crate::wire::{Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, ProtocolId};
 use std::sync::Arc;
 
 /// An answer, and what becomes of the IKE SA once it has left.
@@ -76,8 +76,9 @@ struct Granted {
 }
 
 impl IkeSa {
-    /// IKE_AUTH as responder (§1.2): who is it, is it really, and the first Child SA.
-    pub fn respond_auth(&mut self, shared: &mut Shared, path: Path, request: IkeAuthRequest) -> Reply {
+    /// IKE_AUTH as responder (§1.2): who is it, is it really, and the first Child SA. `None` if our own signature has to be
+    /// waited for.
+    pub fn respond_auth(&mut self, shared: &mut Shared, path: Path, request: IkeAuthRequest) -> Option<Reply> {
         // §2.23: the initiator may have moved to port 4500, or behind a NAT to any.
         self.path = path;
         let connection = match self.authenticate_peer(shared, &request) {
@@ -86,11 +87,11 @@ impl IkeSa {
                 shared.counters.auth_failed += 1;
                 // Whoever gets this far has proven nothing: it may not fill the log.
                 shared.failed_by_stranger(self.failure("a peer did not authenticate itself", &error));
-                return Reply::failed(&error);
+                return Some(Reply::failed(&error));
             }
         };
         let Some(connection) = connection else {
-            return Reply::failed(&IkeError::Internal("no connection"));
+            return Some(Reply::failed(&IkeError::Internal("no connection")));
         };
         let signed = match &self.keys {
             Some(keys) => {
@@ -101,12 +102,33 @@ impl IkeSa {
                     id,
                     initiator: false,
                 };
-                sign(shared.provider, keys, &connection.local.credential, &octets, hashes).map_err(IkeError::Auth)
+                prove(shared.provider, keys, &connection.local.credential, &octets, hashes).map_err(IkeError::Auth)
             }
             None => Err(IkeError::Internal("no keys")),
         };
-        let (auth, certs) = match signed {
-            Ok(signed) => signed,
+        Some(match signed {
+            Ok(proof) => match proof.auth {
+                Auth::Ready(auth) => self.accept_peer(shared, &connection, request, proof.certs, Ok(auth)),
+                Auth::ToSign(unsigned) => {
+                    self.begin_signing(shared, *unsigned, connection, proof.certs, Some(request));
+                    return None;
+                }
+            },
+            Err(error) => self.accept_peer(shared, &connection, request, Vec::new(), Err(error)),
+        })
+    }
+
+    /// The peer has proven who it is: our own proof, and the first Child SA.
+    pub fn accept_peer(
+        &mut self,
+        shared: &mut Shared,
+        connection: &Arc<Connection>,
+        request: IkeAuthRequest,
+        certs: Vec<Certificate>,
+        auth: Result<Authentication, IkeError>,
+    ) -> Reply {
+        let auth = match auth {
+            Ok(auth) => auth,
             Err(error) => {
                 self.tell_error(shared, "we can't authenticate ourselves", &error);
                 return Reply::failed(&error);

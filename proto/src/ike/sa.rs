@@ -15,6 +15,7 @@ use super::nat::NatSituation;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
+use super::signing::{Held, Signing};
 use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
@@ -133,6 +134,8 @@ pub struct IkeSa {
     pub answers: Option<[u8; 32]>,
     /// No other SA with this peer is up: said in IKE_AUTH.
     pub initial_contact: bool,
+    /// IKE_AUTH waits for our signature.
+    pub signing: Option<Box<Signing>>,
     requests: Collected,
     responses: Collected,
 }
@@ -184,6 +187,7 @@ impl IkeSa {
             counted: None,
             answers: None,
             initial_contact: false,
+            signing: None,
             requests: Collected::default(),
             responses: Collected::default(),
         }
@@ -374,6 +378,7 @@ impl IkeSa {
         for spi in std::mem::take(&mut self.jobs).stillborn() {
             shared.spis.release(spi);
         }
+        self.signing = None;
         self.init = InitMessages::default();
         self.requests = Collected::default();
         self.responses = Collected::default();

@@ -36,6 +36,8 @@ pub struct Shared {
     pub established: u64,
     /// Children that the operator took down: they don't come back by themselves.
     pub down: BTreeSet<(ConnectionName, ChildName)>,
+    /// Signatures asked for so far.
+    pub tickets: u64,
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
@@ -91,6 +93,7 @@ impl Shared {
             effects: Vec::new(),
             established: 0,
             down: BTreeSet::new(),
+            tickets: 0,
             next_child: 1,
             next_owner: 0,
             last_stranger_failure: None,

@@ -149,7 +149,7 @@ pub struct LocalAuth {
 pub enum LocalCredential {
     /// Shared secret (RFC 7296 §2.15).
     Psk(Secret),
-    /// Ed25519 key, sent as a raw public key (RFC 7670, 8420).
+    /// A key, whose public half is sent as it is (RFC 7670).
     RawKey(Arc<SigningKey>),
 }
 
@@ -195,7 +195,7 @@ impl Connection {
     pub fn same_as(&self, other: &Self) -> bool {
         let local_credential = match (&self.local.credential, &other.local.credential) {
             (LocalCredential::Psk(a), LocalCredential::Psk(b)) => a == b,
-            (LocalCredential::RawKey(a), LocalCredential::RawKey(b)) => a.verifying_key() == b.verifying_key(),
+            (LocalCredential::RawKey(a), LocalCredential::RawKey(b)) => a == b,
             _ => false,
         };
         let remote_credential = match (&self.remote.credential, &other.remote.credential) {

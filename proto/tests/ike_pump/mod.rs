@@ -65,6 +65,8 @@ pub struct Pump {
     pub configs: [Arc<Config>; 2],
     pub addresses: [SocketAddr; 2],
     pub now: Instant,
+    /// The wall clock at the beginning, in seconds.
+    pub unix: u64,
     pub events: [Vec<Event>; 2],
     pub sad: [Sad; 2],
     pub wire: Vec<Letter>,
@@ -172,6 +174,7 @@ impl Pump {
             configs,
             addresses: ["192.0.2.1:500".parse().unwrap(), "198.51.100.2:500".parse().unwrap()],
             now,
+            unix: 0,
             events: [vec![], vec![]],
             sad: [Sad::default(), Sad::default()],
             wire: vec![],
@@ -194,7 +197,7 @@ impl Pump {
     pub fn at(&self) -> Now {
         Now {
             instant: self.now,
-            unix: 0,
+            unix: self.unix + self.now.as_nanos() / 1_000_000_000,
         }
     }
 

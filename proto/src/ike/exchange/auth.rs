@@ -2,7 +2,7 @@
 
 use super::create_child::{check_selectors, offer_selectors};
 use super::{Exchange, Next, Request};
-use crate::ike::auth::{SignedOctets, sign, verify};
+use crate::ike::auth::{Auth, SignedOctets, prove, verify};
 use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
@@ -12,7 +12,7 @@ use crate::policy::connection::{self, Connection, StartAction};
 use crate::policy::pad::UnknownPeer;
 use crate::policy::proposal::EspProposal;
 use crate::wire::message::{self, ChildPayloads, IkeAuthReply, IkeAuthRequest, IkeAuthResponse};
-use crate::wire::{Notify, NotifyType};
+use crate::wire::{Authentication, Certificate, Notify, NotifyType};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct AuthExchange {
 }
 
 impl AuthExchange {
-    /// The request, or the end if we can't authenticate ourselves.
+    /// The request, or a wait for our signature, or the end if we can't authenticate ourselves.
     pub fn begin(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>) -> Next {
         let Some(keys) = &sa.keys else {
             return Next::Close("no keys".to_owned());
@@ -41,10 +41,29 @@ impl AuthExchange {
             initiator: true,
         };
         let hashes = sa.peer_hashes.as_deref();
-        let (auth, certs) = match sign(shared.provider, keys, &connection.local.credential, &octets, hashes) {
-            Ok(signed) => signed,
+        match prove(shared.provider, keys, &connection.local.credential, &octets, hashes) {
+            Ok(proof) => match proof.auth {
+                Auth::Ready(auth) => Self::send(sa, shared, connection, proof.certs, Ok(auth)),
+                Auth::ToSign(unsigned) => {
+                    sa.begin_signing(shared, *unsigned, connection, proof.certs, None);
+                    Next::Done
+                }
+            },
+            Err(error) => Self::send(sa, shared, connection, Vec::new(), Err(IkeError::Auth(error))),
+        }
+    }
+
+    /// The request with our proof.
+    pub fn send(
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        connection: Arc<Connection>,
+        certs: Vec<Certificate>,
+        auth: Result<Authentication, IkeError>,
+    ) -> Next {
+        let auth = match auth {
+            Ok(auth) => auth,
             Err(error) => {
-                let error = IkeError::Auth(error);
                 sa.tell_error(shared, "we can't authenticate ourselves", &error);
                 return Next::Close(error.to_string());
             }
@@ -64,7 +83,7 @@ impl AuthExchange {
             ..offer_selectors(sa, child)
         });
         let request = IkeAuthRequest {
-            id_i: id,
+            id_i: connection.local.id.clone(),
             certs,
             certreqs: vec![],
             id_r: connection.remote.id.clone(),

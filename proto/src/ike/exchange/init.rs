@@ -3,6 +3,7 @@
 use super::auth::AuthExchange;
 use super::{Exchange, Next, Request};
 use crate::crypto::Group;
+use crate::ike::auth::HASHES;
 use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::{Binding, IkeKeys};
@@ -12,7 +13,7 @@ use crate::ike::shared::Shared;
 use crate::policy::connection::{Connection, LocalCredential, RemoteCredential};
 use crate::policy::proposal::IkeProposal;
 use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
-use crate::wire::{HashAlgorithm, Header, IkeSpi, KeMethod, KeyExchange, Nonce};
+use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce};
 use std::sync::Arc;
 
 /// Repetitions with a cookie or another group before the peer is taken for broken (RFC 7296 §2.6.1: both orders converge
@@ -33,12 +34,12 @@ pub struct InitExchange {
 
 /// What both sides announce.
 pub fn capabilities(connection: &Connection) -> Capabilities {
-    // RFC 7427 §4: announced if a signature may be accepted; Ed25519 goes by Identity (RFC 8420 §2).
+    // RFC 7427 §4: announced if a signature may be accepted, or is made.
     let signs = matches!(connection.remote.credential, RemoteCredential::RawKeys(_))
         || matches!(connection.local.credential, LocalCredential::RawKey(_));
     Capabilities {
         fragmentation: connection.fragmentation,
-        signature_hashes: signs.then(|| vec![HashAlgorithm::IDENTITY]),
+        signature_hashes: signs.then(|| HASHES.to_vec()),
         intermediate: false,
         childless: false,
     }

@@ -43,6 +43,11 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
+        if self.signing.is_some() {
+            // The request is being answered: a repeated one changes nothing.
+            shared.counters.replayed += 1;
+            return;
+        }
         self.derive_late(shared);
         let Some((body, digest)) = self.open(shared, datagram, outer, false) else {
             return;
@@ -68,11 +73,18 @@ impl IkeSa {
                 Reply::refuse(header.exchange, &IkeError::Malformed(error))
             }
         };
-        let Some(reply) = reply else {
-            shared.counters.unexpected += 1;
-            return;
-        };
+        let request = Held { header, digest, path };
+        match reply {
+            Some(reply) => self.answer(shared, &request, reply),
+            None if self.hold(request) => {}
+            None => shared.counters.unexpected += 1,
+        }
+    }
+
+    /// Sends the answer to a request of the peer.
+    pub fn answer(&mut self, shared: &mut Shared, request: &Held, reply: Reply) {
         self.children.iter_mut().for_each(|child| child.contest = None);
+        let Held { header, digest, path } = *request;
         let payloads = wire::encode_response(&reply.response);
         let flags = Flags {
             initiator: self.initiator,
@@ -205,7 +217,7 @@ impl IkeSa {
     /// Answers a request of the peer, by stage.
     pub(super) fn respond(&mut self, shared: &mut Shared, path: Path, request: WireRequest) -> Option<Reply> {
         match (&self.stage, request) {
-            (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => Some(self.respond_auth(shared, path, *request)),
+            (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => self.respond_auth(shared, path, *request),
             (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
                 self.respond_create_child(shared, *request)
             }

@@ -9,6 +9,11 @@ impl IkeSa {
         self.requests.parts.expire(now);
         self.responses.parts.expire(now);
         match &self.stage {
+            // It is not the peer that did not go on.
+            Stage::HalfOpen(half) if half.expires <= now && self.signing.is_some() => {
+                self.give_up_signing(shared);
+                return;
+            }
             Stage::HalfOpen(half) if half.expires <= now => {
                 self.close(shared, "the peer did not go on");
                 self.stage = Stage::Closed { until: now };
@@ -16,6 +21,10 @@ impl IkeSa {
             }
             Stage::Closed { .. } => return,
             _ => {}
+        }
+        if self.signing.as_ref().is_some_and(|signing| signing.deadline <= now) {
+            self.give_up_signing(shared);
+            return;
         }
         let schedule = schedule(shared);
         match self.outgoing.due(now, &schedule, &mut shared.rng) {
@@ -71,6 +80,11 @@ impl IkeSa {
             }
             Stage::Initiating | Stage::Rekeyed | Stage::Closing => {}
         }
+        timers.extend(
+            self.signing
+                .as_ref()
+                .map(|signing| (signing.deadline, TimerKind::Signature)),
+        );
         match self.outgoing.in_flight() {
             Some(request) => timers.push((request.due, TimerKind::Retransmit)),
             None if self.is_idle() => timers.extend(self.jobs.next().map(|at| (at, TimerKind::Retry))),
