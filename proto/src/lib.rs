@@ -9,15 +9,17 @@
 //! | [`wire`] | octets <-> payloads and typed messages | nothing of ours |
 //! | [`crypto`] | algorithms behind a [`crypto::Provider`] | nothing of ours |
 //! | [`ip`] | inner packets as pure byte functions | nothing of ours |
-//! | [`policy`] | RFC 4301's databases as values: selectors, proposals, SPD, PAD, SAD entries | wire, crypto |
+//! | [`pki`] | X.509: certificates, names, chains | wire, crypto |
+//! | [`policy`] | RFC 4301's databases as values: selectors, proposals, SPD, PAD, SAD entries | wire, crypto, pki |
 //! | [`esp`] | RFC 4303: seal, open, replay window | crypto, ip, policy |
-//! | [`ike`] | RFC 7296: the endpoint and its exchanges | wire, crypto, policy |
+//! | [`ike`] | RFC 7296: the endpoint and its exchanges | wire, crypto, pki, policy |
 #![forbid(unsafe_code)]
 
 pub mod crypto;
 pub mod esp;
 pub mod ike;
 pub mod ip;
+pub mod pki;
 pub mod policy;
 pub mod time;
 pub mod wire;

@@ -63,6 +63,19 @@ impl VerifyingKey {
         Self::from_parts(info.algorithm.oid, info.algorithm.parameters, key)
     }
 
+    /// From the value of an AlgorithmIdentifier (without its tag and length) and the key, as a certificate's path is
+    /// verified.
+    ///
+    /// # Errors
+    /// [`KeyFormatError`].
+    pub(crate) fn from_algorithm_value(algorithm: &[u8], key: &[u8]) -> Result<Self, KeyFormatError> {
+        let malformed = |_| KeyFormatError::Form("SubjectPublicKeyInfo DER");
+        let mut reader = SliceReader::new(algorithm).map_err(malformed)?;
+        let oid = reader.decode().map_err(malformed)?;
+        let parameters = reader.decode::<Option<AnyRef<'_>>>().map_err(malformed)?;
+        Self::from_parts(oid, parameters, key)
+    }
+
     fn from_parts(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<Self, KeyFormatError> {
         let malformed = KeyFormatError::Form("SubjectPublicKeyInfo DER");
         match oid {
