@@ -60,8 +60,7 @@ pub fn parse(text: &str) -> Result<Vec<u8>, String> {
             .map(|attribute| parse_attribute(attribute.trim(), text))
             .collect::<Result<Vec<_>, _>>()?;
         let set = SetOfVec::try_from(attributes).map_err(|_| format!("{text:?}: {part:?} names an attribute twice"))?;
-        let rdn = RelativeDistinguishedName::try_from(set).map_err(|_| format!("{text:?}: a part is empty"))?;
-        rdns.push(rdn);
+        rdns.push(RelativeDistinguishedName::from(set));
     }
     RdnSequence::from(rdns)
         .to_der()

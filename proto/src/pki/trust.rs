@@ -192,7 +192,8 @@ impl Trust {
             let others: Vec<CertificateDer<'_>> = shown.iter().skip(1).map(|der| CertificateDer::from(*der)).collect();
             self.verify_path(&leaf, &others, unix)?;
         }
-        if !(pinned && configured) && !leaf.holds(id) {
+        let bound = pinned && configured;
+        if !bound && !leaf.holds(id) {
             return Err(PkiError::Identity {
                 id: id.to_string(),
                 holds: leaf.identities(),
