@@ -97,7 +97,7 @@ pub enum Auth {
 }
 
 /// An AUTH payload that lacks its signature.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unsigned {
     /// The key that is to sign, which is kept elsewhere.
     pub key: Arc<SigningKey>,

@@ -21,6 +21,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A signature asked for.
+#[derive(Clone)]
 pub struct Signing {
     ticket: SignTicket,
     /// Given up after this.
@@ -32,6 +33,7 @@ pub struct Signing {
 }
 
 /// What the signature is for.
+#[derive(Clone)]
 enum Then {
     /// Our IKE_AUTH request.
     Ask,
@@ -43,6 +45,7 @@ enum Then {
 }
 
 /// The request that will be answered.
+#[derive(Clone)]
 pub struct Held {
     pub header: Header,
     pub digest: [u8; 32],
