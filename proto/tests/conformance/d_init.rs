@@ -109,8 +109,8 @@ pub fn rows() -> Vec<Row> {
             ("D12", "RFC 6989 §2.1", Must),
             "public values are tested",
             "Each recipient MUST verify that the peer's public value r is in the legal range (1 < r < p-1).",
-            there("proto/tests/vectors.rs", "every_group_agrees_with_itself"),
-            there("proto/tests/vectors.rs", "bad_public_values_are_refused"),
+            there("proto/tests/key_exchange.rs", "every_group_agrees_with_itself"),
+            there("proto/tests/key_exchange.rs", "bad_public_values_are_refused"),
         ),
         row(
             ("D13", "RFC 7296 §2.4", Must),

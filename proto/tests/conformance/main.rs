@@ -30,6 +30,10 @@ mod a_parsing;
 mod b_unknown;
 mod c_windows;
 mod d_init;
+mod e_proposals;
+mod f_keys;
+mod g_auth;
+mod h_selectors;
 mod table;
 
 use table::{Proof, Row};
@@ -41,6 +45,10 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('B', 6, b_unknown::rows()),
         ('C', 14, c_windows::rows()),
         ('D', 14, d_init::rows()),
+        ('E', 14, e_proposals::rows()),
+        ('F', 10, f_keys::rows()),
+        ('G', 13, g_auth::rows()),
+        ('H', 9, h_selectors::rows()),
     ]
 }
 

@@ -143,3 +143,44 @@ pub fn is_quoted(folder: &Path, row: &Row) -> bool {
         None => false,
     })
 }
+
+/// The rows about certificates, whose tests stand elsewhere.
+pub mod certificates {
+    use super::Level::{Must, Should};
+    use super::{Row, out, row};
+
+    const WHY: &str = "certificates are not spoken yet";
+
+    pub fn g7() -> Row {
+        row(
+            ("G7", "RFC 7296 §1.2", Must),
+            "the first CERT holds the key that verifies AUTH",
+            "If any CERT payloads are included, the first certificate provided MUST contain the public key used to verify the \
+             AUTH field.",
+            out(WHY),
+            out(WHY),
+        )
+    }
+
+    pub fn g8() -> Row {
+        row(
+            ("G8", "RFC 7296 §3.7", Should),
+            "CERTREQ lists trusted authorities; one that matches nothing is not fatal",
+            "If an end-entity certificate exists that satisfies the criteria specified in the CERTREQ, a certificate or \
+             certificate chain SHOULD be sent back to the certificate requestor",
+            out(WHY),
+            out(WHY),
+        )
+    }
+
+    pub fn g11() -> Row {
+        row(
+            ("G11", "RFC 5280 §4.2", Must),
+            "a path is validated: times, CA flag, key usage, revocation",
+            "A certificate-using system MUST reject the certificate if it encounters a critical extension it does not \
+             recognize or a critical extension that contains information that it cannot process.",
+            out(WHY),
+            out(WHY),
+        )
+    }
+}
