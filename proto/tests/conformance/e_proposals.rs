@@ -4,7 +4,7 @@ use crate::ike_pump::{side_a, side_b};
 use crate::peer::messages::*;
 use crate::peer::{Message, Tester};
 use crate::table::Level::{Must, Practice};
-use crate::table::{Row, here, out, row, there};
+use crate::table::{Row, here, row, there};
 use landbridge_proto::crypto::{Encryption, Integrity};
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
 use landbridge_proto::wire::*;

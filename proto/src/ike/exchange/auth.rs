@@ -221,7 +221,7 @@ fn accept(
 ) -> Result<(), (NotifyType, Option<IkeError>)> {
     let wrong = |error: IkeError| (error.notify().notify_type, Some(error));
     let chosen = EspProposal::verify_answer(&config.esp_proposals, &answer.sa, false).map_err(|e| wrong(e.into()))?;
-    check_selectors(config, answer).map_err(wrong)?;
+    check_selectors(config, (&config.local_ts, &config.remote_ts), answer).map_err(wrong)?;
     let mode = sa.answered_mode(config, answer).map_err(wrong)?;
     let spi_out = peer_spi(&chosen.peer_spi).map_err(wrong)?;
     let keys = sa

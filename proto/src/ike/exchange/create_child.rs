@@ -32,6 +32,8 @@ pub struct CreateChildExchange {
     nonce: Nonce,
     /// The pair it rekeys.
     pub rekeys: Option<ChildSaId>,
+    /// TSi and TSr of the offer.
+    selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
     /// The peer rekeyed the same pair meanwhile, or made one for the same child.
     pub crossing: Option<PeerRekey>,
     repetitions: u32,
@@ -87,12 +89,18 @@ impl CreateChildExchange {
         };
         let spi = shared.esp_spi()?;
         let nonce = shared.nonce();
+        // §2.9.2: "the new SA MUST NOT have narrower selectors than the original": those in use are the offer.
+        let selectors = match rekeys.and_then(|id| sa.child(id)) {
+            Some(old) => (old.entry.local_ts.clone(), old.entry.remote_ts.clone()),
+            None => (config.local_ts.clone(), config.remote_ts.clone()),
+        };
         let exchange = Self {
             config,
             spi,
             kex,
             nonce,
             rekeys,
+            selectors,
             crossing: None,
             repetitions,
         };
@@ -106,21 +114,18 @@ impl CreateChildExchange {
     }
 
     fn request(&self, sa: &IkeSa) -> Request {
-        let mut child = ChildPayloads {
+        let child = ChildPayloads {
             sa: EspProposal::to_wire(&self.config.esp_proposals, self.spi, true),
+            ts_i: self.selectors.0.clone(),
+            ts_r: self.selectors.1.clone(),
             ..offer_selectors(sa, &self.config)
         };
         let old = self.rekeys.and_then(|id| sa.child(id));
         let kind = match old {
-            Some(old) => {
-                // §2.9.2: "the new SA MUST NOT have narrower selectors than the original": those in use are the offer.
-                child.ts_i.clone_from(&old.entry.local_ts);
-                child.ts_r.clone_from(&old.entry.remote_ts);
-                CreateChildSaKind::RekeyChild {
-                    rekeyed: old.entry.inbound.spi,
-                    child,
-                }
-            }
+            Some(old) => CreateChildSaKind::RekeyChild {
+                rekeyed: old.entry.inbound.spi,
+                child,
+            },
             None => CreateChildSaKind::NewChild(child),
         };
         let ke = self.kex.as_ref().map(|kex| KeyExchange {
@@ -209,7 +214,7 @@ impl CreateChildExchange {
         ke: Option<&KeyExchange>,
     ) -> Result<Negotiated, IkeError> {
         let chosen = EspProposal::verify_answer(&self.config.esp_proposals, &answer.sa, true)?;
-        check_selectors(&self.config, answer)?;
+        check_selectors(&self.config, (&self.selectors.0, &self.selectors.1), answer)?;
         let mode = sa.answered_mode(&self.config, answer)?;
         let spi_out = peer_spi(&chosen.peer_spi)?;
         let shared_secret = self.finish(chosen.suite.group, ke)?;
@@ -359,11 +364,15 @@ pub fn offer_selectors(sa: &IkeSa, config: &connection::Child) -> ChildPayloads 
 }
 
 /// §2.9: the answer may be narrower than the offer, never wider.
-pub fn check_selectors(config: &connection::Child, answer: &ChildPayloads) -> Result<(), IkeError> {
+pub fn check_selectors(
+    config: &connection::Child,
+    (ts_i, ts_r): (&[TrafficSelector], &[TrafficSelector]),
+    answer: &ChildPayloads,
+) -> Result<(), IkeError> {
     let within = |narrowed: &[TrafficSelector], offered: &[TrafficSelector]| {
         !narrowed.is_empty() && is_subset(narrowed, offered)
     };
-    if within(&answer.ts_i, &config.local_ts) && within(&answer.ts_r, &config.remote_ts) {
+    if within(&answer.ts_i, ts_i) && within(&answer.ts_r, ts_r) {
         return Ok(());
     }
     Err(IkeError::TsUnacceptable {
