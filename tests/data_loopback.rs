@@ -9,14 +9,16 @@
 
 mod support;
 
-use landbridge::data::{ControlSockets, DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks};
-use landbridge_proto::crypto::{CipherSuite, Encryption, Integrity, Secret};
+use landbridge::data::{Audit, ControlSockets, DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks};
+use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Encryption, Integrity, Secret};
+use landbridge_proto::esp::OutboundSa;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{
     ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SaParameters, SadReport, SadUpdate,
     TrafficLimits,
 };
 use landbridge_proto::policy::selector::from_prefix;
+use landbridge_proto::wire::TrafficSelector;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -35,6 +37,7 @@ struct Side {
     orders: Sender<Order>,
     reports: Arc<Mutex<Vec<SadReport>>>,
     strays: Arc<Mutex<Vec<Vec<u8>>>>,
+    audits: Arc<Mutex<Vec<Audit>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -45,6 +48,8 @@ impl Side {
         let (orders, inbox): (_, Receiver<Order>) = channel();
         let (reports, strays) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let (report_list, stray_list) = (Arc::clone(&reports), Arc::clone(&strays));
+        let audits = Arc::new(Mutex::new(Vec::new()));
+        let audit_list = Arc::clone(&audits);
         let thread = inside(world, ns, move || {
             let sinks = Sinks {
                 reports: Arc::new(move |report| {
@@ -52,6 +57,7 @@ impl Side {
                     true
                 }),
                 strays: Arc::new(move |_, message| stray_list.lock().unwrap().push(message)),
+                audit: Arc::new(move |audit| audit_list.lock().unwrap().push(audit)),
             };
             let (mut data, sockets) = DataPlane::start(&options, sinks).unwrap();
             for order in inbox {
@@ -63,6 +69,7 @@ impl Side {
             orders,
             reports,
             strays,
+            audits,
             thread: Some(thread),
         }
     }
@@ -125,6 +132,8 @@ struct Tunnel {
     limits: TrafficLimits,
     /// The owner bits of both inbound SPIs.
     owner: u32,
+    /// B's side is for this UDP port alone.
+    b_port: Option<u16>,
     /// Whether side A, and side B, send without UDP.
     raw: (bool, bool),
     /// What side A believes to be its side of the selectors, as a prefix length of 10.1.0.0.
@@ -139,6 +148,7 @@ impl Default for Tunnel {
             ipv6_outside: false,
             limits: TrafficLimits::default(),
             owner: 0,
+            b_port: None,
             raw: (false, false),
             a_prefix: 24,
         }
@@ -167,7 +177,23 @@ impl Tunnel {
             } else {
                 ([10, 2, 0, 0], "fd02::", 24)
             };
-            vec![from_prefix(v4.into(), bits), from_prefix(v6.parse().unwrap(), 64)]
+            let mut list = vec![from_prefix(v4.into(), bits), from_prefix(v6.parse().unwrap(), 64)];
+            for selector in &mut list {
+                if let (
+                    TrafficSelector::Range {
+                        protocol,
+                        start_port,
+                        end_port,
+                        ..
+                    },
+                    Some(port),
+                    false,
+                ) = (selector, self.b_port, of_a)
+                {
+                    (*protocol, *start_port, *end_port) = (17, port, port);
+                }
+            }
+            list
         };
         Arc::new(ChildSaEntry {
             id: ChildSaId(id),
@@ -881,4 +907,230 @@ fn senders_of_too_large_packets_are_told() {
     }
     assert!(pair.a.dropped("too_big") >= 2);
     one_way(&pair.world, "a", "b", "10.2.0.1", SOME / 5);
+}
+
+/// An IPv4 packet from one address to another. `fragment` is the word of flags and offset.
+fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = fragment.to_be_bytes();
+    let mut packet = vec![0x45, 0, 0, 0, 0, 9, high, low, 64, protocol, 0, 0];
+    packet.extend(source.iter().chain(&destination).chain(payload));
+    let len = packet.len() as u16;
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    let sum = landbridge_proto::ip::checksum::Sum::default()
+        .octets(&packet[..20])
+        .checksum();
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// A UDP datagram without a checksum, which IPv4 allows.
+fn udp(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+    let words = [source, destination, 8 + data.len() as u16, 0];
+    let mut octets: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+    octets.extend(data);
+    octets
+}
+
+const HOST_A: [u8; 4] = [10, 1, 0, 1];
+const HOST_B: [u8; 4] = [10, 2, 0, 1];
+
+/// Seals packets as A would, with the next headers given, and sends them to B one by one.
+fn send_sealed(pair: &Pair, tunnel: Tunnel, first: u64, packets: &[(u8, Vec<u8>)]) {
+    let entry = tunnel.entry(true, 0);
+    let mut sa = OutboundSa::new(&ESP_PROVIDER, &entry.outbound, [9; 32]).unwrap();
+    let datagrams = packets.iter().zip(first..).map(|((next_header, packet), sequence)| {
+        let mut sealed = vec![0; sa.sealed_len(packet.len())];
+        let at = sa.headroom();
+        sealed[at..at + packet.len()].copy_from_slice(packet);
+        sa.seal(sequence, *next_header, packet.len(), &mut sealed);
+        sealed
+    });
+    send(pair, datagrams.collect());
+}
+
+/// N6, N7, N8: what an authentic ESP packet may carry in tunnel mode, and what is told about the rest (O2).
+#[test]
+fn next_headers_dummies_and_tfc_padding() {
+    let tunnel = Tunnel::default();
+    let Some(pair) = Pair::up("next headers", DataOptions::default(), tunnel) else {
+        return;
+    };
+    let datagram = |text: &[u8]| ipv4(HOST_A, HOST_B, 17, 0, &udp(7, 5555, text));
+    let receiver = inside(&pair.world, "b", || {
+        let socket = UdpSocket::bind("10.2.0.1:5555").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    })
+    .join()
+    .unwrap();
+    let receive = || {
+        let mut buffer = [0; 2000];
+        let len = receiver.recv(&mut buffer).unwrap();
+        buffer[..len].to_vec()
+    };
+    // RFC 4303 §2.7: TFC padding follows the inner packet, whose own length says where it ends.
+    let padded = [datagram(b"padded"), vec![0xdd; 700]].concat();
+    send_sealed(
+        &pair,
+        tunnel,
+        1000,
+        &[(4, datagram(b"plain")), (59, vec![0x77; 90]), (59, vec![]), (4, padded)],
+    );
+    assert_eq!(receive(), b"plain");
+    assert_eq!(receive(), b"padded");
+    let drops = pair.b.with(|data, _| data.stats(&name()).total.drops);
+    let seen = drops.iter().find(|(cause, _)| *cause != "no_sa");
+    assert_eq!(
+        seen, None,
+        "§2.6: dummies are discarded \"without indicating an error\""
+    );
+    // They count in the window all the same.
+    send_sealed(&pair, tunnel, 1001, &[(59, vec![0x77; 90])]);
+    wait_until("the dummy is known", Duration::from_secs(5), || {
+        pair.b.dropped("replayed") == 1
+    });
+
+    let v6 = [&[0x60, 0, 0, 0, 0, 0, 59, 64][..], &[0; 32]].concat();
+    let wrong = [
+        (6, datagram(b"x")),
+        (17, datagram(b"x")),
+        (0, datagram(b"x")),
+        (41, datagram(b"x")),
+        (4, v6),
+    ];
+    send_sealed(&pair, tunnel, 1100, &wrong);
+    wait_until("all are counted", Duration::from_secs(5), || {
+        pair.b.dropped("next_header") == 5
+    });
+    send_sealed(&pair, tunnel, 1200, &[(4, datagram(b"x")[..19].to_vec()), (4, vec![])]);
+    wait_until("both are counted", Duration::from_secs(5), || {
+        pair.b.dropped("inner_malformed") == 2
+    });
+
+    // RFC 4303 §3.4.3: the audit entry has "the SPI value, date/time received, Source Address, Destination Address, the
+    // Sequence Number". One of a kind: the others are only counted.
+    let audits = pair.b.audits.lock().unwrap().clone();
+    let of = |cause: &str| audits.iter().filter(|audit| audit.cause == cause).collect::<Vec<_>>();
+    assert_eq!(
+        [
+            of("replayed").len(),
+            of("next_header").len(),
+            of("inner_malformed").len()
+        ],
+        [1, 1, 1]
+    );
+    let audit = of("next_header")[0];
+    assert_eq!(audit.connection, Some(name()));
+    assert_eq!(
+        (audit.spi, audit.sequence),
+        (Some(tunnel.entry(false, 0).inbound.spi), Some(1100))
+    );
+    assert_eq!(audit.remote.map(|remote| remote.ip()), Some([192, 0, 2, 1].into()));
+    assert_eq!(audit.local, Some([192, 0, 2, 2].into()));
+}
+
+/// O3. RFC 4301 §6.2: an ICMP error from a router that the SA is not for passes if it is about the SA's own traffic; "If the
+/// packet fails this check, the IPsec implementation MUST NOT forwarded the ICMP message to the destination."
+#[test]
+fn icmp_errors_are_held_against_what_they_are_about() {
+    let tunnel = Tunnel::default();
+    let Some(pair) = Pair::up("ICMP errors", DataOptions::default(), tunnel) else {
+        return;
+    };
+    let socket = inside(&pair.world, "b", || {
+        let socket = UdpSocket::bind("10.2.0.1:5556").unwrap();
+        socket.connect("10.1.0.1:9").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    })
+    .join()
+    .unwrap();
+    let error = |about: &[u8], to: [u8; 4]| {
+        // Destination unreachable, port, from a router that no selector names.
+        let mut message = [&[3, 3, 0, 0, 0, 0, 0, 0][..], about].concat();
+        let sum = landbridge_proto::ip::checksum::Sum::default()
+            .octets(&message)
+            .checksum();
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        ipv4([10, 9, 9, 9], to, 1, 0, &message)
+    };
+    let ours = ipv4(HOST_B, HOST_A, 17, 0, &udp(5556, 9, b"hello"));
+    let others = ipv4(HOST_B, [10, 7, 7, 7], 17, 0, &udp(5556, 9, b"hello"));
+    send_sealed(
+        &pair,
+        tunnel,
+        1000,
+        &[(4, error(&others, HOST_B)), (4, error(&ours, [10, 2, 0, 77]))],
+    );
+    wait_until("both are refused", Duration::from_secs(5), || {
+        pair.b.dropped("selector_in") == 2
+    });
+    send_sealed(&pair, tunnel, 1002, &[(4, error(&ours, HOST_B))]);
+    let told = socket.recv(&mut [0; 10]).unwrap_err();
+    assert_eq!(told.kind(), std::io::ErrorKind::ConnectionRefused, "{told}");
+    assert_eq!(pair.b.dropped("selector_in"), 2);
+    let audits = pair.b.audits.lock().unwrap().clone();
+    let inner = audits
+        .iter()
+        .find(|audit| audit.cause == "selector_in")
+        .and_then(|audit| audit.inner)
+        .unwrap();
+    assert_eq!(inner.source, IpAddr::from([10, 9, 9, 9]), "this is an auditable event");
+}
+
+/// O3, the other way: an error that a router behind A sends goes by the SA of the traffic that it is about.
+#[test]
+fn icmp_errors_of_routers_find_their_sa() {
+    let Some(pair) = Pair::up("ICMP errors out", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    // A router that answers with an address that no selector names.
+    pair.world.ip("a", &["addr", "add", "10.9.9.9/32", "dev", "lo"]);
+    pair.world.ip("a", &["route", "add", "unreachable", "10.1.0.77/32"]);
+    pair.world.must("a", &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+    pair.world.ip("a", &["addr", "del", "10.1.0.1/24", "dev", "tun0"]);
+    pair.world.ip(
+        "a",
+        &["route", "replace", "10.2.0.0/24", "dev", "tun0", "src", "10.9.9.9"],
+    );
+    let mut command = pair.world.command("b", "ping");
+    let output = command
+        .args(["-c1", "-W3", "-I", "10.2.0.1", "10.1.0.77"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("10.9.9.9") && text.contains("Unreachable"), "{text}");
+    assert_eq!((pair.a.dropped("selector_out"), pair.b.dropped("selector_in")), (0, 0));
+}
+
+/// O4. RFC 4301 §7: a later fragment has no ports, so an SA for one port does not carry it, either way.
+#[test]
+fn later_fragments_are_not_for_an_sa_with_ports() {
+    let tunnel = Tunnel {
+        b_port: Some(5555),
+        ..Tunnel::default()
+    };
+    let Some(pair) = Pair::up("fragments and ports", DataOptions::default(), tunnel) else {
+        return;
+    };
+    let whole = udp(7, 5555, &[1; 64]);
+    let packets = [
+        (4, ipv4(HOST_A, HOST_B, 17, 0x2000, &whole[..40])),
+        (4, ipv4(HOST_A, HOST_B, 17, 5, &whole[40..])),
+    ];
+    send_sealed(&pair, tunnel, 1000, &packets);
+    wait_until("the later one is refused", Duration::from_secs(5), || {
+        pair.b.dropped("selector_in") == 1
+    });
+    // From A's kernel: 3000 octets in fragments of the TUN's MTU.
+    inside(&pair.world, "a", || {
+        let socket = UdpSocket::bind("10.1.0.1:0").unwrap();
+        socket.send_to(&[1; 3000], "10.2.0.1:5555").unwrap();
+    })
+    .join()
+    .unwrap();
+    wait_until("later ones stay here", Duration::from_secs(5), || {
+        pair.a.dropped("selector_out") >= 2
+    });
+    assert_eq!(pair.b.dropped("selector_in"), 1);
 }

@@ -9,7 +9,7 @@ use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
 use crate::config::{self, Configuration, Prefix, Tunnel};
-use crate::data::{DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks, TRANSPORT_MTU};
+use crate::data::{Audit, DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks, TRANSPORT_MTU};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -21,6 +21,8 @@ use tokio::sync::mpsc;
 
 /// Reports from the workers that may wait for control.
 const REPORT_QUEUE: usize = 1024;
+/// Auditable events that may wait for control; more are only counted.
+const AUDIT_QUEUE: usize = 64;
 /// IKE messages that came to the workers, waiting for control.
 const STRAY_QUEUE: usize = 256;
 /// How long a clean stop waits for the peers' answers to Delete.
@@ -48,6 +50,7 @@ pub struct Inlets {
     reports: mpsc::Receiver<SadReport>,
     strays: mpsc::Receiver<(Path, Vec<u8>)>,
     signed: mpsc::UnboundedReceiver<Signed>,
+    audits: mpsc::Receiver<Audit>,
 }
 
 /// What is remembered of a connection beyond its SAs.
@@ -68,6 +71,7 @@ impl Daemon {
         let clock = Clock::start();
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
         let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
+        let (audit_sender, audits) = mpsc::channel(AUDIT_QUEUE);
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
         let nat_port = configuration.gateway.nat_port;
         let connections = &configuration.ike.connections;
@@ -97,6 +101,11 @@ impl Daemon {
             strays: Arc::new(move |path, message| {
                 if stray_sender.try_send((path, message)).is_err() {
                     tracing::trace!("stray queue is full");
+                }
+            }),
+            audit: Arc::new(move |audit| {
+                if audit_sender.try_send(audit).is_err() {
+                    tracing::trace!("audit queue is full");
                 }
             }),
         };
@@ -157,6 +166,7 @@ impl Daemon {
                 reports,
                 strays,
                 signed,
+                audits,
             },
         ))
     }
@@ -170,6 +180,7 @@ impl Daemon {
             mut reports,
             mut strays,
             mut signed,
+            mut audits,
         } = inlets;
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
@@ -216,6 +227,7 @@ impl Daemon {
                         endpoint.handle_report(clock.now(), report);
                     }
                 }
+                Some(audit) = audits.recv() => came = Some(Came::Audit(audit)),
                 order = server.next() => came = Some(Came::Order(order)),
                 Some(target) = resolved.recv() => came = Some(Came::Target(target)),
                 _ = terminate.recv() => came = Some(Came::Stop),
@@ -233,6 +245,11 @@ impl Daemon {
                     if let Err(text) = self.reload().await {
                         self.log(Level::Warn, None, &text);
                     }
+                }
+                // RFC 4303 §4, RFC 4301 §5.2: what is dropped is an auditable event.
+                Some(Came::Audit(audit)) => {
+                    let connection = audit.connection.clone();
+                    self.log(Level::Info, connection.as_deref(), &audit.to_string());
                 }
                 Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
                 Some(Came::Stop) => self.begin_stop(),
@@ -578,6 +595,7 @@ impl Daemon {
 }
 
 enum Came {
+    Audit(Audit),
     Order((Order, Answer)),
     Target(Resolved),
     Stop,

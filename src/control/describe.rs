@@ -1,6 +1,7 @@
 //! News in words: one line for the log, the verdict first.
 
 use landbridge_proto::ike::{ChildUp, Failure, IkeUp};
+use landbridge_proto::policy::sad::Encapsulation;
 use landbridge_proto::wire::TrafficSelector;
 
 /// `IKE SA 0123...-4567... is up with office.example.com (203.0.113.7:4500) in 12ms, ...`.
@@ -17,8 +18,12 @@ pub fn ike_up(up: &IkeUp) -> String {
         (false, true) => "the peer is behind a NAT",
         (true, true) => "both are behind a NAT",
     };
+    let esp = match up.encapsulation {
+        Encapsulation::Udp => "ESP in UDP",
+        Encapsulation::Raw => "ESP without UDP",
+    };
     format!(
-        "IKE SA {}-{} is up with {} ({}) in {} ms: {}, {nat}, {how}",
+        "IKE SA {}-{} is up with {} ({}) in {} ms: {}, {nat}, {esp}, {how}",
         up.spi_i,
         up.spi_r,
         up.peer,

@@ -187,6 +187,9 @@ pub struct IkeSaStatus {
     pub peer: Option<String>,
     /// Algorithms in the words of the configuration, once chosen.
     pub suite: Option<String>,
+    /// How ESP travels: `udp`, or `raw` (IP protocol 50).
+    #[serde(default)]
+    pub encapsulation: String,
     /// We are behind a NAT.
     pub nat_local: bool,
     /// The peer is behind a NAT.

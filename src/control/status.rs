@@ -120,6 +120,11 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         remote: sa.path.remote.to_string(),
         peer: sa.peer.as_ref().map(ToString::to_string),
         suite: sa.suite.map(|suite| suite.to_string()),
+        encapsulation: match sa.encapsulation {
+            Encapsulation::Udp => "udp",
+            Encapsulation::Raw => "raw",
+        }
+        .to_owned(),
         nat_local: sa.nat.local,
         nat_remote: sa.nat.remote && !sa.nat.pretended,
         age_seconds: sa.since.map(|since| now.saturating_since(since).as_secs()),

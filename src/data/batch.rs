@@ -127,6 +127,7 @@ impl SendBatch {
     pub(super) fn send(&mut self, shared: &Shared, counters: &Counters) {
         let mut sent = 0;
         let mut waited = false;
+        let mut tried_again = false;
         while let Some(rest) = self.messages.get(sent..).filter(|rest| !rest.is_empty()) {
             let dont_fragment = rest[0].dont_fragment;
             let alike = rest
@@ -149,6 +150,8 @@ impl SendBatch {
                     }
                     waited = true;
                 }
+                // What an ICMP error left behind: it says nothing about this packet.
+                Err(_) if self.raw && !tried_again => tried_again = true,
                 Err(error) => {
                     let message = rest[0];
                     if message.is_segmented() {

@@ -1,6 +1,7 @@
 //! UDP (or IP protocol 50) -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size
 //! only), opened in place, checked against the SA's selectors, and delivered.
 
+use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
 use super::report::{Limits, Seldom};
@@ -10,9 +11,9 @@ use super::worker::Wakeup;
 use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
-use landbridge_proto::ip::flow::{self, Flow, FlowKey};
+use landbridge_proto::ip::flow::{self, Flow, FlowKey, Ports};
 use landbridge_proto::ip::tunnel::{self, Ecn};
-use landbridge_proto::ip::{mss, transport};
+use landbridge_proto::ip::{icmp, mss, transport};
 use landbridge_proto::policy::sad::{ChildSaEntry, Mode, Path, SadReport};
 use landbridge_proto::policy::spi;
 use landbridge_proto::wire::TrafficSelector;
@@ -44,6 +45,7 @@ pub(super) struct Inbound {
 struct Receiver {
     delivery: Delivery,
     unknown: Seldom,
+    auditor: Auditor,
 }
 
 /// An inbound SA and what goes with it.
@@ -61,6 +63,8 @@ struct Receiving {
     first_told: bool,
     alive: Seldom,
     moved: Seldom,
+    /// Why the last packet was dropped, and what was in it.
+    why: Option<(Cause, Option<FlowKey>)>,
 }
 
 impl Inbound {
@@ -72,6 +76,7 @@ impl Inbound {
             receiver: Receiver {
                 delivery: Delivery::default(),
                 unknown: Seldom::default(),
+                auditor: Auditor::default(),
             },
         }
     }
@@ -224,10 +229,20 @@ impl Receiver {
                 if let Some((flow, inner)) = receiving.open(packet, message, wakeup, built) {
                     let inner = inner.from(place.start);
                     self.delivery.push(&receiving.interface, &flow, octets, inner, wakeup);
+                } else if let Some((cause, inner)) = receiving.why.take() {
+                    self.auditor.tell(cause, wakeup, || Audit {
+                        connection: Some(Arc::clone(&receiving.child.entry.connection)),
+                        inner,
+                        ..event(spi, packet, message)
+                    });
                 }
             }
             None if !handed_over && wakeup.hand_over(spi, message, packet) => {}
-            None => self.unknown_spi(spi, message.remote, wakeup),
+            None => {
+                self.unknown_spi(spi, message.remote, wakeup);
+                self.auditor
+                    .tell(Cause::UnknownSpi, wakeup, || event(spi, packet, message));
+            }
         }
     }
 
@@ -253,6 +268,7 @@ impl Receiving {
             first_told: false,
             alive: Seldom::default(),
             moved: Seldom::default(),
+            why: None,
         })
     }
 
@@ -324,16 +340,13 @@ impl Receiving {
         // RFC 4301 §5.2: "If an IPsec system receives an inbound packet on an SA and the packet's header fields are not
         // consistent with the selectors for the SA, it MUST discard the packet."
         if self.latest != Some(flow.key) {
-            let pair = &self.child.pair;
-            let (source, destination) = ports(&flow);
-            if !pair.remote.contains(flow.key.source, flow.key.protocol, source)
-                || !pair
-                    .local
-                    .contains(flow.key.destination, flow.key.protocol, destination)
-            {
-                return self.dropped(Cause::SelectorIn);
+            if !self.covers(&flow, inner) {
+                self.child.pair.inbound.dropped(Cause::SelectorIn, 1);
+                self.why = Some((Cause::SelectorIn, Some(flow.key)));
+                return None;
             }
-            self.latest = Some(flow.key);
+            // What an ICMP error is about differs from one to the next.
+            self.latest = Some(flow.key).filter(|key| !matches!(key.ports, Ports::Message(_)));
         }
         // In transport mode there is one IP header, with one ECN field.
         if self.transport.is_none() && tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
@@ -345,9 +358,24 @@ impl Receiving {
         Some(flow)
     }
 
-    fn dropped<T>(&self, cause: Cause) -> Option<T> {
+    fn dropped<T>(&mut self, cause: Cause) -> Option<T> {
         self.child.pair.inbound.dropped(cause, 1);
+        self.why = Some((cause, None));
         None
+    }
+
+    /// Whether the SA is for this packet; `message` is the packet's octets.
+    fn covers(&self, flow: &Flow, packet: &[u8]) -> bool {
+        let fits = |key: &FlowKey| {
+            let pair = &self.child.pair;
+            let (source, destination) = ports(key);
+            pair.remote.contains(key.source, key.protocol, source)
+                && pair.local.contains(key.destination, key.protocol, destination)
+        };
+        // RFC 4301 §6.2: "the receiver must extract the header of the triggering packet from the ICMP payload, and reverse
+        // fields as described above to determine if the packet is consistent with the selectors for the SA via which the
+        // ICMP error message was received."
+        fits(&flow.key) || icmp::return_flow(flow, packet).is_some_and(|key| fits(&key))
     }
 
     fn count(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
@@ -380,6 +408,18 @@ impl Receiving {
                 remote: message.remote,
             });
         }
+    }
+}
+
+/// What is told of an ESP packet.
+fn event(spi: u32, packet: &[u8], message: &Message) -> Audit {
+    let sequence = packet.get(4..8).and_then(|octets| octets.first_chunk());
+    Audit {
+        spi: Some(spi),
+        sequence: sequence.map(|octets| u32::from_be_bytes(*octets)),
+        remote: Some(message.remote),
+        local: Some(message.local),
+        ..Audit::default()
     }
 }
 

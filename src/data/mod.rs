@@ -10,11 +10,13 @@
 //! | `deliver` | joined packets to the TUNs |
 //! | `report` | what workers tell control |
 //! | `stats` | the counters |
+//! | `audit` | what was dropped, for the log |
 //!
 //! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
 //! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
 //! replay window are handed to the owner once, and live until the pair is removed.
 
+mod audit;
 mod batch;
 mod deliver;
 mod inbound;
@@ -24,6 +26,7 @@ mod stats;
 mod table;
 mod worker;
 
+pub use audit::Audit;
 pub use report::Sinks;
 
 use crate::sys::netdev::index_of;

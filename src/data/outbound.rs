@@ -1,5 +1,6 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
+use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
 use super::report::{FewASecond, Limits, Seldom};
 use super::stats::Cause;
@@ -42,6 +43,7 @@ struct Own {
     latest: Option<(FlowKey, usize)>,
     acquire: Seldom,
     errors: FewASecond,
+    auditor: Auditor,
 }
 
 /// An outbound SA and what goes with it.
@@ -155,6 +157,7 @@ impl Own {
             latest: None,
             acquire: Seldom::default(),
             errors: FewASecond::default(),
+            auditor: Auditor::default(),
         }
     }
 
@@ -195,7 +198,7 @@ impl Own {
         };
         let flow = *segmenter.flow();
         let count = segmenter.count();
-        let index = self.choose(&flow, count, wakeup)?;
+        let index = self.choose(&flow, packet, count, wakeup)?;
         if self.interface.clamp_mss && is_syn(&flow, packet) {
             mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
             segmenter = Segmenter::new(&vnet, packet).ok()?;
@@ -224,27 +227,35 @@ impl Own {
             tos: tunnel::outer_tos(flow.tos),
             dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
         };
-        sending.seal(&segmenter, &flow, count, outer, wakeup, batch);
+        if !sending.seal(&segmenter, &flow, count, outer, wakeup, batch) {
+            let entry = &sending.child.entry;
+            // RFC 4303 §3.3.3: "An attempt to transmit a packet that would result in sequence number overflow is an
+            // auditable event."
+            self.auditor.tell(Cause::Expired, wakeup, || Audit {
+                connection: Some(Arc::clone(&entry.connection)),
+                spi: Some(entry.outbound.spi),
+                inner: Some(flow.key),
+                ..Audit::default()
+            });
+        }
         None
     }
 
     /// The pair for a flow; if there is none, the packet is counted and control may hear of it.
-    fn choose(&mut self, flow: &Flow, count: usize, wakeup: &Wakeup<'_>) -> Option<usize> {
+    fn choose(&mut self, flow: &Flow, packet: &[u8], count: usize, wakeup: &Wakeup<'_>) -> Option<usize> {
         if let Some((key, index)) = &self.latest
             && *key == flow.key
         {
             return Some(*index);
         }
-        let (source, destination) = ports(flow);
-        let fits = |sending: &Sending| {
-            let pair = &sending.child.pair;
-            pair.local.contains(flow.key.source, flow.key.protocol, source)
-                && pair
-                    .remote
-                    .contains(flow.key.destination, flow.key.protocol, destination)
-        };
-        if let Some(index) = self.active.iter().position(fits) {
+        if let Some(index) = self.active.iter().position(|sending| sending.covers(&flow.key)) {
             self.latest = Some((flow.key, index));
+            return Some(index);
+        }
+        // RFC 4301 §6.2: an ICMP error that no SA is for goes by "the SA that would carry the return traffic associated with
+        // the packet that triggered the ICMP error message". It is not remembered: the next may be about another.
+        let back = icmp::return_flow(flow, packet);
+        if let Some(index) = back.and_then(|key| self.active.iter().position(|sending| sending.covers(&key))) {
             return Some(index);
         }
         let cause = if self.active.is_empty() {
@@ -253,6 +264,14 @@ impl Own {
             Cause::SelectorOut
         };
         self.interface.counters.dropped(cause, count as u64);
+        // What the kernel itself multicasts on an interface that comes up is nobody's traffic.
+        if !flow.key.destination.is_multicast() {
+            self.auditor.tell(cause, wakeup, || Audit {
+                connection: Some(Arc::clone(&self.interface.connection)),
+                inner: Some(flow.key),
+                ..Audit::default()
+            });
+        }
         // What the kernel itself multicasts on every interface that comes up is no reason for a tunnel.
         if !flow.key.destination.is_multicast() && self.acquire.due(wakeup.now) {
             (wakeup.shared.sinks.reports)(SadReport::Acquire {
@@ -265,6 +284,14 @@ impl Own {
 }
 
 impl Sending {
+    /// Whether its selectors are for a packet.
+    fn covers(&self, key: &FlowKey) -> bool {
+        let pair = &self.child.pair;
+        let (source, destination) = ports(key);
+        pair.local.contains(key.source, key.protocol, source)
+            && pair.remote.contains(key.destination, key.protocol, destination)
+    }
+
     fn new(child: &Arc<ChildSa>, sa: OutboundSa) -> Self {
         Self {
             child: Arc::clone(child),
@@ -276,7 +303,7 @@ impl Sending {
         }
     }
 
-    /// Seals all segments of a packet into the send batch.
+    /// Seals all segments of a packet into the send batch; false if the SA is used up.
     fn seal(
         &mut self,
         segmenter: &Segmenter<'_>,
@@ -285,26 +312,26 @@ impl Sending {
         outer: Outer,
         wakeup: &Wakeup<'_>,
         batch: &mut SendBatch,
-    ) {
+    ) -> bool {
         let Shared { sinks, .. } = wakeup.shared;
         let Self { child, sa, .. } = self;
         let (id, counters) = (child.entry.id, &child.pair.outbound);
         if self.limits.expired(self.packets, self.bytes) {
             counters.dropped(Cause::Expired, count as u64);
             self.limits.tell_end(id, sinks);
-            return;
+            return false;
         }
         let Ok(first) = sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
             counters.dropped(Cause::Expired, count as u64);
             self.limits.tell_end(id, sinks);
-            return;
+            return false;
         };
         let transport = child.entry.mode == Mode::Transport;
         let (next_header, without) = if transport {
             let header_len = transport::header_len(flow.key.source);
             if flow.fragment || flow.header_len != header_len {
                 counters.dropped(Cause::NotForTransport, count as u64);
-                return;
+                return true;
             }
             (flow.key.protocol, header_len)
         } else {
@@ -336,12 +363,13 @@ impl Sending {
         if self.sent.due(wakeup.now) {
             (sinks.reports)(SadReport::Sent(id));
         }
+        true
     }
 }
 
 /// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).
-pub(super) fn ports(flow: &Flow) -> (PortMatch, PortMatch) {
-    match flow.key.ports {
+pub(super) fn ports(key: &FlowKey) -> (PortMatch, PortMatch) {
+    match key.ports {
         Ports::Pair { source, destination } => (PortMatch::Number(source), PortMatch::Number(destination)),
         Ports::Message(message) => (PortMatch::Number(message), PortMatch::Number(message)),
         Ports::None | Ports::Opaque => (PortMatch::Opaque, PortMatch::Opaque),

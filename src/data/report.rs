@@ -1,21 +1,24 @@
 //! What workers tell control, and how seldom. The clock is read once for each time a worker wakes up.
 
+use super::audit::Audit;
 use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport, TrafficLimits};
 use std::sync::Arc;
 
-/// Where the data path puts what is not for it. Both are called by worker threads and must not block.
+/// Where the data path puts what is not for it. All are called by worker threads and must not block.
 #[derive(Clone)]
 pub struct Sinks {
     /// Reports to control. `false`: the queue is full; what matters is then told again with a later packet.
     pub reports: Arc<dyn Fn(SadReport) -> bool + Send + Sync>,
     /// IKE messages (marker cut off) that the kernel merged into ESP's (UDP_GRO).
     pub strays: Arc<dyn Fn(Path, Vec<u8>) + Send + Sync>,
+    /// Auditable events, for the log.
+    pub audit: Arc<dyn Fn(Audit) + Send + Sync>,
 }
 
 /// Nanoseconds since the worker began.
 pub(super) type Nanos = u64;
 
-const SECOND: Nanos = 1_000_000_000;
+pub(super) const SECOND: Nanos = 1_000_000_000;
 
 /// Once a second.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,6 +143,7 @@ mod tests {
         let sinks = Sinks {
             reports: Arc::new(report),
             strays: Arc::new(|_, _| {}),
+            audit: Arc::new(|_| {}),
         };
         (sinks, told)
     }

@@ -52,6 +52,14 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    /// Its name in the counters.
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.get(self as usize).map_or("", |(_, name)| name)
+    }
+
     const ALL: [(Self, &'static str); 21] = [
         (Self::Malformed, "malformed"),
         (Self::TooOld, "too_old"),

@@ -25,6 +25,8 @@ pub(super) struct SaTable {
 /// A connection's interface and its SAs.
 #[derive(Debug)]
 pub(super) struct Interface {
+    /// Whose.
+    pub connection: ConnectionName,
     /// Its one queue.
     pub tun: Arc<Tun>,
     /// Inner MTU: what fits one datagram of the path.
@@ -163,6 +165,7 @@ impl Register {
             connection: Arc::clone(connection),
             name: options.name.clone(),
             interface: Arc::new(Interface {
+                connection: Arc::clone(connection),
                 tun: Arc::new(tun),
                 mtu: options.mtu,
                 transport: options.transport,
@@ -359,6 +362,7 @@ impl Register {
         if let Some(Some(registered)) = self.interfaces.get_mut(number) {
             let old = &registered.interface;
             let mut new = Interface {
+                connection: Arc::clone(&old.connection),
                 tun: Arc::clone(&old.tun),
                 mtu: old.mtu,
                 transport: old.transport,

@@ -9,6 +9,7 @@ use super::stats::{Cause, Counters};
 use super::table::SaTable;
 use crate::sys::affinity;
 use crate::sys::poll::{Poll, Ready, Waker};
+use crate::sys::raw::forget_errors;
 use crate::sys::receive::Message;
 use crate::sys::tun::Tun;
 use arc_swap::ArcSwap;
@@ -278,7 +279,11 @@ impl AtWork<'_> {
                 let (family, raw) = (((token - SOCKETS) % 2) as usize, token >= RAW);
                 let came = if raw {
                     let socket = self.worker.raw.get(family).and_then(Option::as_ref);
-                    socket.is_some_and(|socket| self.inbound.receive(socket))
+                    let came = socket.is_some_and(|socket| self.inbound.receive(socket));
+                    if let Some(socket) = socket.filter(|_| !came && family == 1) {
+                        forget_errors(socket);
+                    }
+                    came
                 } else {
                     let socket = self.worker.sockets.get(family).and_then(Option::as_ref);
                     socket.is_some_and(|socket| self.inbound.receive(socket))

@@ -41,6 +41,7 @@ pub fn bind_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
         Ipv4Addr::UNSPECIFIED.into()
     };
     want_destination(&socket, ipv6)?;
+    super::udp::outer_header_options(&socket, ipv6)?;
     super::mark::mark(&socket);
     let (address, length) = to_sockaddr(SocketAddr::new(any, port));
     // SAFETY: `address` is a valid sockaddr of `length` octets.

@@ -6,13 +6,16 @@
 //! - Fragments are put together before a raw socket sees them (RFC 4303 §3.4.1).
 //! - Without IP_HDRINCL the kernel writes the header: identification, fragmentation and DF as for UDP.
 //! - There is no segmentation and no merging: a packet is a message, each way.
+//! - An IPv6 raw socket that is not connected learns of Packet Too Big only with IPV6_RECVERR, and only the sender
+//!   fragments there. Then each ICMP error makes one call fail, and waits in a queue: see [`forget_errors`].
 //! - It takes CAP_NET_RAW.
 
-use super::datagram::want_destination;
+use super::datagram::{set_option, want_destination};
 use super::mark::mark;
 use super::udp::{GroupOptions, Steering, attach_with, grow_buffers, outer_header_options};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Opens the sockets, one a worker; not blocking.
 ///
@@ -29,6 +32,9 @@ pub fn open_raw(ipv6: bool, options: &GroupOptions, steering: &Steering) -> io::
             want_destination(&socket, ipv6)?;
             outer_header_options(&socket, ipv6)?;
             grow_buffers(&socket, options.buffer)?;
+            if ipv6 {
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+            }
             Ok(socket)
         })
         .collect()
@@ -50,6 +56,27 @@ fn open(ipv6: bool) -> io::Result<OwnedFd> {
     }
     // SAFETY: `fd` is a fresh socket that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Empties the queue of ICMP errors: the kernel has taken what it needs from them (the path's MTU). What is left in it keeps
+/// the socket "ready".
+pub fn forget_errors(socket: &impl AsFd) {
+    // SAFETY: all-zero octets are a valid msghdr, which asks for nothing but the message's removal.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // Bounded, in case they come faster than they go.
+    for _ in 0..64 {
+        // SAFETY: `message` has no pointers.
+        let result = unsafe {
+            libc::recvmsg(
+                socket.as_fd().as_raw_fd(),
+                &raw mut message,
+                libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+            )
+        };
+        if result < 0 {
+            return;
+        }
+    }
 }
 
 /// Why there is no raw socket.

@@ -10,8 +10,11 @@
 mod support;
 
 mod hostile;
+mod ipv6;
 mod lifecycle;
 mod mesh;
+mod rebind;
+mod rekey_load;
 mod tunnel;
 
 use support::World;

@@ -302,6 +302,8 @@ pub struct IkeSaStatus {
     pub path: Path,
     /// Who stands behind a NAT.
     pub nat: NatSituation,
+    /// How ESP travels.
+    pub encapsulation: Encapsulation,
     /// Algorithms once chosen.
     pub suite: Option<IkeSuite>,
     /// The peer's identity once proven.

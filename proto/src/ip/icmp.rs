@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6 errors toward the sender of an inner packet.
 
 use super::checksum::Sum;
-use super::flow::{Flow, protocol};
+use super::flow::{Flow, FlowKey, Ports, protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Room for every error: IPv6 errors end at 1280 octets (RFC 4443 §2.4 c), IPv4 ones at 576 (RFC 1812 §4.3.2.3).
@@ -24,6 +24,61 @@ pub enum IcmpError {
     },
     /// Communication administratively prohibited: type 3 code 13 (RFC 1812 §5.2.7.1), ICMPv6 type 1 code 1.
     AdminProhibited,
+}
+
+/// Octets of a quoted packet that are looked at: an IPv6 header with all extension headers that are usual, and ports.
+const QUOTED: usize = 128;
+
+/// If `packet` (parsed: `flow`) is an ICMP error, what it says about the packet that triggered it, turned round: the flow
+/// of the return traffic. RFC 4301 §6.2: "The implementation extracts the header for the packet that triggered the error
+/// (from the ICMP message payload), reverses the source and destination IP address fields, extracts the protocol field,
+/// and reverses the port fields (if accessible)."
+///
+/// `None` if it is no error, if its quotation can't be read, or if it does not go to whom it is about.
+#[must_use]
+pub fn return_flow(flow: &Flow, packet: &[u8]) -> Option<FlowKey> {
+    let kind = packet.get(flow.header_len)?;
+    let error = match flow.key.protocol {
+        // RFC 1122 §3.2.2: Destination Unreachable, Source Quench, Redirect, Time Exceeded, Parameter Problem.
+        protocol::ICMP => !flow.is_ipv6() && matches!(kind, 3 | 4 | 5 | 11 | 12),
+        // RFC 4443 §2.1: "error messages and informational messages ... are identified by a zero in the high-order bit".
+        protocol::ICMPV6 => flow.is_ipv6() && *kind < 128,
+        _ => false,
+    };
+    if !error || flow.fragment {
+        return None;
+    }
+    let quoted = packet.get(flow.header_len + 8..flow.total_len)?;
+    let mut head = [0; QUOTED];
+    let len = quoted.len().min(QUOTED);
+    let head = head.get_mut(..len)?;
+    head.copy_from_slice(quoted.get(..len)?);
+    // It was cut off: its length is made to say so.
+    let (at, length) = if flow.is_ipv6() {
+        (4, len.checked_sub(40)?)
+    } else {
+        (2, len)
+    };
+    let length = u16::try_from(length).ok()?;
+    head.get_mut(at..at + 2)?.copy_from_slice(&length.to_be_bytes());
+    let about = super::flow::parse(head).ok()?;
+    // The error goes to the sender of the packet: about another's packet it has nothing to say.
+    if about.key.source != flow.key.destination {
+        return None;
+    }
+    let ports = match about.key.ports {
+        Ports::Pair { source, destination } => Ports::Pair {
+            source: destination,
+            destination: source,
+        },
+        other => other,
+    };
+    Some(FlowKey {
+        source: about.key.destination,
+        destination: about.key.source,
+        protocol: about.key.protocol,
+        ports,
+    })
 }
 
 /// Builds an error about `packet` (parsed: `flow`) from `source` to its sender, a whole IP packet at the beginning of
@@ -303,5 +358,44 @@ mod tests {
         assert_eq!(build(TOO_BIG, &flow, &packet, ROUTER_V4, &mut [0; 575]), None);
         assert_eq!(build(TOO_BIG, &flow, &packet[..300], ROUTER_V4, &mut [0; 1280]), None);
         assert_eq!(build(TOO_BIG, &flow, &packet, ROUTER_V4, &mut [0; 576]), Some(576));
+    }
+
+    #[test]
+    fn an_error_belongs_to_the_return_traffic_of_what_triggered_it() {
+        let port = |source: u16, destination: u16| [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        let router = [10, 9, 9, 9];
+        let of = |packet: &[u8]| return_flow(&flow::parse(packet).unwrap(), packet);
+        // A sent from port 7 to B's port 9; a router says that it does not get there. Only eight octets are quoted.
+        let mut about = ipv4(A, B, 17, &[port(7, 9), vec![0; 1000]].concat());
+        about.truncate(28);
+        let error =
+            |kind: u8, to: [u8; 4], about: &[u8]| ipv4(router, to, 1, &[&[kind, 1, 0, 0, 0, 0, 0, 0], about].concat());
+        let back = FlowKey {
+            source: B.into(),
+            destination: A.into(),
+            protocol: 17,
+            ports: Ports::Pair {
+                source: 9,
+                destination: 7,
+            },
+        };
+        for kind in [3, 4, 5, 11, 12] {
+            assert_eq!(of(&error(kind, A, &about)), Some(back), "{kind}");
+        }
+        for kind in [0, 8, 13] {
+            assert_eq!(of(&error(kind, A, &about)), None, "{kind} is no error");
+        }
+        assert_eq!(of(&error(3, B, &about)), None, "it goes to another");
+        for cut in 0..28 {
+            let ports = of(&error(3, A, &about[..cut])).map(|key| key.ports);
+            assert!(cut >= 24 || ports.is_none(), "{cut} octets quoted: {ports:?}");
+        }
+        let about = ipv6(C, D, 17, &[port(7, 9), vec![0; 500]].concat());
+        let router: Ipv6Addr = "2001:db8::99".parse().unwrap();
+        for (kind, expected) in [(1, true), (2, true), (3, true), (4, true), (128, false), (135, false)] {
+            let packet = ipv6(router, C, 58, &[&[kind, 0, 0, 0, 0, 0, 0, 0], &about[..]].concat());
+            let key = of(&packet).map(|key| (key.source, key.destination, key.protocol));
+            assert_eq!(key, expected.then_some((D.into(), C.into(), 17)), "{kind}");
+        }
     }
 }

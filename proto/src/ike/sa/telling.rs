@@ -75,6 +75,7 @@ impl IkeSa {
             initiator: self.initiator,
             path: self.path,
             nat: self.nat,
+            encapsulation: self.encapsulation(),
             suite: self.suite,
             peer: self.peer_id.clone(),
             since: self.established,
