@@ -155,6 +155,17 @@ fn defaults_are_those_of_the_guide() {
 }
 
 #[test]
+fn a_rekey_begins_before_the_end_that_is_given() {
+    let text = SMALL.to_owned() + "life_bytes = \"100 GB\"\nlife_packets = 1000\n";
+    let limits = load("ends", &text).ike.connections["cloud"].children["net"].limits;
+    assert_eq!(
+        (limits.soft_bytes, limits.hard_bytes),
+        (Some(75_000_000_000), Some(100_000_000_000))
+    );
+    assert_eq!((limits.soft_packets, limits.hard_packets), (Some(750), Some(1000)));
+}
+
+#[test]
 fn one_psk_file_serves_both_directions_and_no_key_shows_in_debug() {
     let configuration = load("one-psk", SMALL);
     let connection = &configuration.ike.connections["cloud"];

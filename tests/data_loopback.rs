@@ -1134,3 +1134,88 @@ fn later_fragments_are_not_for_an_sa_with_ports() {
     });
     assert_eq!(pair.b.dropped("selector_in"), 1);
 }
+
+/// K8. RFC 7296 §2.23: "dynamic address update should only be done in response to a new packet; otherwise, an attacker can
+/// revert the addresses with old replayed packets."
+#[test]
+fn only_an_authentic_packet_that_is_newer_than_all_others_moves_the_peer() {
+    let tunnel = Tunnel::default();
+    let Some(pair) = Pair::up("who moved", DataOptions::default(), tunnel) else {
+        return;
+    };
+    let moved = |pair: &Pair| {
+        let reports = pair.b.reports.lock().unwrap();
+        let ports = reports.iter().filter_map(|report| match report {
+            SadReport::PeerMoved { remote, .. } => Some(remote.port()),
+            _ => None,
+        });
+        ports.collect::<Vec<_>>()
+    };
+    let packet = || (4, ipv4(HOST_A, HOST_B, 17, 0, &udp(7, 9, b"x")));
+    let bytes_in = |pair: &Pair| pair.b.with(|data, _| data.stats(&name()).total.inbound.packets);
+    // Each is sent from a port of its own: new, then older but never seen before, then the first one again.
+    send_sealed(&pair, tunnel, 1000, &[packet()]);
+    wait_until("it is told", Duration::from_secs(5), || moved(&pair).len() == 1);
+    let before = bytes_in(&pair);
+    std::thread::sleep(Duration::from_millis(1100));
+    send_sealed(&pair, tunnel, 900, &[packet()]);
+    wait_until("it is taken", Duration::from_secs(5), || bytes_in(&pair) == before + 1);
+    send_sealed(&pair, tunnel, 1000, &[packet()]);
+    wait_until("it is a replay", Duration::from_secs(5), || {
+        pair.b.dropped("replayed") == 1
+    });
+    assert_eq!(moved(&pair).len(), 1);
+    send_sealed(&pair, tunnel, 1001, &[packet()]);
+    wait_until("the next is told", Duration::from_secs(5), || moved(&pair).len() == 2);
+    let ports = moved(&pair);
+    assert!(ports[0] != ports[1] && !ports.contains(&NAT_PORT), "{ports:?}");
+    // Without UDP there is no NAT, and nobody moves.
+    let entry = tunnel.entry(true, 0);
+    let mut sa = OutboundSa::new(&ESP_PROVIDER, &entry.outbound, [9; 32]).unwrap();
+    let (_, inner) = packet();
+    let mut sealed = vec![0; sa.sealed_len(inner.len())];
+    let at = sa.headroom();
+    sealed[at..at + inner.len()].copy_from_slice(&inner);
+    sa.seal(1100, 4, inner.len(), &mut sealed);
+    std::thread::sleep(Duration::from_millis(1100));
+    let before = bytes_in(&pair);
+    send_raw(&pair, sealed);
+    wait_until("it is taken", Duration::from_secs(5), || bytes_in(&pair) == before + 1);
+    assert_eq!(moved(&pair).len(), 2);
+}
+
+/// Sends an ESP packet to B as IP protocol 50, from another address of A's.
+fn send_raw(pair: &Pair, packet: Vec<u8>) {
+    pair.world.ip("a", &["addr", "add", "192.0.2.77/24", "dev", "wan0"]);
+    inside(&pair.world, "a", move || {
+        use landbridge::sys::{raw, transmit, udp};
+        let steering = udp::Steering {
+            shift: 16,
+            bits: 6,
+            workers: 1,
+        };
+        let options = udp::GroupOptions {
+            port: 0,
+            gro: false,
+            buffer: 1 << 16,
+        };
+        let sockets = raw::open_raw(false, &options, &steering).unwrap();
+        let message = transmit::Outgoing {
+            start: 0,
+            len: packet.len(),
+            segment: packet.len(),
+            local: [192, 0, 2, 77].into(),
+            remote: "192.0.2.2:0".parse().unwrap(),
+            tos: 0,
+            dont_fragment: false,
+        };
+        assert_eq!(
+            transmit::TransmitBatch::new(1)
+                .send(&sockets[0], &packet, &[message])
+                .unwrap(),
+            1
+        );
+    })
+    .join()
+    .unwrap();
+}

@@ -134,28 +134,46 @@ fn limits(table: &Table<'_, '_>, profile: Option<&Profile>) -> TrafficLimits {
         hard_bytes: octets_there,
         ..TrafficLimits::default()
     };
-    if let Some(value) = table.get("rekey_bytes") {
-        set(&mut limits.soft_bytes, octets(&value).map(Some));
+    let rekey_bytes = table.get("rekey_bytes");
+    if let Some(value) = &rekey_bytes {
+        set(&mut limits.soft_bytes, octets(value).map(Some));
     }
     if let Some(value) = table.get("life_bytes") {
         set(&mut limits.hard_bytes, octets(&value).map(Some));
+        if rekey_bytes.is_none() {
+            limits.soft_bytes = limits.hard_bytes.map(in_time);
+        }
         above(&value, limits.hard_bytes, limits.soft_bytes, "rekey_bytes");
     }
-    if let Some(value) = table.get("rekey_packets") {
+    let rekey_packets = table.get("rekey_packets");
+    if let Some(value) = &rekey_packets {
         set(&mut limits.soft_packets, value.integer(1..=u64::MAX >> 1).map(Some));
     }
     if let Some(value) = table.get("life_packets") {
         set(&mut limits.hard_packets, value.integer(1..=u64::MAX >> 1).map(Some));
+        if rekey_packets.is_none() {
+            limits.soft_packets = limits.hard_packets.map(|hard| in_time(hard).min(REKEY_PACKETS));
+        }
         above(&value, limits.hard_packets, limits.soft_packets, "rekey_packets");
     }
     limits
 }
 
+/// Where a rekey begins if only the end is given: with a quarter left, as the end must not be met while it is under way.
+const fn in_time(hard: u64) -> u64 {
+    hard - hard / 4
+}
+
 fn above(value: &Value<'_, '_>, hard: Option<u64>, soft: Option<u64>, name: &str) {
-    if let (Some(hard), Some(soft)) = (hard, soft)
-        && hard <= soft
-    {
+    let (Some(hard), Some(soft)) = (hard, soft) else { return };
+    if hard <= soft {
         value.error(format!("{hard} is not above {name} ({soft})"), None);
+    } else if hard - soft < hard / 20 {
+        value.warn(format!(
+            "it leaves {} of {hard} for the rekey: at full speed that is soon used up, and then packets are dropped; \
+             leave {name} out, it is then three quarters",
+            hard - soft
+        ));
     }
 }
 

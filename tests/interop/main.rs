@@ -13,6 +13,7 @@ mod support;
 mod algorithms;
 mod authentication;
 mod lifecycle;
+mod rekey_load;
 
 use support::World;
 use support::gateway::Gateway;

@@ -82,7 +82,8 @@ fn send(socket: &UdpSocket, rate: Rate) -> u64 {
     let (mut sent, mut datagram) = (0_u64, vec![0x5a; rate.len]);
     while begin.elapsed() < rate.time {
         let due = begin.elapsed().as_micros() as u64 * rate.datagrams / 1_000_000;
-        for _ in sent..due.min(sent + most) {
+        let step = due.saturating_sub(sent).min(most);
+        for _ in 0..step {
             datagram[..8].copy_from_slice(&sent.to_be_bytes());
             if socket.send(&datagram).is_ok() {
                 sent += 1;
