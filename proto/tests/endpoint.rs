@@ -59,6 +59,7 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
         fragmentation: true,
         fragment_size: 1280,
         force_udp_encapsulation: true,
+        mobike: false,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     }
@@ -650,7 +651,7 @@ fn reconfigure_is_a_diff() {
     pump.run();
     assert!(pump.up(0) && pump.ends[0].status()[0].spi_i == spi);
     let mut changed = side_a();
-    changed.remote_port = 501;
+    changed.fragmentation = false;
     let changed = Config {
         connections: [("site".into(), Arc::new(changed))].into(),
         gateway: Gateway::default(),

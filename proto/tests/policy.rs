@@ -110,6 +110,7 @@ fn h1_first_selectors_decide() {
         fragmentation: true,
         fragment_size: 1280,
         force_udp_encapsulation: false,
+        mobike: false,
         keep_trying: true,
         children: Default::default(),
     };

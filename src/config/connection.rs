@@ -93,6 +93,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         let choice = [("udp", true), ("auto", false)];
         set(&mut force_udp_encapsulation, word(&value, &choice));
     }
+    let mobike = flag(table, "mobike", true);
     let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
     if start && hosts.is_empty() && peer.is_some() {
@@ -134,6 +135,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         fragmentation,
         fragment_size,
         force_udp_encapsulation,
+        mobike,
         keep_trying,
         children: children?
             .into_iter()

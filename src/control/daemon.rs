@@ -1,5 +1,6 @@
 //! The loop: datagrams, reports, commands, timers and signals go into the endpoint; orders, transmits and news come out.
 
+use super::addresses::{self, Watch};
 use super::attempts::{Attempts, Resolved};
 use super::clock::Clock;
 use super::journal::{Journal, Level};
@@ -14,6 +15,7 @@ use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +42,9 @@ pub struct Daemon {
     sockets: Option<IkeSockets>,
     links: Links,
     desk: SigningDesk,
+    watch: Option<Watch>,
+    /// The machine's addresses as they were last looked at.
+    addresses: Vec<IpAddr>,
     transmit: Vec<u8>,
     stopping: bool,
     stopped: bool,
@@ -142,6 +147,8 @@ impl Daemon {
             sockets: Some(sockets),
             links,
             desk,
+            watch: None,
+            addresses: Vec::new(),
             transmit: Vec::with_capacity(2048),
             stopping: false,
             stopped: false,
@@ -201,7 +208,13 @@ impl Daemon {
             None,
             &format!("serving {} connections", self.configuration.tunnels.len()),
         );
-        let mut stop_at = None;
+        // Without it, SAs stay where they are: a peer that is lost is found dead, as without MOBIKE.
+        match Watch::open() {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => tracing::warn!(%error, "changes of addresses and routes are not heard"),
+        }
+        self.look_at_addresses().await;
+        let (mut look_at, mut stop_at) = (None, None);
         while !self.stopped {
             self.drain().await;
             if self.stopped {
@@ -211,6 +224,7 @@ impl Daemon {
             let wake = self.clock.to_tokio(wake);
             // Taken out for the time of the select: the handler needs the endpoint and the sockets at once.
             let Some(mut sockets) = self.sockets.take() else { break };
+            let mut watch = self.watch.take();
             let (endpoint, clock, data) = (&mut self.endpoint, self.clock, &self.data);
             let mut came = None;
             tokio::select! {
@@ -235,7 +249,10 @@ impl Daemon {
                 _ = hangup.recv() => came = Some(Came::Reload),
                 _ = watchdog.tick() => came = Some(Came::Watchdog),
                 () = sleep_until_some(stop_at) => came = Some(Came::Patience),
+                () = changed(&mut watch) => came = Some(Came::Change),
+                () = sleep_until_some(look_at) => came = Some(Came::Look),
             }
+            self.watch = watch;
             self.sockets = Some(sockets);
             match came {
                 None => {}
@@ -254,6 +271,13 @@ impl Daemon {
                 Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
                 Some(Came::Stop) => self.begin_stop(),
                 Some(Came::Patience) => self.stopped = true,
+                Some(Came::Change) => {
+                    look_at.get_or_insert_with(|| tokio::time::Instant::now() + addresses::PAUSE);
+                }
+                Some(Came::Look) => {
+                    look_at = None;
+                    self.look_at_addresses().await;
+                }
             }
             if self.stopping && stop_at.is_none() {
                 stop_at = Some(tokio::time::Instant::now() + STOP_PATIENCE);
@@ -343,7 +367,44 @@ impl Daemon {
                     self.endpoint.handle_signature(self.clock.now(), ticket, why);
                 }
             }
+            Event::NeedPaths {
+                spi,
+                connection,
+                local_port,
+                remotes,
+            } => {
+                let configured = self.configuration.ike.connections.get(&connection);
+                let configured = configured.map(|c| c.local_addrs.clone()).unwrap_or_default();
+                let paths = addresses::paths(&remotes, &configured, &self.addresses, local_port);
+                self.endpoint.handle_paths(self.clock.now(), spi, paths);
+            }
+            Event::Moved {
+                connection,
+                from,
+                to,
+                encapsulation,
+                reason,
+            } => {
+                self.log(Level::Info, Some(&connection), &describe::moved(&from, &to, &reason));
+                self.adapt_mtu(&connection, &to, encapsulation).await;
+            }
             Event::ShutdownComplete => self.stopped = true,
+        }
+    }
+
+    /// The key exchange learns the machine's addresses, and that routes may have changed.
+    async fn look_at_addresses(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let tunnels = self.configuration.tunnels.values();
+        let own: Vec<u32> = tunnels
+            .filter_map(|tunnel| crate::sys::netdev::index_of(&tunnel.interface).ok())
+            .collect();
+        match watch.addresses(&own).await {
+            Ok(addresses) => {
+                self.addresses.clone_from(&addresses);
+                self.endpoint.handle_addresses(self.clock.now(), addresses);
+            }
+            Err(error) => tracing::warn!(%error, "the machine's addresses"),
         }
     }
 
@@ -602,6 +663,15 @@ enum Came {
     Reload,
     Watchdog,
     Patience,
+    Change,
+    Look,
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn default_workers() -> usize {

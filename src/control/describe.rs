@@ -1,7 +1,7 @@
 //! News in words: one line for the log, the verdict first.
 
 use landbridge_proto::ike::{ChildUp, Failure, IkeUp};
-use landbridge_proto::policy::sad::Encapsulation;
+use landbridge_proto::policy::sad::{Encapsulation, Path};
 use landbridge_proto::wire::TrafficSelector;
 
 /// `IKE SA 0123...-4567... is up with office.example.com (203.0.113.7:4500) in 12ms, ...`.
@@ -30,6 +30,15 @@ pub fn ike_up(up: &IkeUp) -> String {
         up.path.remote,
         up.setup_time.as_millis(),
         up.suite,
+    )
+}
+
+/// `moved from 192.0.2.1:4500 - 198.51.100.2:4500 to ...: our address 192.0.2.1 is gone`.
+#[must_use]
+pub fn moved(from: &Path, to: &Path, reason: &str) -> String {
+    format!(
+        "moved from {} - {} to {} - {}: {reason}",
+        from.local, from.remote, to.local, to.remote
     )
 }
 

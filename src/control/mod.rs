@@ -5,10 +5,12 @@
 //! | `daemon` | the loop: what comes in, what goes out |
 //! | `sockets` | UDP 500 and control's part of UDP 4500 |
 //! | `attempts`, `resolve` | when to connect, and where to |
+//! | `addresses` | the machine's addresses, and the ways to a peer's |
 //! | `links` | interfaces, addresses, routes (rtnetlink) |
 //! | `server`, `protocol`, `client` | the control socket |
 //! | `status`, `describe`, `journal` | what an operator is told |
 
+mod addresses;
 mod attempts;
 pub mod client;
 mod clock;

@@ -194,6 +194,8 @@ pub struct IkeSaStatus {
     pub nat_local: bool,
     /// The peer is behind a NAT.
     pub nat_remote: bool,
+    /// Its ends may move (MOBIKE).
+    pub mobike: bool,
     /// Since it was established.
     pub age_seconds: Option<u64>,
     /// Until it is rekeyed.

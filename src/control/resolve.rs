@@ -55,12 +55,18 @@ pub async fn target(
 }
 
 /// The configured local address of the peer's family, or the one the routing table would use.
-fn local_address(remote: SocketAddr, local_addrs: &[IpAddr]) -> io::Result<IpAddr> {
+pub(super) fn local_address(remote: SocketAddr, local_addrs: &[IpAddr]) -> io::Result<IpAddr> {
     if !local_addrs.is_empty() {
-        return local_addrs
-            .iter()
-            .copied()
-            .find(|local| local.is_ipv4() == remote.is_ipv4())
+        let of_family = || {
+            local_addrs
+                .iter()
+                .copied()
+                .filter(|local| local.is_ipv4() == remote.is_ipv4())
+        };
+        // One that is there comes before one that is only configured.
+        return of_family()
+            .find(|local| reaches(*local, remote))
+            .or_else(|| of_family().next())
             .ok_or_else(|| io::Error::other("local_addrs has no address of the peer's family"));
     }
     let any: IpAddr = if remote.is_ipv4() {
@@ -68,8 +74,17 @@ fn local_address(remote: SocketAddr, local_addrs: &[IpAddr]) -> io::Result<IpAdd
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    // Connecting a UDP socket asks the routing table and sends nothing.
-    let probe = UdpSocket::bind((any, 0))?;
+    probe(any, remote)
+}
+
+/// Whether there is a route to `remote` from an address of ours.
+pub(super) fn reaches(local: IpAddr, remote: SocketAddr) -> bool {
+    probe(local, remote).is_ok()
+}
+
+/// Connecting a UDP socket asks the routing table and sends nothing.
+fn probe(local: IpAddr, remote: SocketAddr) -> io::Result<IpAddr> {
+    let probe = UdpSocket::bind((local, 0))?;
     crate::sys::mark::mark(&probe);
     probe.connect(remote)?;
     Ok(probe.local_addr()?.ip())

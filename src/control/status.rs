@@ -127,6 +127,7 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         .to_owned(),
         nat_local: sa.nat.local,
         nat_remote: sa.nat.remote && !sa.nat.pretended,
+        mobike: sa.mobike,
         age_seconds: sa.since.map(|since| now.saturating_since(since).as_secs()),
         rekey_in_seconds: sa.rekey_at.map(|at| at.saturating_since(now).as_secs()),
         in_flight: sa.in_flight.clone(),

@@ -13,6 +13,7 @@ mod hostile;
 mod ipv6;
 mod lifecycle;
 mod mesh;
+mod moving;
 mod raw;
 mod rebind;
 mod rekey_load;

@@ -24,6 +24,7 @@ libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
         fragmentation: true,
         fragment_size: 1280,
         force_udp_encapsulation: true,
+        mobike: true,
         keep_trying: true,
         children: [].into(),
     };

@@ -9,7 +9,7 @@ use super::shared::{Effect, Shared};
 use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
-use crate::policy::sad::{ChildSaEntry, ChildSaId, Mode, SaParameters, SadUpdate};
+use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate};
 use crate::policy::selector::are_host;
 use crate::time::Instant;
 use crate::wire::message::ChildPayloads;
@@ -47,6 +47,8 @@ pub struct Child {
     pub entry: Arc<ChildSaEntry>,
     pub suite: EspSuite,
     pub state: ChildState,
+    /// The way that the data path sends it: the entry's until it moves.
+    pub way: (Path, Encapsulation),
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
     rekeyed_from: Option<ChildSaId>,
@@ -194,6 +196,7 @@ impl IkeSa {
             config,
             entry,
             suite,
+            way: (self.path, self.encapsulation()),
             state: ChildState::Installed,
         };
         shared.event(Event::ChildUp(child.describe()));

@@ -3,7 +3,6 @@
 
 mod neighbours;
 mod operator;
-mod reload;
 mod strangers;
 
 use super::child::{Child, ChildState};

@@ -7,6 +7,7 @@ use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::{Identification, IkeSpi, TrafficSelector};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,30 @@ pub enum Event {
         connection: ConnectionName,
         /// When.
         at: Instant,
+    },
+    /// An IKE SA wants to know which ways there are to these addresses of its peer: [`super::Endpoint::handle_paths`].
+    NeedPaths {
+        /// The SPI we chose for it.
+        spi: IkeSpi,
+        /// Whose.
+        connection: ConnectionName,
+        /// Our port.
+        local_port: u16,
+        /// The one in use comes first.
+        remotes: Vec<SocketAddr>,
+    },
+    /// An IKE SA goes another way (RFC 4555, or RFC 7296 §2.23).
+    Moved {
+        /// Whose.
+        connection: ConnectionName,
+        /// Before.
+        from: Path,
+        /// Now.
+        to: Path,
+        /// How ESP travels now.
+        encapsulation: Encapsulation,
+        /// Why, in words.
+        reason: String,
     },
     /// One IKE message, for DEBUG: `CREATE_CHILD_SA request 3 [N(REKEY_SA) SA No KE TSi TSr]`.
     Message {
@@ -312,6 +337,8 @@ pub struct IkeSaStatus {
     pub since: Option<Instant>,
     /// When it will be rekeyed.
     pub rekey_at: Option<Instant>,
+    /// Whether its ends may move (RFC 4555).
+    pub mobike: bool,
     /// Its Child SAs.
     pub children: Vec<ChildUp>,
     /// What is in flight, e.g. `IKE_AUTH request 1, sent 2 times`.

@@ -6,6 +6,8 @@ use crate::time::Instant;
 /// One intent. The order is the priority: what ends SAs comes first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Job {
+    /// Tell the peer of our addresses, or find out about its (RFC 4555): the rest waits for a way that works.
+    UpdateAddresses,
     /// Delete the IKE SA and all its children.
     DeleteIke,
     /// Delete a Child SA pair.

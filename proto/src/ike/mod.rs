@@ -9,6 +9,7 @@
 //! | `signing` | waiting for a signature that is made elsewhere |
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
+//! | `mobike` | ends that move (RFC 4555) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `jobs` | what an IKE SA means to do next |
 //! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
@@ -29,6 +30,7 @@ pub mod frag;
 mod jobs;
 pub mod kex;
 pub mod keys;
+pub mod mobike;
 pub mod nat;
 mod respond;
 mod sa;

@@ -6,6 +6,7 @@ use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_ver
 use super::error::IkeError;
 use super::exchange::{Exchange, PeerRekey, peer_spi};
 use super::jobs::Job;
+use super::mobike::met_a_nat;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use crate::crypto::Secret;
@@ -18,7 +19,9 @@ use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
     IkeAuthResponse, Informational, Response,
 };
-use crate::wire::{Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, ProtocolId};
+use crate::wire::{
+    Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, Notify, NotifyType, ProtocolId,
+};
 use std::sync::Arc;
 
 /// An answer, and what becomes of the IKE SA once it has left.
@@ -134,6 +137,16 @@ impl IkeSa {
                 return Reply::failed(&error);
             }
         };
+        let agreed = connection.speaks_mobike() && request.mobike;
+        if agreed && met_a_nat(self.path, &request.other) {
+            // RFC 4555 §3.9: the peer does no NAT traversal, and there is a NAT.
+            let notify = Notify::new(NotifyType::UNEXPECTED_NAT_DETECTED, Vec::new());
+            return Reply {
+                response: Response::IkeAuth(IkeAuthReply::Refused(notify)),
+                close: Some("a NAT is in the way, which the peer does not allow".to_owned()),
+            };
+        }
+        self.mobike.agree(agreed, false, &request.other, self.path.remote.ip());
         self.establish(shared, request.id_i, request.initial_contact);
         let (ni, nr) = (Nonce(self.init.nonce_i.clone()), Nonce(self.init.nonce_r.clone()));
         let child = request.child.map(|offer| {
@@ -151,8 +164,12 @@ impl IkeSa {
             child,
             configuration: None,
             initial_contact: false,
-            mobike: false,
-            other: vec![],
+            mobike: self.mobike.enabled,
+            other: if self.mobike.enabled {
+                self.mobike_offer(shared, connection)
+            } else {
+                vec![]
+            },
         };
         Reply {
             response: Response::IkeAuth(IkeAuthReply::Accepted(Box::new(response))),
@@ -389,7 +406,7 @@ impl IkeSa {
     }
 
     /// INFORMATIONAL (§1.4): always answered.
-    pub fn respond_informational(&mut self, shared: &mut Shared, request: &Informational) -> Reply {
+    pub fn respond_informational(&mut self, shared: &mut Shared, path: Path, request: &Informational) -> Reply {
         let activity = self.ike_activity();
         let proceeds = |request| matches!(ike_verdict(activity, request), Verdict::Proceed | Verdict::ProceedAlone);
         if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {
@@ -436,6 +453,7 @@ impl IkeSa {
         };
         let response = Response::Informational(Informational {
             deletes,
+            notifies: self.respond_mobike(shared, path, request),
             ..Informational::default()
         });
         Reply { response, close: None }

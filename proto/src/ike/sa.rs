@@ -11,6 +11,7 @@ use super::exchange::{Exchange, InitExchange, Next, Request};
 use super::frag::{FragmentOutcome, Reassembly};
 use super::jobs::{Job, Jobs};
 use super::keys::IkeKeys;
+use super::mobike::Mobike;
 use super::nat::NatSituation;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
@@ -20,7 +21,7 @@ use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeSuite;
-use crate::policy::sad::{ChildName, ConnectionName, Encapsulation, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ConnectionName, Encapsulation, Path};
 use crate::time::Instant;
 use crate::wire::message::{Request as WireRequest, Response};
 use crate::wire::{
@@ -136,6 +137,10 @@ pub struct IkeSa {
     pub initial_contact: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
+    /// Where its ends are (RFC 4555).
+    pub mobike: Mobike,
+    /// Our further addresses that the peer was told of.
+    pub announced: Vec<IpAddr>,
     requests: Collected,
     responses: Collected,
 }
@@ -188,6 +193,8 @@ impl IkeSa {
             answers: None,
             initial_contact: false,
             signing: None,
+            mobike: Mobike::default(),
+            announced: Vec::new(),
             requests: Collected::default(),
             responses: Collected::default(),
         }
@@ -389,18 +396,12 @@ impl IkeSa {
         if self.path.remote == remote || self.nat.local || !self.nat.remote {
             return;
         }
-        self.path.remote = remote;
-        let path = self.path;
-        // What is in flight goes there too when it is sent again.
-        self.outgoing.redirect(path);
-        let encapsulation = self.encapsulation();
-        for child in &self.children {
-            let id = child.id();
-            shared.sad(SadUpdate::Move {
-                id,
-                path,
-                encapsulation,
-            });
-        }
+        let path = Path { remote, ..self.path };
+        self.set_path(
+            shared,
+            path,
+            true,
+            "the peer's NAT has given it another address or port",
+        );
     }
 }

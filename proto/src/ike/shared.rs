@@ -13,6 +13,7 @@ use crate::wire::{Header, Identification, IkeSpi, Payload, summarize};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub effects: Vec<Effect>,
     /// IKE SAs established so far.
     pub established: u64,
+    /// The machine's addresses that gateways can be reached by; empty: not known.
+    pub addresses: Vec<IpAddr>,
     /// Children that the operator took down: they don't come back by themselves.
     pub down: BTreeSet<(ConnectionName, ChildName)>,
     /// Signatures asked for so far.
@@ -92,6 +95,7 @@ impl Shared {
             transmits: VecDeque::new(),
             effects: Vec::new(),
             established: 0,
+            addresses: Vec::new(),
             down: BTreeSet::new(),
             tickets: 0,
             next_child: 1,

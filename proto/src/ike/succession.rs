@@ -143,6 +143,8 @@ impl IkeSa {
             return Err(IkeError::Internal("an algorithm is not available"));
         }
         new.nat = self.nat;
+        new.mobike = self.mobike.inherit();
+        new.announced.clone_from(&self.announced);
         new.connection.clone_from(&self.connection);
         new.suite = Some(parts.suite);
         new.peer_id.clone_from(&self.peer_id);

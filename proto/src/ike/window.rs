@@ -93,7 +93,7 @@ impl Outgoing {
 
     /// The request in flight.
     #[must_use]
-    pub fn in_flight(&self) -> Option<&InFlight> {
+    pub const fn in_flight(&self) -> Option<&InFlight> {
         self.in_flight.as_ref()
     }
 
@@ -101,6 +101,14 @@ impl Outgoing {
     pub fn redirect(&mut self, path: Path) {
         if let Some(request) = &mut self.in_flight {
             request.path = path;
+        }
+    }
+
+    /// The request in flight is sent again at once, and its tries begin anew: it goes another way now.
+    pub fn hasten(&mut self, now: Instant) {
+        if let Some(request) = &mut self.in_flight {
+            request.due = now;
+            request.sent = 1;
         }
     }
 

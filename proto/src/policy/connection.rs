@@ -90,6 +90,8 @@ pub struct Connection {
     pub fragment_size: usize,
     /// ESP in UDP always, and the peer is made to do the same; otherwise only where there is a NAT (RFC 7296 §2.23).
     pub force_udp_encapsulation: bool,
+    /// Offer and accept MOBIKE (RFC 4555).
+    pub mobike: bool,
     /// Retry for ever after a failure.
     pub keep_trying: bool,
     /// Children by name.
@@ -190,6 +192,12 @@ pub struct Target {
 }
 
 impl Connection {
+    /// Whether MOBIKE is offered and accepted. RFC 4555 "supports only tunnel mode IPsec SAs".
+    #[must_use]
+    pub fn speaks_mobike(&self) -> bool {
+        self.mobike && self.children.values().all(|child| child.mode == Mode::Tunnel)
+    }
+
     /// Whether nothing changed between two readings of the configuration, keys included.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
@@ -218,6 +226,7 @@ impl Connection {
             fragmentation,
             fragment_size,
             force_udp_encapsulation,
+            mobike,
             keep_trying,
             children,
         } = self;
@@ -236,6 +245,7 @@ impl Connection {
             && *fragmentation == other.fragmentation
             && *fragment_size == other.fragment_size
             && *force_udp_encapsulation == other.force_udp_encapsulation
+            && *mobike == other.mobike
             && *keep_trying == other.keep_trying
             && *children == other.children
     }

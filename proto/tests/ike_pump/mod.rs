@@ -73,6 +73,8 @@ pub struct Pump {
     pub nat: Option<Nat>,
     /// Whether end 0 follows NeedTarget events.
     pub reconnect: bool,
+    /// The ways that each end's routing table has to its peer, best first: the answer to NeedPaths.
+    pub ways: [Vec<Path>; 2],
     /// Keepalives seen, by sender.
     pub keepalives: [usize; 2],
     connect_at: Option<Instant>,
@@ -116,6 +118,7 @@ fn connection(us: &str, them: &str, children: Vec<Arc<Child>>) -> Connection {
         fragmentation: true,
         fragment_size: 1280,
         force_udp_encapsulation: false,
+        mobike: false,
         keep_trying: true,
         children: children
             .into_iter()
@@ -180,6 +183,7 @@ impl Pump {
             wire: vec![],
             nat: None,
             reconnect: true,
+            ways: [vec![], vec![]],
             keepalives: [0; 2],
             connect_at: None,
         }
@@ -254,6 +258,10 @@ impl Pump {
         for who in 0..2 {
             while let Some(event) = self.ends[who].poll_event() {
                 match &event {
+                    Event::NeedPaths { spi, .. } => {
+                        let (now, ways) = (self.at(), self.ways[who].clone());
+                        self.ends[who].handle_paths(now, *spi, ways);
+                    }
                     Event::Sad(update) => self.sad[who].apply(update),
                     Event::NeedTarget { at, .. } if who == 0 && self.reconnect => self.connect_at = Some(*at),
                     _ => {}
@@ -447,6 +455,12 @@ impl Pump {
 
     pub fn saw(&self, who: usize, part: &str) -> bool {
         self.lines(who).iter().any(|line| line.contains(part))
+    }
+
+    /// Whether an end sent such a message.
+    pub fn said(&self, who: usize, part: &str) -> bool {
+        let said = |event: &Event| matches!(event, Event::Message { received: false, line, .. } if line.contains(part));
+        self.events[who].iter().any(said)
     }
 
     pub fn ike_downs(&self, who: usize) -> Vec<&str> {

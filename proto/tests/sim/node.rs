@@ -248,6 +248,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         fragmentation: true,
         fragment_size: if plan.fragment { 200 } else { 1280 },
         force_udp_encapsulation: false,
+        mobike: false,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     };

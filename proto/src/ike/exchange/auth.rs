@@ -92,8 +92,8 @@ impl AuthExchange {
             configuration: None,
             // §2.4: "this IKE SA is the only IKE SA currently active between the authenticated identities".
             initial_contact: sa.initial_contact,
-            mobike: false,
-            other: vec![],
+            mobike: connection.speaks_mobike(),
+            other: sa.mobike_offer(shared, &connection),
         };
         let exchange = Exchange::Auth(Box::new(Self { connection, child }));
         Next::Send(exchange, Request(message::Request::IkeAuth(Box::new(request))))
@@ -121,6 +121,8 @@ impl AuthExchange {
             return Next::Done;
         }
         let initial_contact = response.initial_contact;
+        let agreed = self.connection.speaks_mobike() && response.mobike;
+        sa.mobike.agree(agreed, true, &response.other, sa.path.remote.ip());
         sa.establish(shared, response.id_r, initial_contact);
         let Self { connection, child } = self;
         for other in connection

@@ -1,7 +1,12 @@
-//! The liveness check: an empty INFORMATIONAL, which must be answered (RFC 7296 §1.4, §2.4).
+//! The liveness check: an INFORMATIONAL, which must be answered (RFC 7296 §1.4, §2.4).
 
-use super::{Exchange, Request};
-use crate::wire::message;
+use super::{Exchange, Next, Request};
+use crate::ike::jobs::Job;
+use crate::ike::mobike::digests;
+use crate::ike::sa::IkeSa;
+use crate::ike::shared::Shared;
+use crate::wire::NotifyType;
+use crate::wire::message::{self, Informational};
 
 /// Nothing is needed for it: any authentic answer will do.
 #[derive(Clone)]
@@ -9,11 +14,31 @@ pub struct LivenessExchange;
 
 impl LivenessExchange {
     /// The request.
-    pub fn begin() -> (Exchange, Request) {
-        let empty = message::Informational::default();
+    pub fn begin(sa: &IkeSa) -> (Exchange, Request) {
+        let mut request = Informational::default();
+        // RFC 4555 §3.8: "When the initiator is behind a NAT ..., it SHOULD include these notifications in DPD messages".
+        if watches_the_nat(sa) {
+            request.notifies.extend(sa.nat_detection(sa.path));
+        }
         (
             Exchange::Liveness(Self),
-            Request(message::Request::Informational(empty)),
+            Request(message::Request::Informational(request)),
         )
     }
+
+    /// The answer.
+    pub fn on_reply(sa: &mut IkeSa, shared: &Shared, reply: &Informational) -> Next {
+        let seen_as = digests(&reply.notifies, NotifyType::NAT_DETECTION_DESTINATION_IP);
+        // "If the values do not match, the IP address and/or port seen by the responder has changed, and the initiator
+        // SHOULD send UPDATE_SA_ADDRESSES".
+        if watches_the_nat(sa) && !seen_as.is_empty() && sa.mobike.seen_as.as_ref() != Some(&seen_as) {
+            sa.mobike.pending.update = true;
+            sa.jobs.add(shared.now.instant, Job::UpdateAddresses);
+        }
+        Next::Done
+    }
+}
+
+const fn watches_the_nat(sa: &IkeSa) -> bool {
+    sa.mobike.enabled && sa.mobike.decides && sa.nat.local
 }

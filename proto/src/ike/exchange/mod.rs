@@ -6,6 +6,7 @@ mod create_child;
 mod delete;
 mod init;
 mod liveness;
+mod mobike;
 mod rekey_ike;
 
 pub use auth::{AuthExchange, peer_spi};
@@ -13,6 +14,7 @@ pub use create_child::{CreateChildExchange, PeerRekey};
 pub use delete::DeleteExchange;
 pub use init::{InitExchange, capabilities};
 pub use liveness::LivenessExchange;
+pub use mobike::MobikeExchange;
 pub use rekey_ike::{CrossingIkeRekey, RekeyIkeExchange};
 
 use super::jobs::Job;
@@ -37,6 +39,8 @@ pub enum Exchange {
     Delete(DeleteExchange),
     /// INFORMATIONAL, empty (§2.4).
     Liveness(LivenessExchange),
+    /// INFORMATIONAL about addresses (RFC 4555).
+    Mobike(Box<MobikeExchange>),
 }
 
 /// A request to send.
@@ -67,7 +71,8 @@ impl Exchange {
             Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
             Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
             Job::CreateChild(name) => CreateChildExchange::create(sa, shared, &name),
-            Job::Liveness => Some(LivenessExchange::begin()),
+            Job::Liveness => Some(LivenessExchange::begin(sa)),
+            Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
     }
 
@@ -77,7 +82,7 @@ impl Exchange {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Liveness(_) => ExchangeType::INFORMATIONAL,
+            Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
         }
     }
 
@@ -89,7 +94,8 @@ impl Exchange {
             | Self::Auth(_)
             | Self::RekeyIke(_)
             | Self::Delete(DeleteExchange::Ike)
-            | Self::Liveness(_) => false,
+            | Self::Liveness(_)
+            | Self::Mobike(_) => false,
         }
     }
 
@@ -102,6 +108,7 @@ impl Exchange {
             Self::RekeyIke(_) => "rekey of the IKE SA",
             Self::Delete(_) => "Delete",
             Self::Liveness(_) => "liveness check",
+            Self::Mobike(_) => "address update",
         }
     }
 
@@ -112,7 +119,8 @@ impl Exchange {
             (Self::CreateChild(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::RekeyIke(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
-            (Self::Liveness(_), Response::Informational(_)) => Next::Done,
+            (Self::Liveness(_), Response::Informational(reply)) => LivenessExchange::on_reply(sa, shared, &reply),
+            (Self::Mobike(exchange), Response::Informational(reply)) => exchange.on_reply(sa, shared, &reply),
             (exchange, _) => {
                 exchange.abandon(sa, shared);
                 Next::Close("the peer answered with another exchange".to_owned())
@@ -126,7 +134,7 @@ impl Exchange {
             Self::Auth(exchange) => exchange.abandon(shared),
             Self::CreateChild(exchange) => shared.spis.release(exchange.spi),
             Self::RekeyIke(exchange) => exchange.abandon(shared),
-            Self::Init(_) | Self::Delete(_) | Self::Liveness(_) => {}
+            Self::Init(_) | Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => {}
         }
     }
 }

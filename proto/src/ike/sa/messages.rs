@@ -127,6 +127,7 @@ impl IkeSa {
             return;
         };
         self.heard(shared, path);
+        self.answered_by(shared, path);
         self.outgoing.answered(header.message_id);
         let Some(exchange) = self.exchange.take() else { return };
         let decoded = wire::decode_payloads(body.first, &body.payloads);
@@ -222,7 +223,7 @@ impl IkeSa {
                 self.respond_create_child(shared, *request)
             }
             (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::Informational(request)) => {
-                Some(self.respond_informational(shared, &request))
+                Some(self.respond_informational(shared, path, &request))
             }
             _ => None,
         }
@@ -231,7 +232,10 @@ impl IkeSa {
     pub(super) fn heard(&mut self, shared: &mut Shared, path: Path) {
         self.last_heard = shared.now.instant;
         self.jobs.drop_if(|job| *job == Job::Liveness);
-        self.follow_peer(shared, path.remote);
+        // RFC 4555 §3.8: "The host not behind a NAT MUST NOT use these dynamic updates for IKEv2 packets".
+        if !self.mobike.enabled {
+            self.follow_peer(shared, path.remote);
+        }
     }
 
     /// A responder derives its keys when the second message comes, not for everybody who sends a first.

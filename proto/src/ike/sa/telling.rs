@@ -80,6 +80,7 @@ impl IkeSa {
             peer: self.peer_id.clone(),
             since: self.established,
             rekey_at: self.rekey_at,
+            mobike: self.mobike.enabled,
             children,
             in_flight,
         }

@@ -33,6 +33,7 @@ impl IkeSa {
                 shared.counters.retransmitted += 1;
                 shared.transmit(path, &datagrams);
                 self.last_sent = now;
+                self.sent_again(shared, &datagrams);
             }
             Due::GiveUp => {
                 let what = self.exchange.as_ref().map_or("request", Exchange::what);
