@@ -354,6 +354,7 @@ impl Parts {
             peer_nonce: &[2; 32],
             id: &self.id,
             initiator: true,
+            intermediate: &[],
         }
     }
 

@@ -84,6 +84,7 @@ fn nist_ikev2_kdf() {
             integrity: None,
         };
         let suite = IkeSuite {
+            additional: Default::default(),
             cipher,
             prf: algorithm,
             group: Group::Curve25519,
@@ -97,6 +98,7 @@ fn nist_ikev2_kdf() {
         assert_eq!(ours[..common], dkm[..common]);
         // Child SAs with and without a key exchange of their own.
         let esp = EspSuite {
+            additional: Default::default(),
             cipher,
             group: None,
             esn: false,
@@ -515,6 +517,7 @@ fn keys_of<'a>(expected: &'a Value, secrets: &Value) -> Vec<(&'a Value, IkeKeys)
             other => panic!("{other:?}"),
         };
         let suite = IkeSuite {
+            additional: Default::default(),
             cipher: CipherSuite {
                 encryption,
                 integrity: None,

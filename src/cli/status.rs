@@ -119,6 +119,11 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
     if let Some(suite) = &ike.suite {
         write!(text, ", {suite}")?;
     }
+    if ike.post_quantum {
+        // An SA that was rekeyed without has it from the one before.
+        let how = ike.key_exchange.as_deref().filter(|words| words.contains("mlkem"));
+        write!(text, ", post-quantum: {}", how.unwrap_or("inherited"))?;
+    }
     if let Some(rekey) = ike.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;
     }

@@ -1,17 +1,78 @@
 //! Lists of proposals. The words are `policy::proposal`'s.
 
-use super::document::{Table, Value};
+use super::document::{Table, Value, nearest};
 use super::profiles::Profile;
 use landbridge_proto::crypto::Encryption;
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal, ProposalSyntaxError};
 use landbridge_proto::wire::limits;
 
-/// `proposals` of a connection; without it, the profile's, or the defaults.
+/// `pq` of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PostQuantum {
+    /// Where the peer can.
+    Prefer,
+    /// Nothing else.
+    Require,
+    /// Not unless `proposals` says so.
+    Off,
+}
+
+fn post_quantum(table: &Table<'_, '_>) -> PostQuantum {
+    let Some(value) = table.get("pq") else {
+        return PostQuantum::Prefer;
+    };
+    match value.string() {
+        Some("prefer") | None => PostQuantum::Prefer,
+        Some("require") => PostQuantum::Require,
+        Some("off") => PostQuantum::Off,
+        Some(other) => {
+            let words = ["prefer", "require", "off"];
+            let remedy = nearest(other, words).map(|word| format!("did you mean {word:?}?"));
+            value.error(format!("{other:?} is not \"prefer\", \"require\" or \"off\""), remedy);
+            PostQuantum::Prefer
+        }
+    }
+}
+
+fn is_post_quantum(proposal: &IkeProposal) -> bool {
+    proposal.additional.are_post_quantum() || proposal.groups.iter().all(|group| group.is_post_quantum())
+}
+
+/// `proposals` of a connection, as `pq` lets them be; without it, the profile's, or the defaults.
 pub(super) fn ike(table: &Table<'_, '_>, profile: Option<&Profile>) -> Option<Vec<IkeProposal>> {
+    let wish = post_quantum(table);
+    let defaults = || {
+        let all = IkeProposal::defaults();
+        match wish {
+            PostQuantum::Prefer => all,
+            PostQuantum::Require => all.into_iter().filter(is_post_quantum).collect(),
+            PostQuantum::Off => IkeProposal::without_additional(&all),
+        }
+    };
+    let examine = |value: &Value<'_, '_>, proposal: &IkeProposal| {
+        examine_ike(value, proposal);
+        if wish == PostQuantum::Require && !is_post_quantum(proposal) {
+            let remedy = "add -ke1_mlkem768 to it, or set pq = \"prefer\"".to_owned();
+            value.error(
+                format!("pq = \"require\", and {proposal} is not post-quantum"),
+                Some(remedy),
+            );
+        }
+    };
     match (table.get("proposals"), profile) {
-        (Some(value), _) => list(&value, IkeProposal::parse, IkeProposal::defaults, examine_ike),
+        (Some(value), _) => list(&value, IkeProposal::parse, defaults, examine),
+        (None, Some(profile)) if wish == PostQuantum::Require => {
+            let problem = format!(
+                "pq = \"require\", and profile {:?} has nothing post-quantum",
+                profile.name
+            );
+            table
+                .findings()
+                .error(table.spot(), problem, Some("remove pq".to_owned()));
+            None
+        }
         (None, Some(profile)) => from_profile(table, profile, profile.values.proposals, IkeProposal::parse),
-        (None, None) => Some(IkeProposal::defaults()),
+        (None, None) => Some(defaults()),
     }
 }
 

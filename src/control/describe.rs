@@ -22,8 +22,13 @@ pub fn ike_up(up: &IkeUp) -> String {
         Encapsulation::Udp => "ESP in UDP",
         Encapsulation::Raw => "ESP without UDP",
     };
+    let quantum = match (up.post_quantum, up.suite.is_post_quantum()) {
+        (true, true) => format!("post-quantum: {}, ", up.suite.key_exchange()),
+        (true, false) => "post-quantum: inherited, ".to_owned(),
+        (false, _) => String::new(),
+    };
     format!(
-        "IKE SA {}-{} is up with {} ({}) in {} ms: {}, {nat}, {esp}, {how}",
+        "IKE SA {}-{} is up with {} ({}) in {} ms: {}, {quantum}{nat}, {esp}, {how}",
         up.spi_i,
         up.spi_r,
         up.peer,

@@ -190,6 +190,10 @@ pub struct IkeSaStatus {
     /// How ESP travels: `udp`, or `raw` (IP protocol 50).
     #[serde(default)]
     pub encapsulation: String,
+    /// A post-quantum key exchange is in its keys, and so in those of its children.
+    pub post_quantum: bool,
+    /// The key exchanges that made it: `x25519+mlkem768`.
+    pub key_exchange: Option<String>,
     /// We are behind a NAT.
     pub nat_local: bool,
     /// The peer is behind a NAT.

@@ -125,6 +125,8 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
             Encapsulation::Raw => "raw",
         }
         .to_owned(),
+        post_quantum: sa.post_quantum,
+        key_exchange: sa.suite.map(|suite| suite.key_exchange()),
         nat_local: sa.nat.local,
         nat_remote: sa.nat.remote && !sa.nat.pretended,
         mobike: sa.mobike,

@@ -186,6 +186,12 @@ pub enum Group {
     Modp1536,
     /// 2048-bit MODP group with 256-bit prime order subgroup (24; RFC 5114): weak, only where the configuration names it.
     Modp2048s256,
+    /// ML-KEM-512 (35; FIPS 203, draft-ietf-ipsecme-ikev2-mlkem).
+    MlKem512,
+    /// ML-KEM-768 (36).
+    MlKem768,
+    /// ML-KEM-1024 (37).
+    MlKem1024,
 }
 
 impl Group {
@@ -203,6 +209,9 @@ impl Group {
         Self::Modp1024,
         Self::Modp1536,
         Self::Modp2048s256,
+        Self::MlKem512,
+        Self::MlKem768,
+        Self::MlKem1024,
     ];
 
     /// See [`Integrity::weakness`].
@@ -221,8 +230,17 @@ impl Group {
             | Self::Modp3072
             | Self::Modp4096
             | Self::Modp6144
-            | Self::Modp8192 => None,
+            | Self::Modp8192
+            | Self::MlKem512
+            | Self::MlKem768
+            | Self::MlKem1024 => None,
         }
+    }
+
+    /// Whether a quantum computer is not known to break it.
+    #[must_use]
+    pub const fn is_post_quantum(self) -> bool {
+        matches!(self, Self::MlKem512 | Self::MlKem768 | Self::MlKem1024)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct SignedOctets<'a> {
     pub id: &'a Identification,
     /// Whether the signer is the original initiator (SK_pi) or responder (SK_pr).
     pub initiator: bool,
+    /// IntAuth (RFC 9242 §3.3.2); empty without IKE_INTERMEDIATE.
+    pub intermediate: &'a [u8],
 }
 
 /// Why we can't authenticate, or the peer didn't. For the log; the peer gets AUTHENTICATION_FAILED and no more (§2.21.2).
@@ -246,7 +248,13 @@ fn signed_octets(provider: &Provider, keys: &IkeKeys, octets: &SignedOctets<'_>)
     let prf = (provider.prf)(keys.suite.prf).ok_or(AuthError::Unsupported)?;
     let key = if octets.initiator { &keys.pi } else { &keys.pr };
     let maced_id = prf.prf(key.expose(), &[&octets.id.body()]);
-    Ok([octets.message, octets.peer_nonce, maced_id.expose()].concat())
+    Ok([
+        octets.message,
+        octets.peer_nonce,
+        maced_id.expose(),
+        octets.intermediate,
+    ]
+    .concat())
 }
 
 /// `AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), <SignedOctets>)` (§2.15: "17 ASCII characters without null

@@ -210,6 +210,8 @@ pub struct IkeUp {
     pub peer: Identification,
     /// Algorithms.
     pub suite: IkeSuite,
+    /// A post-quantum key exchange is in its keys, by this exchange or that of an SA it replaces.
+    pub post_quantum: bool,
     /// Outer addresses.
     pub path: Path,
     /// Who stands behind a NAT.
@@ -331,6 +333,8 @@ pub struct IkeSaStatus {
     pub encapsulation: Encapsulation,
     /// Algorithms once chosen.
     pub suite: Option<IkeSuite>,
+    /// See [`IkeUp::post_quantum`].
+    pub post_quantum: bool,
     /// The peer's identity once proven.
     pub peer: Option<Identification>,
     /// When it was established.

@@ -7,6 +7,7 @@
 //! | `exchange/` | our requests, one file an exchange: what is sent, what an answer does |
 //! | `respond` | the peer's requests |
 //! | `signing` | waiting for a signature that is made elsewhere |
+//! | `intermediate`, `int_auth` | additional key exchanges before IKE_AUTH (RFC 9242, 9370) |
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `mobike` | ends that move (RFC 4555) |
@@ -27,6 +28,8 @@ pub mod error;
 pub mod event;
 mod exchange;
 pub mod frag;
+pub mod int_auth;
+mod intermediate;
 mod jobs;
 pub mod kex;
 pub mod keys;

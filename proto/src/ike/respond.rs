@@ -17,7 +17,7 @@ use crate::policy::sad::{ChildSaId, Mode, Path};
 use crate::policy::spd;
 use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
-    IkeAuthResponse, Informational, Response,
+    IkeAuthResponse, Informational, IntermediateReply, Response,
 };
 use crate::wire::{
     Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, Notify, NotifyType, ProtocolId,
@@ -50,14 +50,16 @@ impl Reply {
         let response = match exchange {
             ExchangeType::IKE_AUTH => Response::IkeAuth(IkeAuthReply::Refused(notify)),
             ExchangeType::CREATE_CHILD_SA => Response::CreateChildSa(CreateChildSaReply::Refused(notify)),
+            ExchangeType::IKE_INTERMEDIATE => Response::IkeIntermediate(IntermediateReply::Refused(notify)),
             ExchangeType::INFORMATIONAL => Response::Informational(Informational {
                 notifies: vec![notify],
                 ..Informational::default()
             }),
             _ => return None,
         };
-        // An IKE_AUTH that fails leaves nothing to go on with.
-        let fatal = error.is_fatal() || exchange == ExchangeType::IKE_AUTH;
+        // An IKE_AUTH that fails leaves nothing to go on with, and so does what comes before it.
+        let early = matches!(exchange, ExchangeType::IKE_AUTH | ExchangeType::IKE_INTERMEDIATE);
+        let fatal = error.is_fatal() || early;
         Some(Self {
             response,
             close: fatal.then(|| error.to_string()),
@@ -84,6 +86,7 @@ impl IkeSa {
     pub fn respond_auth(&mut self, shared: &mut Shared, path: Path, request: IkeAuthRequest) -> Option<Reply> {
         // §2.23: the initiator may have moved to port 4500, or behind a NAT to any.
         self.path = path;
+        self.int_auth.set_auth_id(self.incoming.expected());
         let connection = match self.authenticate_peer(shared, &request) {
             Ok(()) => self.connection.clone(),
             Err(error) => {
@@ -104,6 +107,7 @@ impl IkeSa {
                     peer_nonce: &self.init.nonce_i,
                     id,
                     initiator: false,
+                    intermediate: &self.int_auth.octets(),
                 };
                 prove(shared.provider, keys, &connection.local.credential, &octets, hashes).map_err(IkeError::Auth)
             }
@@ -197,6 +201,7 @@ impl IkeSa {
             peer_nonce: &self.init.nonce_r,
             id: &request.id_i,
             initiator: true,
+            intermediate: &self.int_auth.octets(),
         };
         verify(
             shared.provider,

@@ -9,6 +9,7 @@ use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, TimerKind};
 use super::exchange::{Exchange, InitExchange, Next, Request};
 use super::frag::{FragmentOutcome, Reassembly};
+use super::int_auth::{self, IntAuth};
 use super::jobs::{Job, Jobs};
 use super::keys::IkeKeys;
 use super::mobike::Mobike;
@@ -70,6 +71,10 @@ pub struct HalfOpen {
     pub shared: Secret,
     /// Forgotten after this.
     pub expires: Instant,
+    /// Additional key exchanges that were answered (RFC 9370 §2.2.2).
+    pub additional_done: usize,
+    /// The keys of the last of them: they hold when its answer is sealed.
+    pub next_keys: Option<IkeKeys>,
 }
 
 /// The first two messages and what was learnt from them: AUTH is about these (RFC 7296 §2.15).
@@ -97,9 +102,13 @@ pub struct IkeSa {
     pub nat: NatSituation,
     pub connection: Option<Arc<Connection>>,
     pub suite: Option<IkeSuite>,
+    /// What is recorded today is not decrypted by a quantum computer: a post-quantum key exchange is in its keys.
+    pub post_quantum: bool,
     pub keys: Option<IkeKeys>,
     pub protection: Option<MessageProtection>,
     pub init: InitMessages,
+    /// What AUTH covers besides.
+    pub int_auth: IntAuth,
     pub peer_id: Option<Identification>,
     pub peer_fragments: bool,
     pub peer_hashes: Option<Vec<HashAlgorithm>>,
@@ -150,6 +159,17 @@ pub struct IkeSa {
 struct Collected {
     parts: Reassembly,
     first: Option<[u8; 32]>,
+    /// See [`super::int_auth`].
+    head: Option<Vec<u8>>,
+}
+
+/// A whole, authentic message.
+struct OpenedMessage {
+    body: OpenedBody,
+    /// Of the datagram, or of that of fragment 1.
+    digest: [u8; 32],
+    /// What IntAuth needs of its headers.
+    head: Option<Vec<u8>>,
 }
 
 impl IkeSa {
@@ -165,9 +185,11 @@ impl IkeSa {
             nat: NatSituation::default(),
             connection: None,
             suite: None,
+            post_quantum: false,
             keys: None,
             protection: None,
             init: InitMessages::default(),
+            int_auth: IntAuth::default(),
             peer_id: None,
             peer_fragments: false,
             peer_hashes: None,
@@ -313,6 +335,7 @@ impl IkeSa {
     pub fn establish(&mut self, shared: &mut Shared, peer: Identification, initial_contact: bool) {
         let now = shared.now.instant;
         self.stage = Stage::Established;
+        self.post_quantum = self.suite.is_some_and(|suite| suite.is_post_quantum());
         self.begin_lifetime(shared);
         shared.established += 1;
         self.number = shared.established;
@@ -328,6 +351,7 @@ impl IkeSa {
             initiator: self.initiator,
             peer: peer.clone(),
             suite,
+            post_quantum: self.post_quantum,
             path: self.path,
             nat: self.nat,
             encapsulation: self.encapsulation(),

@@ -79,7 +79,10 @@ impl IkeSa {
             problem: "is missing",
         }))?;
         let ke_group = Group::from_method(ke.method);
-        let chosen = IkeProposal::choose(&connection.ike_proposals, offer, IKE_SPI, ke_group)?;
+        let chosen = {
+            let ours = IkeProposal::without_additional(&connection.ike_proposals);
+            IkeProposal::choose_without_additional(&ours, offer, IKE_SPI, ke_group)?
+        };
         let group = chosen.suite.group;
         if ke.method != group.method() {
             return Err(IkeError::InvalidKe(group));
@@ -150,6 +153,8 @@ impl IkeSa {
         new.peer_id.clone_from(&self.peer_id);
         new.peer_fragments = self.peer_fragments;
         new.peer_hashes.clone_from(&self.peer_hashes);
+        // SK_d of this one is in the new one's keys.
+        new.post_quantum = self.post_quantum || parts.suite.is_post_quantum();
         new.began = parts.began;
         new.number = self.number;
         new.reauth_at = self.reauth_at;
@@ -170,6 +175,7 @@ impl IkeSa {
                 initiator: new.initiator,
                 peer,
                 suite,
+                post_quantum: new.post_quantum,
                 path: new.path,
                 nat: new.nat,
                 encapsulation: new.encapsulation(),

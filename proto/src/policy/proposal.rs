@@ -1,5 +1,7 @@
 //! Proposals: configured in strongSwan's words, offered and chosen in RFC 7296 §2.7 and §3.3.6's terms.
 
+pub use additional::{AdditionalExchanges, AdditionalGroups};
+
 use crate::crypto::{CipherSuite, Encryption, Group, Integrity, PrfAlgorithm};
 use crate::wire;
 
@@ -14,6 +16,8 @@ pub struct IkeProposal {
     pub prf: Vec<PrfAlgorithm>,
     /// Key exchange methods.
     pub groups: Vec<Group>,
+    /// Additional ones (RFC 9370).
+    pub additional: AdditionalExchanges,
 }
 
 /// An ESP proposal as configured.
@@ -25,6 +29,8 @@ pub struct EspProposal {
     pub integrity: Vec<Integrity>,
     /// PFS groups for CREATE_CHILD_SA; empty is no PFS.
     pub groups: Vec<Group>,
+    /// Additional key exchanges after that (RFC 9370).
+    pub additional: AdditionalExchanges,
     /// Sequence numbers, in order of preference (true = 64-bit).
     pub esn: Vec<bool>,
 }
@@ -38,6 +44,8 @@ pub struct IkeSuite {
     pub prf: PrfAlgorithm,
     /// Key exchange.
     pub group: Group,
+    /// Additional key exchanges (RFC 9370).
+    pub additional: AdditionalGroups,
 }
 
 /// The suite of a Child SA.
@@ -47,6 +55,8 @@ pub struct EspSuite {
     pub cipher: CipherSuite,
     /// Key exchange in this exchange; `None` without PFS and in IKE_AUTH.
     pub group: Option<Group>,
+    /// Additional key exchanges (RFC 9370).
+    pub additional: AdditionalGroups,
     /// 64-bit sequence numbers.
     pub esn: bool,
 }
@@ -84,6 +94,25 @@ pub struct ProposalSyntaxError {
     pub problem: String,
 }
 
+impl IkeSuite {
+    /// The key exchanges in words: `x25519+mlkem768`.
+    #[must_use]
+    pub fn key_exchange(&self) -> String {
+        let words: Vec<String> = std::iter::once(self.group)
+            .chain(self.additional.iter())
+            .map(|group| group.to_string())
+            .collect();
+        words.join("+")
+    }
+
+    /// Whether a key exchange of it withstands a quantum computer.
+    #[must_use]
+    pub fn is_post_quantum(&self) -> bool {
+        self.group.is_post_quantum() || self.additional.iter().any(Group::is_post_quantum)
+    }
+}
+
+mod additional;
 mod choose;
 mod convert;
 mod words;

@@ -224,6 +224,24 @@ pub struct Informational {
     pub configuration: Option<Configuration>,
 }
 
+/// IKE_INTERMEDIATE request or response (RFC 9242 §3.2), with what RFC 9370 §2.2.2 puts into it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Intermediate {
+    /// KEi(n) or KEr(n).
+    pub ke: Option<KeyExchange>,
+    /// Notifies, in order.
+    pub notifies: Vec<Notify>,
+}
+
+/// IKE_INTERMEDIATE response, of any kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IntermediateReply {
+    /// The exchange goes on.
+    Accepted(Intermediate),
+    /// An error notify.
+    Refused(Notify),
+}
+
 /// A decrypted or plain request, by exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
@@ -235,6 +253,8 @@ pub enum Request {
     CreateChildSa(Box<CreateChildSaRequest>),
     /// INFORMATIONAL.
     Informational(Informational),
+    /// IKE_INTERMEDIATE.
+    IkeIntermediate(Intermediate),
 }
 
 /// A decrypted or plain response, by exchange.
@@ -248,6 +268,8 @@ pub enum Response {
     CreateChildSa(CreateChildSaReply),
     /// INFORMATIONAL.
     Informational(Informational),
+    /// IKE_INTERMEDIATE.
+    IkeIntermediate(IntermediateReply),
 }
 
 /// What an INVALID_KE_PAYLOAD, UNSUPPORTED_CRITICAL_PAYLOAD, ... answer is built from: an unprotected message about a

@@ -3,8 +3,8 @@
 
 use super::message::{
     Capabilities, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply,
-    IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Informational, Request,
-    Response,
+    IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Informational, Intermediate,
+    IntermediateReply, Request, Response,
 };
 use super::payload::{
     Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
@@ -76,6 +76,12 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
             })))
         }
         ExchangeType::INFORMATIONAL => informational("INFORMATIONAL request", payloads).map(Request::Informational),
+        ExchangeType::IKE_INTERMEDIATE => {
+            rules::check("IKE_INTERMEDIATE request", rules::INTERMEDIATE, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            parts.drop_errors();
+            Ok(Request::IkeIntermediate(parts.intermediate()))
+        }
         other => Err(DecodeError::UnknownExchange(other.0)),
     }
 }
@@ -90,6 +96,14 @@ pub fn decode_response(exchange: ExchangeType, payloads: Vec<Payload>) -> Result
         ExchangeType::IKE_AUTH => auth_reply(payloads).map(Response::IkeAuth),
         ExchangeType::CREATE_CHILD_SA => create_child_reply(payloads).map(Response::CreateChildSa),
         ExchangeType::INFORMATIONAL => informational("INFORMATIONAL response", payloads).map(Response::Informational),
+        ExchangeType::IKE_INTERMEDIATE => {
+            rules::check("IKE_INTERMEDIATE response", rules::INTERMEDIATE, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            Ok(Response::IkeIntermediate(match parts.first_error() {
+                Some(error) => IntermediateReply::Refused(error),
+                None => IntermediateReply::Accepted(parts.intermediate()),
+            }))
+        }
         other => Err(DecodeError::UnknownExchange(other.0)),
     }
 }
@@ -243,6 +257,13 @@ impl Parts {
             }
         }
         parts
+    }
+
+    fn intermediate(self) -> Intermediate {
+        Intermediate {
+            ke: self.ke,
+            notifies: self.notifies,
+        }
     }
 
     /// RFC 7296 §3.10.1: unrecognized error types "in a request ... MUST be ignored"; no known one means anything there.
@@ -423,6 +444,7 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
             out.extend(m.other.iter().cloned().map(Payload::Notify));
         }
         Request::Informational(m) => push_informational(&mut out, m),
+        Request::IkeIntermediate(m) => push_intermediate(&mut out, m),
     }
     out
 }
@@ -452,6 +474,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
         }
         Response::IkeSaInit(IkeSaInitReply::Refused(error))
         | Response::IkeAuth(IkeAuthReply::Refused(error))
+        | Response::IkeIntermediate(IntermediateReply::Refused(error))
         | Response::CreateChildSa(CreateChildSaReply::Refused(error)) => out.push(Payload::Notify(error.clone())),
         Response::IkeAuth(IkeAuthReply::Accepted(m)) => {
             out.push(Payload::IdR(m.id_r.clone()));
@@ -486,6 +509,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             out.extend(other.iter().cloned().map(Payload::Notify));
         }
         Response::Informational(m) => push_informational(&mut out, m),
+        Response::IkeIntermediate(IntermediateReply::Accepted(m)) => push_intermediate(&mut out, m),
     }
     out
 }
@@ -553,6 +577,11 @@ fn push_child(out: &mut Vec<Payload>, child: &ChildPayloads, middle: Option<Vec<
             .additional_ts_possible
             .then(|| notify(NotifyType::ADDITIONAL_TS_POSSIBLE, &[])),
     );
+}
+
+fn push_intermediate(out: &mut Vec<Payload>, message: &Intermediate) {
+    out.extend(message.ke.clone().map(Payload::Ke));
+    out.extend(message.notifies.iter().cloned().map(Payload::Notify));
 }
 
 fn push_informational(out: &mut Vec<Payload>, message: &Informational) {

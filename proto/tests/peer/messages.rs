@@ -108,6 +108,7 @@ pub fn sa(proposals: Vec<Proposal>) -> Payload {
 /// One IKE proposal of one transform a type.
 pub fn ike_offer(suite: IkeSuite) -> Payload {
     let own = IkeProposal {
+        additional: Default::default(),
         encryption: vec![suite.cipher.encryption],
         integrity: suite.cipher.integrity.into_iter().collect(),
         prf: vec![suite.prf],

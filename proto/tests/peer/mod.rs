@@ -15,7 +15,7 @@ use landbridge_proto::ike::keys::{Binding, IkeKeys};
 use landbridge_proto::ike::seal::MessageProtection;
 use landbridge_proto::ike::{Command, Counters, Endpoint, Event, IkeSaStatus};
 use landbridge_proto::policy::connection::{Config, Connection, Gateway, Target};
-use landbridge_proto::policy::proposal::IkeSuite;
+use landbridge_proto::policy::proposal::{AdditionalGroups, IkeSuite};
 use landbridge_proto::policy::sad::{Path, SadReport};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::{
@@ -38,6 +38,7 @@ pub const T: &str = "192.0.2.1:500";
 
 /// The suite of `ike_pump`'s connections.
 pub const SUITE: IkeSuite = IkeSuite {
+    additional: AdditionalGroups([None; 7]),
     cipher: CipherSuite {
         encryption: Encryption::AesGcm16_256,
         integrity: None,

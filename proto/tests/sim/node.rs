@@ -206,6 +206,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         local_ts: network(local),
         remote_ts: network(remote),
         esp_proposals: vec![EspProposal {
+            additional: Default::default(),
             encryption: vec![Encryption::AesGcm16_256],
             integrity: vec![],
             groups: vec![Group::Curve25519],
@@ -229,6 +230,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         remote_addrs: vec![],
         remote_port: 500,
         ike_proposals: vec![IkeProposal {
+            additional: Default::default(),
             encryption: vec![Encryption::AesGcm16_256],
             integrity: vec![],
             prf: vec![PrfAlgorithm::HmacSha256],

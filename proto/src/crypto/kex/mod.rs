@@ -1,6 +1,7 @@
-//! Key exchange methods (RFC 7296 §3.4): Curve25519, ECP, MODP. Each checks the peer's public value.
+//! Key exchange methods (RFC 7296 §3.4): Curve25519, ECP, MODP, ML-KEM. Each checks the peer's public value.
 
 mod ecp;
+mod mlkem;
 mod modp;
 mod modp_numbers;
 mod x25519;
@@ -23,5 +24,8 @@ pub fn get(group: Group) -> &'static dyn KeyExchange {
         Group::Modp1024 => &modp::MODP_1024,
         Group::Modp1536 => &modp::MODP_1536,
         Group::Modp2048s256 => &modp::MODP_2048_256,
+        Group::MlKem512 => &mlkem::MlKem512,
+        Group::MlKem768 => &mlkem::MlKem768,
+        Group::MlKem1024 => &mlkem::MlKem1024,
     }
 }

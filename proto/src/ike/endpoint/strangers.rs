@@ -161,7 +161,14 @@ impl Endpoint {
             .iter()
             .flat_map(|c| c.ike_proposals.iter().cloned())
             .collect();
-        let chosen = IkeProposal::choose(&ours, &request.sa, 0, Group::from_method(request.ke.method))?;
+        let chosen = {
+            let choose = if request.capabilities.intermediate {
+                IkeProposal::choose
+            } else {
+                IkeProposal::choose_without_additional
+            };
+            choose(&ours, &request.sa, 0, Group::from_method(request.ke.method))?
+        };
         let group = chosen.suite.group;
         if request.ke.method != group.method() {
             return Err(IkeError::InvalidKe(group));
@@ -175,6 +182,8 @@ impl Endpoint {
             candidates: candidates.to_vec(),
             shared: secret,
             expires,
+            additional_done: 0,
+            next_keys: None,
         };
         let stage = Stage::HalfOpen(Box::new(half));
         let mut sa = IkeSa::new(shared, header.spi_i, spi_r, false, stage, path);
@@ -202,6 +211,8 @@ impl Endpoint {
         capabilities.signature_hashes = candidates
             .iter()
             .find_map(|c| crate::ike::exchange::capabilities(c).signature_hashes);
+        // RFC 9370 §2.2.1: "confirming that IKE_INTERMEDIATE exchange is supported and will be used".
+        capabilities.intermediate = !chosen.suite.additional.is_empty();
         let response = IkeSaInitReply::Accepted(Box::new(IkeSaInitResponse {
             sa: wire::SecurityAssociation {
                 proposals: vec![chosen.answer],

@@ -30,6 +30,9 @@ pub struct AuthExchange {
 impl AuthExchange {
     /// The request, or a wait for our signature, or the end if we can't authenticate ourselves.
     pub fn begin(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>) -> Next {
+        if let Some(message_id) = sa.outgoing.next_id() {
+            sa.int_auth.set_auth_id(message_id);
+        }
         let Some(keys) = &sa.keys else {
             return Next::Close("no keys".to_owned());
         };
@@ -39,6 +42,7 @@ impl AuthExchange {
             peer_nonce: &sa.init.nonce_r,
             id: &id,
             initiator: true,
+            intermediate: &sa.int_auth.octets(),
         };
         let hashes = sa.peer_hashes.as_deref();
         match prove(shared.provider, keys, &connection.local.credential, &octets, hashes) {
@@ -200,6 +204,7 @@ impl AuthExchange {
             peer_nonce: &sa.init.nonce_i,
             id: &response.id_r,
             initiator: false,
+            intermediate: &sa.int_auth.octets(),
         };
         verify(
             shared.provider,

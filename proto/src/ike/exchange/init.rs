@@ -1,6 +1,6 @@
 //! IKE_SA_INIT as initiator (RFC 7296 §1.2, §2.6, §2.7).
 
-use super::auth::AuthExchange;
+use super::intermediate::IntermediateExchange;
 use super::{Exchange, Next, Request};
 use crate::crypto::Group;
 use crate::ike::auth::HASHES;
@@ -40,7 +40,12 @@ pub fn capabilities(connection: &Connection) -> Capabilities {
     Capabilities {
         fragmentation: connection.fragmentation,
         signature_hashes: signs.then(|| HASHES.to_vec()),
-        intermediate: false,
+        // RFC 9370 §2.2.1: with additional key exchanges in the offer "it MUST also negotiate the use of the
+        // IKE_INTERMEDIATE exchange".
+        intermediate: connection
+            .ike_proposals
+            .iter()
+            .any(|proposal| !proposal.additional.is_empty()),
         childless: false,
     }
 }
@@ -174,6 +179,13 @@ impl InitExchange {
                 return Next::KeepWaiting(Exchange::Init(self));
             }
         };
+        if !chosen.suite.additional.is_empty() && !response.capabilities.intermediate {
+            return self.refused(
+                sa,
+                shared,
+                "the peer wants additional key exchanges without IKE_INTERMEDIATE",
+            );
+        }
         let group = self.kex.group();
         if chosen.suite.group != group || response.ke.method != group.method() || response.ke.method == KeMethod::NONE {
             return self.refused(sa, shared, "the peer answers with a key exchange of another group");
@@ -217,6 +229,6 @@ impl InitExchange {
         }
         // IKE_SA_INIT is answered; the next request has ID 1.
         sa.outgoing.answered(0);
-        AuthExchange::begin(sa, shared, self.connection)
+        IntermediateExchange::begin(sa, shared, self.connection, 0)
     }
 }

@@ -5,6 +5,7 @@ mod auth;
 mod create_child;
 mod delete;
 mod init;
+mod intermediate;
 mod liveness;
 mod mobike;
 mod rekey_ike;
@@ -13,6 +14,7 @@ pub use auth::{AuthExchange, peer_spi};
 pub use create_child::{CreateChildExchange, PeerRekey};
 pub use delete::DeleteExchange;
 pub use init::{InitExchange, capabilities};
+pub use intermediate::IntermediateExchange;
 pub use liveness::LivenessExchange;
 pub use mobike::MobikeExchange;
 pub use rekey_ike::{CrossingIkeRekey, RekeyIkeExchange};
@@ -29,6 +31,8 @@ use std::time::Duration;
 pub enum Exchange {
     /// IKE_SA_INIT (RFC 7296 §1.2).
     Init(Box<InitExchange>),
+    /// IKE_INTERMEDIATE (RFC 9242).
+    Intermediate(Box<IntermediateExchange>),
     /// IKE_AUTH (§1.2).
     Auth(Box<AuthExchange>),
     /// CREATE_CHILD_SA for a new Child SA, or to rekey one (§1.3.1, §1.3.3).
@@ -80,6 +84,7 @@ impl Exchange {
     pub const fn exchange_type(&self) -> ExchangeType {
         match self {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
+            Self::Intermediate(_) => ExchangeType::IKE_INTERMEDIATE,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
@@ -91,6 +96,7 @@ impl Exchange {
         match self {
             Self::CreateChild(_) | Self::Delete(DeleteExchange::Child(_) | DeleteExchange::Stillborn(_)) => true,
             Self::Init(_)
+            | Self::Intermediate(_)
             | Self::Auth(_)
             | Self::RekeyIke(_)
             | Self::Delete(DeleteExchange::Ike)
@@ -103,6 +109,7 @@ impl Exchange {
     pub const fn what(&self) -> &'static str {
         match self {
             Self::Init(_) => "IKE_SA_INIT",
+            Self::Intermediate(_) => "IKE_INTERMEDIATE",
             Self::Auth(_) => "IKE_AUTH",
             Self::CreateChild(_) => "CREATE_CHILD_SA",
             Self::RekeyIke(_) => "rekey of the IKE SA",
@@ -115,6 +122,7 @@ impl Exchange {
     /// An authentic answer.
     pub fn on_response(self, sa: &mut IkeSa, shared: &mut Shared, response: Response) -> Next {
         match (self, response) {
+            (Self::Intermediate(exchange), Response::IkeIntermediate(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::Auth(exchange), Response::IkeAuth(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::CreateChild(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::RekeyIke(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
@@ -134,7 +142,7 @@ impl Exchange {
             Self::Auth(exchange) => exchange.abandon(shared),
             Self::CreateChild(exchange) => shared.spis.release(exchange.spi),
             Self::RekeyIke(exchange) => exchange.abandon(shared),
-            Self::Init(_) | Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => {}
+            Self::Init(_) | Self::Intermediate(_) | Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => {}
         }
     }
 }

@@ -65,7 +65,7 @@ impl RekeyIkeExchange {
         let request = CreateChildSaRequest {
             // §2.18: "New initiator and responder SPIs are supplied in the SPI fields in the Proposal structures".
             kind: CreateChildSaKind::RekeyIke(IkeProposal::to_wire(
-                &sa.connection.as_ref()?.ike_proposals,
+                &IkeProposal::without_additional(&sa.connection.as_ref()?.ike_proposals),
                 &exchange.spi.0,
             )),
             nonce: exchange.nonce.clone(),
@@ -159,7 +159,8 @@ impl RekeyIkeExchange {
         ke: &KeyExchange,
     ) -> Result<IkeSa, IkeError> {
         let connection = sa.connection.as_ref().ok_or(IkeError::Internal("no connection"))?;
-        let chosen = IkeProposal::verify_answer(&connection.ike_proposals, answer, IKE_SPI)?;
+        let offered = IkeProposal::without_additional(&connection.ike_proposals);
+        let chosen = IkeProposal::verify_answer(&offered, answer, IKE_SPI)?;
         let group = self.kex.group();
         if chosen.suite.group != group || ke.method != group.method() {
             return Err(IkeError::Malformed(DecodeError::Invalid {

@@ -38,8 +38,14 @@ impl IkeSa {
             return;
         }
         // RFC 7296 §1: "all IKE_SA_INIT exchanges MUST complete before any other exchange type, then all IKE_AUTH exchanges
-        // MUST complete": before there is nothing but IKE_AUTH, and afterwards no IKE_AUTH, well-formed or not.
-        if matches!(self.stage, Stage::HalfOpen(_)) != (outer.header.exchange == ExchangeType::IKE_AUTH) {
+        // MUST complete": before there is nothing but IKE_AUTH (and what RFC 9370 §2.2.2 puts before it), and afterwards
+        // neither, well-formed or not.
+        let in_order = match outer.header.exchange {
+            ExchangeType::IKE_INTERMEDIATE => self.awaits_intermediate(),
+            ExchangeType::IKE_AUTH => matches!(self.stage, Stage::HalfOpen(_)) && !self.awaits_intermediate(),
+            _ => !matches!(self.stage, Stage::HalfOpen(_)),
+        };
+        if !in_order {
             shared.counters.unexpected += 1;
             return;
         }
@@ -49,12 +55,13 @@ impl IkeSa {
             return;
         }
         self.derive_late(shared);
-        let Some((body, digest)) = self.open(shared, datagram, outer, false) else {
+        let Some(OpenedMessage { body, digest, head }) = self.open(shared, datagram, outer, false) else {
             return;
         };
         self.heard(shared, path);
         self.confirm(shared, None);
         let header = outer.header;
+        self.add_int_auth(&header, head, &body.payloads, shared);
         let reply = match wire::decode_payloads(body.first, &body.payloads) {
             Ok(payloads) => {
                 shared.log_message(self.name(), true, path, &header, &payloads);
@@ -98,6 +105,7 @@ impl IkeSa {
         };
         shared.log_message(self.name(), false, path, &answer, &payloads);
         let datagrams = self.seal(shared, &answer, &payloads);
+        self.take_next_keys(shared);
         self.incoming.answered(digest, datagrams.clone());
         shared.transmit(path, &datagrams);
         self.last_sent = shared.now.instant;
@@ -123,11 +131,12 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        let Some((body, _)) = self.open(shared, datagram, outer, true) else {
+        let Some(OpenedMessage { body, head, .. }) = self.open(shared, datagram, outer, true) else {
             return;
         };
         self.heard(shared, path);
         self.answered_by(shared, path);
+        self.add_int_auth(&header, head, &body.payloads, shared);
         self.outgoing.answered(header.message_id);
         let Some(exchange) = self.exchange.take() else { return };
         let decoded = wire::decode_payloads(body.first, &body.payloads);
@@ -218,6 +227,7 @@ impl IkeSa {
     /// Answers a request of the peer, by stage.
     pub(super) fn respond(&mut self, shared: &mut Shared, path: Path, request: WireRequest) -> Option<Reply> {
         match (&self.stage, request) {
+            (Stage::HalfOpen(_), WireRequest::IkeIntermediate(request)) => self.respond_intermediate(shared, request),
             (Stage::HalfOpen(_), WireRequest::IkeAuth(request)) => self.respond_auth(shared, path, *request),
             (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
                 self.respond_create_child(shared, *request)
@@ -270,7 +280,7 @@ impl IkeSa {
         datagram: &[u8],
         outer: &Outer<'_>,
         response: bool,
-    ) -> Option<(OpenedBody, [u8; 32])> {
+    ) -> Option<OpenedMessage> {
         let protection = self.protection.as_ref()?;
         let body = match protection.open(outer) {
             Ok(body) => body,
@@ -288,8 +298,18 @@ impl IkeSa {
             }
         };
         let digest = Incoming::digest(datagram);
-        let OuterBody::Skf { fragment, total, .. } = outer.body else {
-            return Some((body, digest));
+        let (fragment, total, associated) = match outer.body {
+            OuterBody::Plain { .. } => return None,
+            OuterBody::Sk { associated, .. } => {
+                let head = Some(int_auth::head_of_sk(associated));
+                return Some(OpenedMessage { body, digest, head });
+            }
+            OuterBody::Skf {
+                fragment,
+                total,
+                associated,
+                ..
+            } => (fragment, total, associated),
         };
         // RFC 7383 §2.3: only if both have announced it.
         if !self.peer_fragments {
@@ -306,9 +326,14 @@ impl IkeSa {
             .add(shared.now.instant, outer.header.message_id, fragment, total, body);
         if fragment == 1 && outcome != FragmentOutcome::Dropped {
             collected.first = Some(digest);
+            collected.head = int_auth::head_of_fragment(associated);
         }
         match outcome {
-            FragmentOutcome::Complete(body) => Some((body, collected.first.take().unwrap_or(digest))),
+            FragmentOutcome::Complete(body) => Some(OpenedMessage {
+                body,
+                digest: collected.first.take().unwrap_or(digest),
+                head: collected.head.take(),
+            }),
             FragmentOutcome::Pending => None,
             FragmentOutcome::Dropped => {
                 shared.counters.fragments_dropped += 1;
@@ -319,6 +344,7 @@ impl IkeSa {
 
     pub(super) fn seal(&mut self, shared: &mut Shared, header: &Header, payloads: &[Payload]) -> Vec<Vec<u8>> {
         let (first, chain) = encode_payloads(payloads);
+        self.add_int_auth(header, Some(int_auth::head_of_own(header, first)), &chain, shared);
         // RFC 7383 §2.5.1: IP header, UDP header and non-ESP marker come on top.
         let around = if self.path.is_ipv6() { 40 } else { 20 } + 8 + 4;
         let fragment = self
@@ -330,6 +356,24 @@ impl IkeSa {
             Some(protection) => protection.seal(header, first, &chain, most, &mut shared.rng),
             None => Vec::new(),
         }
+    }
+}
+
+impl IkeSa {
+    /// AUTH will cover this message, if it is one of IKE_INTERMEDIATE (RFC 9242 §3.3.2): under the sender's SK_p of now.
+    fn add_int_auth(&mut self, header: &Header, head: Option<Vec<u8>>, payloads: &[u8], shared: &Shared) {
+        let early = matches!(self.stage, Stage::Initiating | Stage::HalfOpen(_));
+        if header.exchange != ExchangeType::IKE_INTERMEDIATE || !early {
+            return;
+        }
+        let (Some(keys), Some(head)) = (&self.keys, head) else {
+            return;
+        };
+        let Some(prf) = (shared.provider.prf)(keys.suite.prf) else {
+            return;
+        };
+        let sk_p = if header.flags.initiator { &keys.pi } else { &keys.pr };
+        self.int_auth.add(prf, sk_p, header.flags.initiator, head, payloads);
     }
 }
 

@@ -77,6 +77,7 @@ impl IkeSa {
             nat: self.nat,
             encapsulation: self.encapsulation(),
             suite: self.suite,
+            post_quantum: self.post_quantum,
             peer: self.peer_id.clone(),
             since: self.established,
             rekey_at: self.rekey_at,

@@ -1,5 +1,6 @@
 //! Offering, choosing and checking proposals (RFC 7296 §2.7, §3.3.6).
 
+use super::additional::{AdditionalExchanges, is_additional};
 use super::convert::{self, describe};
 use super::{Chosen, EspProposal, EspSuite, IkeProposal, IkeSuite, NoCommonProposal};
 use crate::crypto::{CipherSuite, Encryption, Group, Integrity};
@@ -19,6 +20,7 @@ impl IkeProposal {
             transforms.extend(own.prf.iter().filter_map(|a| convert::prf(*a)));
             transforms.extend(own.integrity.iter().filter_map(|a| convert::integrity(*a)));
             transforms.extend(own.groups.iter().filter_map(|a| convert::group(*a)));
+            transforms.extend(own.additional.transforms());
             (ProtocolId::IKE, transforms)
         });
         offer(proposals, spi)
@@ -35,10 +37,39 @@ impl IkeProposal {
         spi_len: usize,
         ke_group: Option<Group>,
     ) -> Result<Chosen<IkeSuite>, NoCommonProposal> {
+        Self::choose_if(ours, offer, spi_len, ke_group, |_| true)
+    }
+
+    /// The same for a peer that does not announce IKE_INTERMEDIATE: then "the peers MUST treat any ADDKE Transform Types
+    /// in the IKE_SA_INIT exchange messages as unknown transform types and skip the proposals they appear in" (RFC 9370
+    /// §2.2.1).
+    ///
+    /// # Errors
+    /// [`NoCommonProposal`], explained.
+    pub fn choose_without_additional(
+        ours: &[Self],
+        offer: &SecurityAssociation,
+        spi_len: usize,
+        ke_group: Option<Group>,
+    ) -> Result<Chosen<IkeSuite>, NoCommonProposal> {
+        Self::choose_if(ours, offer, spi_len, ke_group, |proposal| {
+            !proposal.transforms.iter().any(is_additional)
+        })
+    }
+
+    fn choose_if(
+        ours: &[Self],
+        offer: &SecurityAssociation,
+        spi_len: usize,
+        ke_group: Option<Group>,
+        usable: impl Fn(&Proposal) -> bool,
+    ) -> Result<Chosen<IkeSuite>, NoCommonProposal> {
         in_order(offer)
             .then(|| {
-                ours.iter()
-                    .find_map(|own| offer.proposals.iter().find_map(|p| own.match_one(p, spi_len, ke_group)))
+                ours.iter().find_map(|own| {
+                    let mut offered = offer.proposals.iter().filter(|proposal| usable(proposal));
+                    offered.find_map(|p| own.match_one(p, spi_len, ke_group))
+                })
             })
             .flatten()
             .ok_or_else(|| {
@@ -80,12 +111,14 @@ impl IkeProposal {
                 .is_none_or(|integrity| self.integrity.contains(&integrity))
             && self.prf.contains(&suite.prf)
             && self.groups.contains(&suite.group)
+            && self.additional.allow(suite.additional)
     }
 
     fn match_one(&self, proposal: &Proposal, spi_len: usize, ke_group: Option<Group>) -> Option<Chosen<IkeSuite>> {
         use TransformType as T;
         let wanted = proposal.protocol == ProtocolId::IKE && proposal.spi.len() == spi_len;
         let picker = Picker::new(wanted.then_some(proposal)?, &[T::ENCR, T::PRF, T::INTEG, T::KE])?;
+        let (additional, further) = self.additional.choose(&picker)?;
         let encryption = picker.pick(T::ENCR, &self.encryption, convert::to_encryption)?;
         let prf = picker.pick(T::PRF, &self.prf, convert::to_prf)?;
         let integrity = picker.pick_integrity(encryption.0, &self.integrity)?;
@@ -100,16 +133,15 @@ impl IkeProposal {
             },
             prf: prf.0,
             group: group.0,
+            additional,
         };
-        Some(picker.chosen(
-            suite,
-            [
-                Some(encryption.1),
-                Some(prf.1),
-                integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
-                Some(group.1),
-            ],
-        ))
+        let transforms = [
+            Some(encryption.1),
+            Some(prf.1),
+            integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
+            Some(group.1),
+        ];
+        Some(picker.chosen(suite, transforms, further))
     }
 }
 
@@ -123,6 +155,7 @@ impl EspProposal {
             transforms.extend(own.integrity.iter().filter_map(|a| convert::integrity(*a)));
             if with_groups {
                 transforms.extend(own.groups.iter().filter_map(|a| convert::group(*a)));
+                transforms.extend(own.additional.transforms());
             }
             // §3.3.3: the ESN transform is mandatory in ESP.
             transforms.extend(own.esn.iter().map(|e| convert::esn(*e)));
@@ -187,28 +220,34 @@ impl EspProposal {
         let encryption = picker.pick(T::ENCR, &self.encryption, convert::to_encryption)?;
         let integrity = picker.pick_integrity(encryption.0, &self.integrity)?;
         let esn = picker.pick(T::ESN, &self.esn, convert::to_esn)?;
-        let group = if with_groups {
-            self.pick_group(&picker, ke_group)?
+        // IKE_AUTH has no key exchange, so no additional ones either.
+        let without = AdditionalExchanges::default();
+        let (group, additional) = if with_groups {
+            (self.pick_group(&picker, ke_group)?, &self.additional)
         } else {
-            None
+            (None, &without)
         };
+        let (additional, further) = additional.choose(&picker)?;
+        // RFC 9370 §2.2.4: they follow "the one performed in the CREATE_CHILD_SA".
+        if group.is_none() && !additional.is_empty() {
+            return None;
+        }
         let suite = EspSuite {
             cipher: CipherSuite {
                 encryption: encryption.0,
                 integrity: integrity.as_ref().map(|i| i.0),
             },
             group: group.as_ref().map(|g| g.0),
+            additional,
             esn: esn.0,
         };
-        Some(picker.chosen(
-            suite,
-            [
-                Some(encryption.1),
-                integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
-                group.map(|g| g.1).or_else(|| picker.none(T::KE)),
-                Some(esn.1),
-            ],
-        ))
+        let transforms = [
+            Some(encryption.1),
+            integrity.map(|i| i.1).or_else(|| picker.none(T::INTEG)),
+            group.map(|g| g.1).or_else(|| picker.none(T::KE)),
+            Some(esn.1),
+        ];
+        Some(picker.chosen(suite, transforms, further))
     }
 
     /// `Some(None)`: neither side wants PFS. A group that only one side wants is no match, but NONE may stand for none.
@@ -277,32 +316,18 @@ fn single_answer<'a>(answer: &'a SecurityAssociation, offer: &SecurityAssociatio
 }
 
 /// Picks transforms out of one offered proposal.
-struct Picker<'a> {
+pub(super) struct Picker<'a> {
     proposal: &'a Proposal,
-    /// NONE for additional key exchanges (RFC 9370 §2.2.1: the responder may choose it where it is offered).
-    declined: Vec<Transform>,
 }
 
 impl<'a> Picker<'a> {
     /// §3.3.6: a proposal with a transform type that is not understood is not acceptable.
     fn new(proposal: &'a Proposal, known: &[TransformType]) -> Option<Self> {
-        let mut declined: Vec<Transform> = Vec::new();
-        for transform in proposal
-            .transforms
-            .iter()
-            .filter(|transform| !known.contains(&transform.transform_type))
-        {
-            let additional = (TransformType::ADDKE1..=TransformType::ADDKE7).contains(&transform.transform_type);
-            let same = |other: &&Transform| other.transform_type == transform.transform_type && other.id == 0;
-            let none = proposal.transforms.iter().find(same).filter(|_| additional)?;
-            if !declined.contains(none) {
-                declined.push(none.clone());
-            }
-        }
-        Some(Self { proposal, declined })
+        let understood = |transform: &Transform| known.contains(&transform.transform_type) || is_additional(transform);
+        proposal.transforms.iter().all(understood).then_some(Self { proposal })
     }
 
-    fn of(&self, transform_type: TransformType) -> impl Iterator<Item = &'a Transform> {
+    pub(super) fn of(&self, transform_type: TransformType) -> impl Iterator<Item = &'a Transform> {
         self.proposal
             .transforms
             .iter()
@@ -310,7 +335,7 @@ impl<'a> Picker<'a> {
     }
 
     /// The first of ours that is offered, and the transform as it came.
-    fn pick<A: Copy + PartialEq>(
+    pub(super) fn pick<A: Copy + PartialEq>(
         &self,
         transform_type: TransformType,
         ours: &[A],
@@ -339,19 +364,15 @@ impl<'a> Picker<'a> {
     }
 
     /// NONE of a type, as it came.
-    fn none(&self, transform_type: TransformType) -> Option<Transform> {
+    pub(super) fn none(&self, transform_type: TransformType) -> Option<Transform> {
         self.of(transform_type).find(|transform| transform.id == 0).cloned()
     }
 
-    fn chosen<S>(&self, suite: S, transforms: [Option<Transform>; 4]) -> Chosen<S> {
+    fn chosen<S>(&self, suite: S, transforms: [Option<Transform>; 4], additional: Vec<Transform>) -> Chosen<S> {
         let Proposal {
             number, protocol, spi, ..
         } = self.proposal;
-        let transforms = transforms
-            .into_iter()
-            .flatten()
-            .chain(self.declined.iter().cloned())
-            .collect();
+        let transforms = transforms.into_iter().flatten().chain(additional).collect();
         let answer = Proposal {
             number: *number,
             protocol: *protocol,
@@ -376,6 +397,8 @@ fn explain(offer: &SecurityAssociation, wanted: Vec<String>, own: &SecurityAssoc
         (TransformType::PRF, "PRF"),
         (TransformType::KE, "key exchange"),
         (TransformType::ESN, "sequence numbers"),
+        (TransformType::ADDKE1, "first additional key exchange"),
+        (TransformType::ADDKE2, "second additional key exchange"),
     ];
     let all = |sa: &SecurityAssociation, kind: TransformType| -> Vec<String> {
         let transforms = sa

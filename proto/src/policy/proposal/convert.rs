@@ -1,5 +1,6 @@
 //! Algorithms <-> transforms (RFC 7296 §3.3.2, §3.3.5).
 
+use super::additional::is_additional;
 use crate::crypto::{Encryption, Group, Integrity, PrfAlgorithm};
 use crate::wire::{Attribute, AttributeType, EncrId, IntegId, KeMethod, PrfId, Transform, TransformType};
 
@@ -43,6 +44,9 @@ const GROUP: &[(Group, KeMethod)] = &[
     (Group::Modp1024, KeMethod::MODP_1024),
     (Group::Modp1536, KeMethod::MODP_1536),
     (Group::Modp2048s256, KeMethod::MODP_2048_256),
+    (Group::MlKem512, KeMethod::ML_KEM_512),
+    (Group::MlKem768, KeMethod::ML_KEM_768),
+    (Group::MlKem1024, KeMethod::ML_KEM_1024),
 ];
 
 fn plain(transform_type: TransformType, id: u16) -> Transform {
@@ -78,6 +82,14 @@ pub(super) fn prf(algorithm: PrfAlgorithm) -> Option<Transform> {
 
 pub(super) fn group(algorithm: Group) -> Option<Transform> {
     Some(plain(TransformType::KE, algorithm.method().0))
+}
+
+pub(super) fn additional(transform_type: TransformType, algorithm: Group) -> Option<Transform> {
+    Some(plain(transform_type, algorithm.method().0))
+}
+
+pub(super) fn no_additional(transform_type: TransformType) -> Transform {
+    plain(transform_type, KeMethod::NONE.0)
 }
 
 pub(super) fn esn(extended: bool) -> Transform {
@@ -162,6 +174,14 @@ pub(super) fn describe(transform: &Transform) -> String {
         TransformType::INTEG => to_integrity(transform).map(|a| a.to_string()),
         TransformType::PRF => to_prf(transform).map(|a| a.to_string()),
         TransformType::KE => to_group(transform).map(|a| a.to_string()),
+        kind if is_additional(transform) => {
+            let number = kind.0 - TransformType::ADDKE1.0 + 1;
+            let method = to_group(transform).map_or_else(|| KeMethod(transform.id).to_string(), |a| a.to_string());
+            Some(format!(
+                "ke{number}_{}",
+                if transform.id == 0 { "none".to_owned() } else { method }
+            ))
+        }
         TransformType::ESN => to_esn(transform).map(|e| if e { "esn" } else { "noesn" }.to_owned()),
         _ => None,
     };

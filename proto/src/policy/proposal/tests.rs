@@ -60,7 +60,7 @@ fn a_choice_is_one_transform_of_each_type_as_it_came() {
     let ours = [ike("aes256-sha384-ecp384"), ike("aes128gcm16-prfsha256-ecp256-x25519")];
     let chosen = IkeProposal::choose(&ours, &offer, 0, Some(Group::Curve25519)).unwrap();
     assert_eq!(chosen.suite.to_string(), "aes256-sha384-prfsha384-ecp384");
-    assert_eq!((chosen.answer.number, chosen.answer.transforms.len()), (2, 4));
+    assert_eq!((chosen.answer.number, chosen.answer.transforms.len()), (3, 4));
     let answer = SecurityAssociation {
         proposals: vec![chosen.answer],
     };

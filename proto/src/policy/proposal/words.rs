@@ -1,6 +1,6 @@
 //! Proposals in strongSwan's words: `aes256gcm16-prfsha384-ecp384`.
 
-use super::{EspProposal, EspSuite, IkeProposal, IkeSuite, ProposalSyntaxError};
+use super::{AdditionalExchanges, EspProposal, EspSuite, IkeProposal, IkeSuite, ProposalSyntaxError};
 use crate::crypto::{CipherSuite, Encryption, Group, Integrity, PrfAlgorithm};
 use std::fmt;
 
@@ -52,6 +52,9 @@ const WORDS: &[(&str, Word)] = &[
     ("modp1024", Word::Group(Group::Modp1024)),
     ("modp1536", Word::Group(Group::Modp1536)),
     ("modp2048s256", Word::Group(Group::Modp2048s256)),
+    ("mlkem512", Word::Group(Group::MlKem512)),
+    ("mlkem768", Word::Group(Group::MlKem768)),
+    ("mlkem1024", Word::Group(Group::MlKem1024)),
     ("esn", Word::Esn(true)),
     ("noesn", Word::Esn(false)),
 ];
@@ -106,7 +109,7 @@ impl fmt::Display for CipherSuite {
 
 impl fmt::Display for IkeSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.cipher, self.prf, self.group)
+        write!(f, "{}-{}-{}{}", self.cipher, self.prf, self.group, self.additional)
     }
 }
 
@@ -114,7 +117,7 @@ impl fmt::Display for EspSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cipher)?;
         if let Some(group) = self.group {
-            write!(f, "-{group}")?;
+            write!(f, "-{group}{}", self.additional)?;
         }
         if self.esn { f.write_str("-esn") } else { Ok(()) }
     }
@@ -132,7 +135,8 @@ impl fmt::Display for IkeProposal {
         let words = self.encryption.iter().map(|e| Word::Encryption(*e));
         let words = words.chain(self.integrity.iter().map(|i| Word::Integrity(*i)));
         let words = words.chain(self.prf.iter().map(|p| Word::Prf(*p)));
-        write_words(f, words.chain(self.groups.iter().map(|g| Word::Group(*g))))
+        write_words(f, words.chain(self.groups.iter().map(|g| Word::Group(*g))))?;
+        write!(f, "{}", self.additional)
     }
 }
 
@@ -141,8 +145,11 @@ impl fmt::Display for EspProposal {
         let words = self.encryption.iter().map(|e| Word::Encryption(*e));
         let words = words.chain(self.integrity.iter().map(|i| Word::Integrity(*i)));
         let words = words.chain(self.groups.iter().map(|g| Word::Group(*g)));
+        write_words(f, words)?;
+        write!(f, "{}", self.additional)?;
         let esn: &[bool] = if self.esn == [false] { &[] } else { &self.esn };
-        write_words(f, words.chain(esn.iter().map(|e| Word::Esn(*e))))
+        esn.iter()
+            .try_for_each(|esn| write!(f, "-{}", spelled(Word::Esn(*esn))))
     }
 }
 
@@ -152,6 +159,7 @@ struct Sorted {
     integrity: Vec<Integrity>,
     prf: Vec<PrfAlgorithm>,
     groups: Vec<Group>,
+    additional: AdditionalExchanges,
     esn: Vec<bool>,
 }
 
@@ -159,6 +167,12 @@ fn sort(text: &str) -> Result<Sorted, ProposalSyntaxError> {
     let mut sorted = Sorted::default();
     for part in text.split('-') {
         let part = part.trim().to_ascii_lowercase();
+        if let Some((number, method)) = part.strip_prefix("ke").and_then(|rest| rest.split_once('_')) {
+            sorted
+                .additional(number, method)
+                .map_err(|problem| wrong(text, problem))?;
+            continue;
+        }
         match WORDS
             .iter()
             .find(|(word, _)| *word == part)
@@ -196,6 +210,26 @@ fn sort(text: &str) -> Result<Sorted, ProposalSyntaxError> {
         ));
     }
     Ok(sorted)
+}
+
+impl Sorted {
+    /// `ke1_mlkem768` (RFC 9370): the number and the method.
+    fn additional(&mut self, number: &str, method: &str) -> Result<(), String> {
+        let group = match WORDS.iter().find(|(word, _)| *word == method) {
+            Some((_, Word::Group(group))) => Some(*group),
+            _ if method == "none" => None,
+            _ => {
+                return Err(format!(
+                    "{method:?} is not a key exchange: write for example ke1_mlkem768, or ke1_none if it may be left out"
+                ));
+            }
+        };
+        let number = number.parse().unwrap_or(0);
+        self.additional
+            .add(number, group)
+            .then_some(())
+            .ok_or_else(|| "additional key exchanges are ke1_... to ke7_...".to_owned())
+    }
 }
 
 fn push_once<T: PartialEq>(list: &mut Vec<T>, item: T) {
@@ -289,10 +323,12 @@ impl IkeProposal {
             integrity: sorted.integrity,
             prf,
             groups: sorted.groups,
+            additional: sorted.additional,
         })
     }
 
-    /// What is offered when nothing is configured: strong and widely spoken (RFC 8247), AEADs first.
+    /// What is offered when nothing is configured: strong and widely spoken (RFC 8247), AEADs first, and
+    /// before them the same with a post-quantum key exchange on top.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         let groups = vec![
@@ -307,17 +343,25 @@ impl IkeProposal {
             PrfAlgorithm::HmacSha256,
             PrfAlgorithm::HmacSha512,
         ];
+        let aead = Self {
+            encryption: vec![
+                Encryption::AesGcm16_256,
+                Encryption::AesGcm16_128,
+                Encryption::ChaCha20Poly1305,
+            ],
+            integrity: vec![],
+            prf: prf.clone(),
+            groups: groups.clone(),
+            additional: AdditionalExchanges::default(),
+        };
+        // A peer that does not know additional key exchanges passes over a proposal with them (RFC 9370 §2.2.1), so they
+        // have one of their own.
+        let mut hybrid = aead.clone();
+        hybrid.additional.add(1, Some(Group::MlKem768));
+        hybrid.additional.add(1, Some(Group::MlKem1024));
         vec![
-            Self {
-                encryption: vec![
-                    Encryption::AesGcm16_256,
-                    Encryption::AesGcm16_128,
-                    Encryption::ChaCha20Poly1305,
-                ],
-                integrity: vec![],
-                prf: prf.clone(),
-                groups: groups.clone(),
-            },
+            hybrid,
+            aead,
             Self {
                 encryption: vec![Encryption::AesCbc256, Encryption::AesCbc128],
                 integrity: vec![
@@ -327,6 +371,7 @@ impl IkeProposal {
                 ],
                 prf,
                 groups,
+                additional: AdditionalExchanges::default(),
             },
         ]
     }
@@ -349,11 +394,18 @@ impl EspProposal {
         if !sorted.prf.is_empty() {
             return Err(wrong(text, "a PRF belongs to the IKE proposals".to_owned()));
         }
+        if !sorted.additional.is_empty() {
+            return Err(wrong(
+                text,
+                "additional key exchanges belong to the IKE proposals; what they protect, Child SAs inherit".to_owned(),
+            ));
+        }
         let esn = if sorted.esn.is_empty() { vec![false] } else { sorted.esn };
         Ok(Self {
             encryption: sorted.encryption,
             integrity: sorted.integrity,
             groups: sorted.groups,
+            additional: sorted.additional,
             esn,
         })
     }
@@ -378,6 +430,7 @@ impl EspProposal {
                 ],
                 integrity: vec![],
                 groups: groups.clone(),
+                additional: AdditionalExchanges::default(),
                 esn: esn.clone(),
             },
             Self {
@@ -388,6 +441,7 @@ impl EspProposal {
                     Integrity::HmacSha512_256,
                 ],
                 groups,
+                additional: AdditionalExchanges::default(),
                 esn,
             },
         ]
