@@ -104,6 +104,7 @@ fn both_directions_of_a_child_have_the_keys_of_their_own() {
         };
         let entry = t.sad.pairs.values().next().unwrap();
         let suite = landbridge_proto::policy::proposal::EspSuite {
+            additional: Default::default(),
             cipher: entry.inbound.suite,
             group: None,
             esn: false,
