@@ -4,6 +4,7 @@ use super::addresses::{self, Watch};
 use super::attempts::{Attempts, Resolved};
 use super::clock::Clock;
 use super::journal::{Journal, Level};
+use super::key_export::KeyExport;
 use super::links::Links;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
@@ -46,6 +47,8 @@ pub struct Daemon {
     /// The machine's addresses as they were last looked at.
     addresses: Vec<IpAddr>,
     transmit: Vec<u8>,
+    /// Where the keys of all SAs go, if the operator wants that.
+    keys: Option<KeyExport>,
     stopping: bool,
     stopped: bool,
 }
@@ -72,7 +75,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`RunError`], with what could not be had.
-    pub async fn start(configuration: Configuration) -> Result<(Self, Inlets), RunError> {
+    pub async fn start(configuration: Configuration, keys: Option<KeyExport>) -> Result<(Self, Inlets), RunError> {
         let clock = Clock::start();
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
         let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
@@ -150,9 +153,21 @@ impl Daemon {
             watch: None,
             addresses: Vec::new(),
             transmit: Vec::with_capacity(2048),
+            keys,
             stopping: false,
             stopped: false,
         };
+        if let Some(keys) = &daemon.keys {
+            let path = keys.path().display().to_string();
+            daemon.endpoint.export_keys();
+            daemon.log(
+                Level::Warn,
+                None,
+                &format!(
+                    "THE KEYS OF ALL SAs ARE WRITTEN TO {path} (--insecure-export-keys): who reads it reads the traffic"
+                ),
+            );
+        }
         for warning in daemon.configuration.warnings.clone() {
             daemon.log(Level::Warn, None, &warning);
         }
@@ -388,6 +403,7 @@ impl Daemon {
                 self.log(Level::Info, Some(&connection), &describe::moved(&from, &to, &reason));
                 self.adapt_mtu(&connection, &to, encapsulation).await;
             }
+            Event::Keys(keys) => self.export(&keys),
             Event::ShutdownComplete => self.stopped = true,
         }
     }
@@ -642,6 +658,16 @@ impl Daemon {
             }
         }
         self.data.stop();
+    }
+
+    fn export(&mut self, keys: &landbridge_proto::ike::export::ExportedKeys) {
+        let unix = self.clock.now().unix;
+        let Some(export) = &mut self.keys else { return };
+        let text = match export.write(unix, keys) {
+            Ok(whose) => format!("the keys of {whose} were written to {}", export.path().display()),
+            Err(error) => format!("keys can't be written to {}: {error}", export.path().display()),
+        };
+        self.log(Level::Warn, None, &text);
     }
 
     fn log(&mut self, level: Level, connection: Option<&str>, text: &str) {

@@ -8,6 +8,7 @@
 //! | `addresses` | the machine's addresses, and the ways to a peer's |
 //! | `links` | interfaces, addresses, routes (rtnetlink) |
 //! | `server`, `protocol`, `client` | the control socket |
+//! | `key_export` | keys for decrypting captures, only when started for it |
 //! | `status`, `describe`, `journal` | what an operator is told |
 
 mod addresses;
@@ -17,6 +18,7 @@ mod clock;
 mod daemon;
 mod describe;
 mod journal;
+pub mod key_export;
 mod links;
 mod policy_routes;
 pub mod protocol;
@@ -57,11 +59,12 @@ impl RunError {
     }
 }
 
-/// Runs the daemon until a signal or `landbridge stop` ends it. The control socket is made at `socket`.
+/// Runs the daemon until a signal or `landbridge stop` ends it. The control socket is made at `socket`; with `keys`, the
+/// keys of all SAs are written there.
 ///
 /// # Errors
 /// [`RunError`], with what could not be had.
-pub fn run(configuration: Configuration, socket: &Path) -> Result<(), RunError> {
+pub fn run(configuration: Configuration, socket: &Path, keys: Option<key_export::KeyExport>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -69,7 +72,7 @@ pub fn run(configuration: Configuration, socket: &Path) -> Result<(), RunError> 
     runtime.block_on(async {
         // Before anything is bound or created: is another one here already?
         let server = server::ControlServer::open(socket)?;
-        let (daemon, inlets) = daemon::Daemon::start(configuration).await?;
+        let (daemon, inlets) = daemon::Daemon::start(configuration, keys).await?;
         daemon.run(inlets, server).await
     })
 }

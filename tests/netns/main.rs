@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod decrypt;
 mod hostile;
 mod ipv6;
 mod lifecycle;

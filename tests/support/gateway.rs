@@ -51,17 +51,26 @@ impl Gateway {
 
     /// Starts the daemon with the configuration written before.
     pub fn launch(&mut self, world: &mut World) {
+        self.launch_with(world, &[], &[]);
+    }
+
+    /// The same with variables (`NAME=VALUE`) in its environment and more options.
+    pub fn launch_with(&mut self, world: &mut World, environment: &[&str], options: &[&str]) {
         let config = self.folder.join("landbridge.toml");
         let log = format!("landbridge-{}.log", self.ns);
-        let args = [
+        let socket = self.socket();
+        let run = [
+            LANDBRIDGE,
             "run",
             "--config",
             config.to_str().unwrap(),
             "--socket",
-            &self.socket(),
+            &socket,
             "-v",
         ];
-        self.process = Some(world.spawn(&self.ns.clone(), &log, LANDBRIDGE, &args));
+        // `env` becomes the daemon.
+        let args: Vec<&str> = environment.iter().chain(&run).chain(options).copied().collect();
+        self.process = Some(world.spawn(&self.ns.clone(), &log, "env", &args));
         wait_until("the gateway serves", Duration::from_secs(10), || {
             self.try_client(world, &["status", "--json"]).status.success()
         });

@@ -2,6 +2,7 @@
 
 use super::error::IkeError;
 use super::event::{ChildUp, Event, TimerKind};
+use super::export;
 use super::jobs::Job;
 use super::keys::ChildKeys;
 use super::sa::IkeSa;
@@ -144,10 +145,11 @@ impl IkeSa {
             local_ts,
             remote_ts,
             mode,
-            keys,
+            mut keys,
             we_requested,
             rekeys,
         } = new;
+        let origin = keys.origin.take();
         let (key_out, key_in) = if we_requested {
             (keys.initiator_to_responder, keys.responder_to_initiator)
         } else {
@@ -174,6 +176,9 @@ impl IkeSa {
             limits: config.limits,
             iv_seed: Secret::new(shared.random_octets().to_vec()),
         });
+        if let Some(origin) = origin {
+            export::child(shared, &entry, suite, &origin);
+        }
         shared.sad(SadUpdate::InstallInbound(Arc::clone(&entry)));
         let wait_for_peer = rekeys.is_some() && !we_requested;
         if activate && !wait_for_peer {

@@ -103,6 +103,11 @@ struct Standing {
 }
 
 impl Endpoint {
+    /// From now on the keys of every SA come out as events: for decrypting captures, and ruin for whatever they protect.
+    pub fn export_keys(&mut self) {
+        self.shared.export_keys = true;
+    }
+
     /// An endpoint with its configuration. All randomness (SPIs, nonces, keys, jitter) comes from `seed`.
     #[must_use]
     pub fn new(now: Now, seed: [u8; 32], config: Arc<Config>) -> Self {

@@ -1,5 +1,6 @@
 //! What goes into the endpoint and what comes out.
 
+use super::export::ExportedKeys;
 use super::nat::NatSituation;
 use crate::crypto::{Scheme, SigningKey};
 use crate::policy::connection::Target;
@@ -171,6 +172,8 @@ pub enum Event {
     },
     /// A signature is wanted: answer with `Endpoint::handle_signature`, whenever it is there.
     Sign(SignRequest),
+    /// Keys, for decrypting captures: only after `Endpoint::export_keys`.
+    Keys(Box<ExportedKeys>),
     /// All is deleted after `Command::Shutdown`.
     ShutdownComplete,
 }

@@ -19,6 +19,28 @@ pub struct IkeKeys {
     pub pi: Secret,
     /// SK_pr.
     pub pr: Secret,
+    /// What they were derived from, until they are installed.
+    pub origin: Option<Box<Origin>>,
+}
+
+/// What keys were derived from. It is dropped (and zeroized) when they are installed; only `super::export` looks at it.
+pub struct Origin {
+    /// Ni.
+    pub ni: Vec<u8>,
+    /// Nr.
+    pub nr: Vec<u8>,
+    /// g^ir, if there was a key exchange.
+    pub shared: Option<Secret>,
+}
+
+impl Origin {
+    fn new(ni: &[u8], nr: &[u8], shared: Option<&Secret>) -> Option<Box<Self>> {
+        Some(Box::new(Self {
+            ni: ni.to_vec(),
+            nr: nr.to_vec(),
+            shared: shared.cloned(),
+        }))
+    }
 }
 
 /// The nonces and SPIs a derivation is bound to.
@@ -40,6 +62,8 @@ pub struct ChildKeys {
     pub initiator_to_responder: Secret,
     /// The other way.
     pub responder_to_initiator: Secret,
+    /// What they were derived from, until they are installed.
+    pub origin: Option<Box<Origin>>,
 }
 
 impl IkeKeys {
@@ -48,7 +72,7 @@ impl IkeKeys {
     pub fn derive(provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
         let prf = (provider.prf)(suite.prf)?;
         let skeyseed = prf.prf(&[binding.ni, binding.nr].concat(), &[shared.expose()]);
-        Self::expand(provider, suite, &skeyseed, binding)
+        Self::expand(provider, suite, &skeyseed, shared, binding)
     }
 
     /// Keys of the SA that replaces this one: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's PRF
@@ -57,12 +81,18 @@ impl IkeKeys {
     pub fn rekey(&self, provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
         let old_prf = (provider.prf)(self.suite.prf)?;
         let skeyseed = old_prf.prf(self.d.expose(), &[shared.expose(), binding.ni, binding.nr]);
-        Self::expand(provider, suite, &skeyseed, binding)
+        Self::expand(provider, suite, &skeyseed, shared, binding)
     }
 
     /// {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (§2.14). With an
     /// AEAD there are no SK_a*, and SK_e* include the salt (RFC 5282 §7.1).
-    fn expand(provider: &Provider, suite: IkeSuite, skeyseed: &Secret, binding: &Binding<'_>) -> Option<Self> {
+    fn expand(
+        provider: &Provider,
+        suite: IkeSuite,
+        skeyseed: &Secret,
+        shared: &Secret,
+        binding: &Binding<'_>,
+    ) -> Option<Self> {
         let prf = (provider.prf)(suite.prf)?;
         let sizes = (provider.sizes)(suite.cipher)?;
         let (pk, ek, ak) = (prf.output_len(), sizes.key + sizes.salt, sizes.integrity_key);
@@ -86,6 +116,7 @@ impl IkeKeys {
             cipher_r,
             pi,
             pr,
+            origin: Origin::new(binding.ni, binding.nr, Some(shared)),
         })
     }
 
@@ -110,6 +141,7 @@ impl IkeKeys {
         Some(ChildKeys {
             initiator_to_responder: Secret::new(first.to_vec()),
             responder_to_initiator: Secret::new(second.to_vec()),
+            origin: Origin::new(ni, nr, shared),
         })
     }
 }

@@ -14,6 +14,7 @@
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `jobs` | what an IKE SA means to do next |
 //! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
+//! | `export` | keys for decrypting captures, only on demand |
 //! | `event`, `error` | what comes out; who is wrong and which notify says so |
 //!
 //! Contract: call one `handle_*` (or `reconfigure`), drain [`Endpoint::poll_event`], drain [`Endpoint::poll_transmit`],
@@ -27,6 +28,7 @@ mod endpoint;
 pub mod error;
 pub mod event;
 mod exchange;
+pub mod export;
 pub mod frag;
 pub mod int_auth;
 mod intermediate;

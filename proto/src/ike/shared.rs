@@ -41,6 +41,8 @@ pub struct Shared {
     pub down: BTreeSet<(ConnectionName, ChildName)>,
     /// Signatures asked for so far.
     pub tickets: u64,
+    /// Whether keys are exported.
+    pub export_keys: bool,
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
@@ -98,6 +100,7 @@ impl Shared {
             addresses: Vec::new(),
             down: BTreeSet::new(),
             tickets: 0,
+            export_keys: false,
             next_child: 1,
             next_owner: 0,
             last_stranger_failure: None,

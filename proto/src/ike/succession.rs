@@ -142,13 +142,13 @@ impl IkeSa {
         let keys = old.and_then(|keys| keys.rekey(shared.provider, parts.suite, parts.secret, &binding));
         // §2.18: "The new IKE SA MUST reset its message counters to 0": that is how a new one begins.
         let mut new = Self::new(shared, spi_i, spi_r, parts.initiator, Stage::Established, self.path);
+        new.connection.clone_from(&self.connection);
         if !new.set_keys(shared, keys) {
             return Err(IkeError::Internal("an algorithm is not available"));
         }
         new.nat = self.nat;
         new.mobike = self.mobike.inherit();
         new.announced.clone_from(&self.announced);
-        new.connection.clone_from(&self.connection);
         new.suite = Some(parts.suite);
         new.peer_id.clone_from(&self.peer_id);
         new.peer_fragments = self.peer_fragments;

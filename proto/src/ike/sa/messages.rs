@@ -264,7 +264,12 @@ impl IkeSa {
     }
 
     /// Takes keys over and makes the message protection of them; false if an algorithm is missing.
-    pub fn set_keys(&mut self, shared: &mut Shared, keys: Option<IkeKeys>) -> bool {
+    pub fn set_keys(&mut self, shared: &mut Shared, mut keys: Option<IkeKeys>) -> bool {
+        if let Some(keys) = &mut keys
+            && let Some(origin) = keys.origin.take()
+        {
+            crate::ike::export::ike(shared, self, keys, &origin);
+        }
         let provider = shared.provider;
         self.protection = keys
             .as_ref()
