@@ -7,7 +7,8 @@ mod ike_pump;
 use ike_pump::{Letter, Pump, SITE, side_a, side_b};
 use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, Integrity, PrfAlgorithm};
 use landbridge_proto::esp::{InboundSa, OutboundSa};
-use landbridge_proto::ike::Command;
+use landbridge_proto::ike::export::ExportedKeys;
+use landbridge_proto::ike::{Command, Event};
 use landbridge_proto::policy::connection::Connection;
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
 use landbridge_proto::policy::sad::SaParameters;
@@ -204,4 +205,45 @@ fn the_weak_is_not_offered_and_not_taken_by_default() {
         );
         assert!(EspProposal::choose(&named, &offer, true, None).is_ok(), "{weak}");
     }
+}
+
+/// Keys leave the endpoint only when it was told so, and then they are those of the SAs.
+#[test]
+fn keys_come_out_only_on_demand() {
+    let mut pump = Pump::new(side_a(), side_b());
+    pump.ends[0].export_keys();
+    pump.connect();
+    pump.deliver_all();
+    pump.rekey_child(1);
+    pump.deliver_all();
+    pump.assert_joined();
+    let keys = |who: usize| -> Vec<ExportedKeys> {
+        let events = pump.events[who].iter().filter_map(|event| match event {
+            Event::Keys(keys) => Some((**keys).clone()),
+            _ => None,
+        });
+        events.collect()
+    };
+    assert!(keys(1).is_empty());
+    let exported = keys(0);
+    let [
+        ExportedKeys::Ike(ike),
+        ExportedKeys::Child(first),
+        ExportedKeys::Child(second),
+    ] = exported.as_slice()
+    else {
+        panic!("{exported:?}");
+    };
+    let sa = pump.sa(0);
+    assert_eq!((ike.spi_i, ike.spi_r, Some(ike.suite)), (sa.spi_i, sa.spi_r, sa.suite));
+    assert_eq!((first.shared.is_some(), second.shared.is_some()), (false, true));
+    assert_eq!(second.entry.id, pump.sad[0].active["net"]);
+    let secret = second.inbound.0.expose();
+    assert_eq!(secret, second.entry.inbound.key.expose());
+    let text = format!("{exported:?}");
+    let digits: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
+    assert!(
+        !text.contains(&digits) && !text.contains(&format!("{secret:?}")),
+        "{text}"
+    );
 }
