@@ -24,6 +24,7 @@ pub struct IkeKeys {
 }
 
 /// What keys were derived from. It is dropped (and zeroized) when they are installed; only `super::export` looks at it.
+#[derive(Clone)]
 pub struct Origin {
     /// Ni.
     pub ni: Vec<u8>,
