@@ -161,6 +161,7 @@ fn a_rekey_to_another_prf() {
         cipher_r: secret(100, 36),
         pi: secret(136, 64),
         pr: secret(200, 64),
+        origin: None,
     };
     new.set_keys(keys, &mut t.rng);
     t.sa = new;
