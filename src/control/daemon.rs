@@ -157,6 +157,7 @@ impl Daemon {
             stopping: false,
             stopped: false,
         };
+        daemon.endpoint.tell_messages(Journal::has_debug());
         if let Some(keys) = &daemon.keys {
             let path = keys.path().display().to_string();
             daemon.endpoint.export_keys();

@@ -56,6 +56,12 @@ impl Journal {
         drop(self.followers.send(line));
     }
 
+    /// Whether lines at [`Level::Debug`] go anywhere.
+    #[must_use]
+    pub fn has_debug() -> bool {
+        tracing::enabled!(tracing::Level::DEBUG)
+    }
+
     /// The lines kept.
     #[must_use]
     pub fn recent(&self) -> Vec<String> {

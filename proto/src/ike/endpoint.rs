@@ -103,6 +103,11 @@ struct Standing {
 }
 
 impl Endpoint {
+    /// Whether each message makes an [`Event::Message`] (it does at first). Where nobody reads the lines, they cost.
+    pub fn tell_messages(&mut self, tell: bool) {
+        self.shared.tell_messages = tell;
+    }
+
     /// From now on the keys of every SA come out as events: for decrypting captures, and ruin for whatever they protect.
     pub fn export_keys(&mut self) {
         self.shared.export_keys = true;

@@ -41,6 +41,8 @@ pub struct Shared {
     pub down: BTreeSet<(ConnectionName, ChildName)>,
     /// Signatures asked for so far.
     pub tickets: u64,
+    /// Whether a line is made of each message.
+    pub tell_messages: bool,
     /// Whether keys are exported.
     pub export_keys: bool,
     next_child: u64,
@@ -100,6 +102,7 @@ impl Shared {
             addresses: Vec::new(),
             down: BTreeSet::new(),
             tickets: 0,
+            tell_messages: true,
             export_keys: false,
             next_child: 1,
             next_owner: 0,
@@ -214,6 +217,9 @@ impl Shared {
         header: &Header,
         payloads: &[Payload],
     ) {
+        if !self.tell_messages {
+            return;
+        }
         let line = summarize(header, payloads);
         self.event(Event::Message {
             connection,
