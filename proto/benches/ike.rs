@@ -236,7 +236,8 @@ fn handshakes(row: &str, ike: &str, auth: Auth) {
         assert_eq!(bench.up, [1, 1]);
         if round >= 20 {
             count += 1;
-            (spent[0] += bench.spent[0], spent[1] += bench.spent[1]);
+            spent[0] += bench.spent[0];
+            spent[1] += bench.spent[1];
         }
         if spent[0] + spent[1] >= ROW {
             break;
