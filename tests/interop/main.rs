@@ -13,6 +13,7 @@ mod support;
 mod algorithms;
 mod authentication;
 mod lifecycle;
+mod mobike;
 mod rekey_load;
 
 use support::World;
@@ -31,6 +32,8 @@ struct Scenario {
     nat: bool,
     /// MTU of the network between.
     mtu: u32,
+    /// Further addresses of ours: `, "..."`.
+    also_local: &'static str,
     /// Further lines of our connection.
     more: &'static str,
     /// Further settings of strongSwan's.
@@ -45,6 +48,7 @@ impl Default for Scenario {
             initiate: true,
             nat: false,
             mtu: 1500,
+            also_local: "",
             more: "",
             peer_more: &[],
         }
@@ -69,7 +73,7 @@ id = "gw.example"
 log_level = "landbridge=debug,info"
 
 [connections.peer]
-local_addrs = ["{local}"]
+local_addrs = ["{local}"{also_local}]
 remote_addrs = ["198.51.100.2"]
 proposals = ["{ike}"]
 interface = "lb-peer"
@@ -90,6 +94,7 @@ start_action = "{action}"
 "#,
         ike = scenario.ike,
         esp = scenario.esp,
+        also_local = scenario.also_local,
         more = scenario.more,
     )
 }
