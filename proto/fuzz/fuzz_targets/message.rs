@@ -1,7 +1,12 @@
-//! Any datagram at the outer structure.
+//! See `message` in bodies/mod.rs.
 #![no_main]
-use landbridge_proto::wire::decode_outer;
+#![allow(dead_code, reason = "one target of several")]
 
-libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
-    let _ = decode_outer(octets);
-});
+#[path = "../bodies/mod.rs"]
+mod bodies;
+#[path = "../../tests/ike_pump/mod.rs"]
+mod ike_pump;
+#[path = "../../tests/peer/mod.rs"]
+mod peer;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| bodies::message(octets));

@@ -34,6 +34,13 @@ mod e_proposals;
 mod f_keys;
 mod g_auth;
 mod h_selectors;
+mod i_children;
+mod j_deletes;
+mod k_nat;
+mod l_errors;
+mod m_fragments;
+mod n_esp;
+mod o_policy;
 mod table;
 
 use table::{Proof, Row};
@@ -49,6 +56,13 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('F', 10, f_keys::rows()),
         ('G', 13, g_auth::rows()),
         ('H', 9, h_selectors::rows()),
+        ('I', 22, i_children::rows()),
+        ('J', 10, j_deletes::rows()),
+        ('K', 12, k_nat::rows()),
+        ('L', 7, l_errors::rows()),
+        ('M', 10, m_fragments::rows()),
+        ('N', 24, n_esp::rows()),
+        ('O', 4, o_policy::rows()),
     ]
 }
 
