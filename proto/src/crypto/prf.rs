@@ -66,8 +66,8 @@ impl<M: Mac + KeyInit> Prf for HmacPrf<M> {
     }
 
     fn prf_plus(&self, key: &[u8], seed: &[&[u8]], len: usize) -> Option<Secret> {
-        // RFC 7296 §2.13: T1 = prf(K, S | 0x01), Tn = prf(K, Tn-1 | S | n); "not to exceed 255 times the size of the
-        // prf function output".
+        // RFC 7296 §2.13: T1 = prf(K, S | 0x01), Tn = prf(K, Tn-1 | S | n); "The prf+ function is not defined beyond 255
+        // times the size of the prf function output."
         if len > 255 * self.len {
             return None;
         }

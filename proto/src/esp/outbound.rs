@@ -94,8 +94,8 @@ impl OutboundSa {
             Some(ivs) => ivs.fill_bytes(iv),
             None => iv.copy_from_slice(&sequence.to_be_bytes()),
         }
-        // RFC 4303 §2.4: "the first padding byte ... is numbered 1, with subsequent padding bytes making up a
-        // monotonically increasing sequence".
+        // RFC 4303 §2.4: "The first padding byte appended to the plaintext is numbered 1, with subsequent padding bytes making
+        // up a monotonically increasing sequence".
         let trailer = &mut text[payload_len..payload_len + pad + TRAILER];
         for (octet, value) in trailer.iter_mut().zip(1..=pad as u8) {
             *octet = value;

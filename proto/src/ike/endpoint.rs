@@ -256,7 +256,8 @@ impl Endpoint {
                     sa.confirm(shared, Some(id));
                     sa.move_over_to(shared, id);
                 }
-                // §2.4: "receipt of a fresh cryptographically protected message on ... any of its Child SAs ensures liveness".
+                // §2.4: "Receipt of a fresh cryptographically protected message on an IKE SA or any of its Child SAs ensures
+                // liveness of the IKE SA and all of its Child SAs."
                 SadReport::Alive(_) => sa.last_heard = now,
                 SadReport::Sent(_) => sa.last_sent = now,
                 SadReport::PeerMoved { remote, .. } => sa.follow_peer(shared, remote),

@@ -62,7 +62,7 @@ impl IkeError {
         let plain = |notify_type| Notify::new(notify_type, Vec::new());
         match self {
             Self::Malformed(DecodeError::UnsupportedCritical(payload)) => {
-                // §2.5: "the notification data contains the one-octet payload type".
+                // §2.5: "In that Notify payload, the Notification Data contains the one-octet payload type."
                 Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*payload])
             }
             Self::Malformed(_) | Self::KeyExchange(_) => plain(NotifyType::INVALID_SYNTAX),

@@ -54,7 +54,8 @@ impl Reassembly {
                 started: Some(now),
             };
         }
-        // §2.6: "if the Total Fragments field ... is smaller ... MUST be silently discarded"; likewise a duplicate.
+        // §2.6: a fragment with a smaller total belongs to an older try of the sender's and is ignored; so is one "already
+        // present in the reassembling queue".
         let Some(place) = self
             .parts
             .get_mut(usize::from(fragment) - 1)

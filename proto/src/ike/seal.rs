@@ -84,7 +84,7 @@ impl MessageProtection {
         let fragments = payloads.chunks(room).zip(1..);
         fragments
             .map(|(part, number)| {
-                // §2.5: "Next Payload ... in the very first fragment ... contains the type of the first inner payload", else 0.
+                // §2.5: the first fragment says which payload comes first; beyond it "this field MUST be set to zero".
                 let first = if number == 1 { first } else { PayloadType::NONE };
                 self.seal_one(header, first, part, Some((number, total)), rng)
             })

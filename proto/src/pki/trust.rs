@@ -159,8 +159,8 @@ pub enum PkiError {
 impl Trust {
     /// Whether the peer's certificates prove that its key belongs to this identity, now. Returns its own certificate.
     ///
-    /// RFC 7296 §3.6: "the first certificate MUST contain the public key used to validate the AUTH payload. The other
-    /// certificates may be sent in any order." `configured` says that the identity is the one the configuration names: then
+    /// RFC 7296 §3.6: "the first certificate MUST contain the public key associated with the private key used to sign the
+    /// AUTH payload. The other certificates may be sent in any order." `configured` says that the identity is the one the configuration names: then
     /// it is bound to a pinned certificate by that.
     ///
     /// # Errors

@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn narrowing_gives_a_subset_with_the_specific_first() {
-        // RFC 7296 §2.9: "the responder narrows the Traffic Selectors by selecting a subset".
+        // RFC 7296 §2.9: "IKEv2 allows the responder to choose a subset of the traffic proposed by the initiator."
         let offer = list(&["10.1.0.7/32[tcp/443]", "0.0.0.0/0"]);
         let narrowed = narrow(&offer, &list(&["10.1.0.0/16"]));
         assert_eq!(narrowed, list(&["10.1.0.0/16"]), "the host lies within the network");

@@ -310,7 +310,7 @@ impl Parts {
 
     fn capabilities(&mut self) -> Result<Capabilities, DecodeError> {
         let signature_hashes = match self.take(NotifyType::SIGNATURE_HASH_ALGORITHMS).into_iter().next() {
-            // RFC 7427 §4: "a list of 16-bit hash algorithm identifiers".
+            // RFC 7427 §4: "The Notification Data field contains the list of 16-bit hash algorithm identifiers".
             Some(notify) if notify.data.len() % 2 != 0 => {
                 return Err(DecodeError::BadLength {
                     what: "SIGNATURE_HASH_ALGORITHMS",

@@ -109,7 +109,10 @@ pub fn rows() -> Vec<Row> {
             ("E12", "RFC 7296 §3.3.4", Must),
             "what the configuration does not allow is refused",
             "The implementation MUST reject SA proposals that are not authorized by these IKE suite controls.",
-            there("tests/config_cases.rs", "every_case_is_judged_as_written_beside_it"),
+            there(
+                "proto/tests/algorithms.rs",
+                "the_weak_is_not_offered_and_not_taken_by_default",
+            ),
             there(MATRIX, "every_transform_as_a_proposal"),
         ),
         row(
@@ -123,7 +126,7 @@ pub fn rows() -> Vec<Row> {
             ("E14", "RFC 7427 §4", Must),
             "signatures by method 14, RSA of 2048 bits or more, no SHA-1",
             "When calculating the digital signature, a peer MUST pick one algorithm sent by the other peer.",
-            there("proto/tests/endpoint.rs", "raw_keys_authenticate_and_wrong_ones_do_not"),
+            there("proto/tests/ike_auth.rs", "the_hash_is_one_that_the_peer_announced"),
             there(MATRIX, "signatures_that_are_wrong"),
         ),
     ]

@@ -73,8 +73,8 @@ pub fn rows() -> Vec<Row> {
             "a digital signature only to a peer that announced hashes, and by one of them",
             "If both ends send and receive SIGNATURE_HASH_ALGORITHMS Notify payloads, and signature authentication is to be \
              used, then the authentication method specified in this Authentication payload MUST be used.",
-            there(ENDPOINT, "raw_keys_authenticate_and_wrong_ones_do_not"),
-            here!(no_signature_for_a_peer_without_hashes),
+            there("proto/tests/ike_auth.rs", "the_hash_is_one_that_the_peer_announced"),
+            there("proto/tests/ike_auth.rs", "broken_auth_data_is_refused"),
         ),
         row(
             ("G10", "RFC 8420 §2", Must),

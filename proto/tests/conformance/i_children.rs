@@ -59,7 +59,10 @@ fn made_and_replaced() -> Vec<Row> {
             ("I5", "RFC 7296 §2.8", Practice),
             "no packet is lost in a rekey",
             "practice: the old inbound SA stays until nothing in flight can need it",
-            there("tests/netns/lifecycle.rs", "rekeys_under_load_lose_nothing"),
+            there(
+                "tests/netns/rekey_load.rs",
+                "numbered_datagrams_survive_a_rekey_a_second_whoever_begins",
+            ),
             there("tests/interop/lifecycle.rs", "a_rekey_while_data_move_loses_nothing"),
         ),
         row(

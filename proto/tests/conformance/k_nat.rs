@@ -78,7 +78,7 @@ pub fn rows() -> Vec<Row> {
             "A host behind a NAT SHOULD NOT do this type of dynamic address update if a validated packet has different port \
              and/or address values because it opens a possible DoS attack (such as allowing an attacker to break the \
              connection with a single packet).",
-            there(PEER, "the_peer_behind_a_nat_moves"),
+            there("tests/netns/rebind.rs", "a_nat_that_rebinds_is_followed"),
             here!(a_replayed_message_moves_nobody),
         ),
         row(

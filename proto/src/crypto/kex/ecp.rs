@@ -40,8 +40,8 @@ macro_rules! ecp_group {
                         }
                         let mut point = vec![UNCOMPRESSED];
                         point.extend_from_slice(peer_public);
-                        // RFC 6989 §2.3: "the received public value is a valid point on the curve": checked by the
-                        // decoding, which takes neither the point at infinity nor coordinates out of range.
+                        // RFC 6989 §2.3: "A receiving peer MUST check that its peer's public value is valid": the decoding
+                        // does, which takes neither the point at infinity nor coordinates out of range.
                         let peer =
                             $curve::PublicKey::from_sec1_bytes(&point).map_err(|_| KeyExchangeError::InvalidPublic)?;
                         Ok(Secret::new(

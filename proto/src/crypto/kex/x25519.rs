@@ -44,7 +44,7 @@ impl KeyExchangeInitiator for Initiator {
             have: peer_public.len(),
         })?;
         let shared = self.private.diffie_hellman(&PublicKey::from(peer));
-        // RFC 8031 §5: "Implementations MUST check whether the shared secret is the all-zero value".
+        // An all-zero secret comes of a point of low order (RFC 7748 §6.1): nobody's key.
         if !shared.was_contributory() {
             return Err(KeyExchangeError::InvalidPublic);
         }

@@ -189,8 +189,9 @@ impl Endpoint {
         }
     }
 
-    /// §2.8.3: "Reauthentication is done by creating a new IKE SA from scratch ... creating new Child SAs within the new IKE
-    /// SA ..., and finally deleting the old IKE SA (which deletes the old Child SAs as well)."
+    /// §2.8.3: "Reauthentication is done by creating a new IKE SA from scratch (using IKE_SA_INIT/IKE_AUTH exchanges, without
+    /// any REKEY_SA Notify payloads), creating new Child SAs within the new IKE SA (without REKEY_SA Notify payloads), and
+    /// finally deleting the old IKE SA (which deletes the old Child SAs as well)."
     pub(super) fn reauthenticate(&mut self, old: IkeSpi) {
         let Some(old) = self.sas.get(&old).filter(|sa| sa.is_established()) else {
             return;

@@ -146,7 +146,8 @@ impl InitExchange {
         Next::Send(Exchange::Init(self), request)
     }
 
-    /// §2.21.1: an unprotected error may be forged: "the recipient ... SHOULD NOT act ... immediately".
+    /// §2.21.1: "Because all error notifications are completely unauthenticated, the recipient should continue trying for
+    /// some time before giving up."
     fn refused(mut self: Box<Self>, sa: &IkeSa, shared: &mut Shared, what: &str) -> Next {
         if !std::mem::replace(&mut self.told, true) {
             let wanted = self.connection.ike_proposals.iter().map(ToString::to_string).collect();

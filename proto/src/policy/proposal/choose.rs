@@ -281,7 +281,8 @@ fn offer(proposals: impl Iterator<Item = (ProtocolId, Vec<Transform>)>, spi: &[u
     }
 }
 
-/// §3.3.1: "the first proposal MUST be 1, and subsequent proposals MUST be one more than the previous".
+/// §3.3.1: "the first proposal in an SA payload MUST be 1, and subsequent proposals MUST be one more than the previous
+/// proposal".
 fn in_order(offer: &SecurityAssociation) -> bool {
     offer
         .proposals
