@@ -101,15 +101,15 @@ pub fn rows() -> Vec<Row> {
             "MOBIKE, if both announce it",
             "Implementations that wish to use MOBIKE for a particular IKE_SA MUST include a MOBIKE_SUPPORTED notification in \
              the IKE_AUTH exchange (in case of multiple IKE_AUTH exchanges, in the message containing the SA payload).",
-            out("not spoken yet"),
-            here!(without_mobike_an_update_is_nothing),
+            there("proto/tests/ike_mobike.rs", "the_initiator_moves"),
+            there("proto/tests/ike_mobike.rs", "an_unacceptable_address"),
         ),
         row(
             ("K12", "RFC 7296 §3.10.1", Must),
             "without MOBIKE its notifies are unknown status",
             "Notify payloads with status types MAY be added to any message and MUST be ignored if not recognized.",
             here!(without_mobike_an_update_is_nothing),
-            there(MATRIX, "notifies_of_all_lengths_in_all_exchanges"),
+            there("proto/tests/ike_mobike.rs", "a_peer_without_it"),
         ),
     ]
 }

@@ -100,6 +100,10 @@ fn notifies_beside_the_proof_of_either_side() {
             payloads.push(odd.clone());
             t.respond(&asked.header, &payloads);
             assert!(t.is_up(), "{what}");
+            // Where the answer was not one to what was asked, the Child SA is deleted.
+            if let Some(asked) = t.next_request() {
+                t.respond(&asked.header, &[]);
+            }
             assert_tidy(&t, &what);
         }
     }
