@@ -13,6 +13,7 @@ use crate::policy::proposal::EspSuite;
 use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate};
 use crate::policy::selector::are_host;
 use crate::time::Instant;
+use crate::wire::NotifyType;
 use crate::wire::message::ChildPayloads;
 use crate::wire::{DecodeError, TrafficSelector};
 use std::sync::Arc;
@@ -24,6 +25,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A pair that we made as responder is left alone until the peer is known to have it, but not longer than this: then the
 /// peer has given up asking, or it has nothing to say.
 const UNCONFIRMED: Duration = Duration::from_secs(30);
+
+/// Who rekeyed a pair deletes the old one (RFC 7296 §2.8). If that Delete does not come, we send ours after this.
+const DELETE_OVERDUE: Duration = Duration::from_secs(30);
 
 /// What a Child SA pair is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +59,10 @@ pub struct Child {
     rekeyed_from: Option<ChildSaId>,
     /// We made it as responder, and don't know yet whether our answer arrived.
     pub unconfirmed: bool,
+    /// It crossed another that stays (§2.8.1): its end is no outage.
+    pub redundant: bool,
+    /// How the peer refused to have it rekeyed, last.
+    pub refused: Option<NotifyType>,
     /// The lowest nonce of our own exchange that made it, until the peer's next request: that one may have crossed ours.
     pub contest: Option<Vec<u8>>,
     since: Instant,
@@ -121,6 +129,9 @@ impl Child {
                 connection: Arc::clone(&connection),
                 child: Arc::clone(&child),
             });
+            if self.redundant {
+                return;
+            }
             shared.event(Event::ChildDown {
                 connection,
                 child,
@@ -196,6 +207,8 @@ impl IkeSa {
             rekey_at,
             rekeyed_from: rekeys,
             unconfirmed: false,
+            redundant: false,
+            refused: None,
             contest: None,
             replaces: rekeys.filter(|_| wait_for_peer),
             config,
@@ -285,6 +298,31 @@ impl IkeSa {
         }
     }
 
+    /// The peer rekeyed this pair: see [`DELETE_OVERDUE`].
+    pub fn expect_delete(&mut self, now: Instant, id: ChildSaId) {
+        self.jobs.add(now + DELETE_OVERDUE, Job::DeleteChild(id));
+    }
+
+    /// A limit is reached at which the outbound half stops: the pair is deleted, and one that replaces it sends at once,
+    /// whether the peer is known to have it or not.
+    pub fn hard_limit(&mut self, shared: &mut Shared, id: ChildSaId) {
+        self.take_over_from(shared, id);
+        self.delete_now(shared.now.instant, id);
+    }
+
+    /// The Delete may be queued for later.
+    pub fn delete_now(&mut self, now: Instant, id: ChildSaId) {
+        self.jobs.at_once(now, Job::DeleteChild(id));
+    }
+
+    /// The pair sends no more: the one that waits to replace it does.
+    pub fn take_over_from(&mut self, shared: &mut Shared, id: ChildSaId) {
+        let successor = self.children.iter().find(|child| child.replaces == Some(id));
+        if let Some(successor) = successor.map(Child::id) {
+            self.move_over_to(shared, successor);
+        }
+    }
+
     /// Outbound moves over from the pair that was rekeyed to the one that replaces it, if it still waits for that.
     pub fn move_over_to(&mut self, shared: &mut Shared, id: ChildSaId) {
         if let Some(replaces) = self.child_mut(id).and_then(|child| child.replaces.take()) {
@@ -297,14 +335,7 @@ impl IkeSa {
 
     /// The pair is deleted, by whomever. One that was replaced lingers; another goes at once.
     pub fn end_child(&mut self, shared: &mut Shared, id: ChildSaId, reason: &str) {
-        let successor = self
-            .children
-            .iter()
-            .find(|child| child.replaces == Some(id))
-            .map(Child::id);
-        if let Some(successor) = successor {
-            self.move_over_to(shared, successor);
-        }
+        self.take_over_from(shared, id);
         let Some(index) = self.children.iter().position(|child| child.id() == id) else {
             return;
         };
@@ -315,12 +346,16 @@ impl IkeSa {
             return;
         }
         let child = self.children.swap_remove(index);
-        let (name, wanted) = (
-            Arc::clone(&child.config.name),
-            child.config.start_action == connection::StartAction::Start
-                && !shared.is_down(self.connection.as_deref(), &child.config.name),
-        );
+        let config = Arc::clone(&child.config);
         child.remove(shared, reason);
+        self.want_again(shared, &config);
+    }
+
+    /// A pair of this child is gone, or did not come about.
+    pub fn want_again(&mut self, shared: &mut Shared, config: &connection::Child) {
+        let name = Arc::clone(&config.name);
+        let wanted = config.start_action == connection::StartAction::Start
+            && !shared.is_down(self.connection.as_deref(), &config.name);
         // What is to be up always comes back, but not at once: the peer had its reason.
         let another = self
             .children
@@ -349,22 +384,41 @@ impl IkeSa {
                 _ => {}
             }
         }
-        let expired: Vec<ChildSaId> = self
-            .children
-            .iter_mut()
-            .filter(|child| child.state == ChildState::Installed && child.expire_at.is_some_and(|at| at <= now))
-            .map(|child| {
-                // RFC 7296 §2.8: "When the lifetime of a Security Association expires, the Security Association MUST NOT
-                // be used."
-                child.state = ChildState::Deleting;
-                child.expire_at = None;
-                child.id()
-            })
-            .collect();
-        for id in expired {
-            shared.sad(SadUpdate::DeactivateOutbound(id));
-            self.jobs.add(now, Job::DeleteChild(id));
+        let expired =
+            |child: &&Child| child.state == ChildState::Installed && child.expire_at.is_some_and(|at| at <= now);
+        let expired: Vec<ChildSaId> = self.children.iter().filter(expired).map(Child::id).collect();
+        expired.into_iter().for_each(|id| self.expire(shared, id));
+    }
+
+    /// RFC 7296 §2.8: "When the lifetime of a Security Association expires, the Security Association MUST NOT be used."
+    fn expire(&mut self, shared: &mut Shared, id: ChildSaId) {
+        let now = shared.now.instant;
+        self.take_over_from(shared, id);
+        let replaced = self.is_replaced(id);
+        let Some(child) = self.child_mut(id) else { return };
+        child.state = ChildState::Deleting;
+        child.expire_at = None;
+        let (name, refused) = (Arc::clone(&child.config.name), child.refused);
+        let to_be_rekeyed = child.config.rekey_time.is_some() && !replaced;
+        let life = child.config.life_time.unwrap_or_default();
+        shared.sad(SadUpdate::DeactivateOutbound(id));
+        if !to_be_rekeyed {
+            return self.delete_now(now, id);
         }
+        // §2.8: "If an SA has expired or is about to expire and rekeying attempts using the mechanisms described here fail,
+        // an implementation MUST close the IKE SA and any associated Child SAs and then MAY start new ones."
+        let why = refused.map_or_else(
+            || "no rekey was completed".to_owned(),
+            |notify| format!("the peer refused each rekey, last with {notify}"),
+        );
+        let verdict = format!(
+            "the lifetime of Child SA {name} ({} s) is over: {why}; the IKE SA is closed and begun anew",
+            life.as_secs()
+        );
+        let hint =
+            "see the failures told before this one; a peer that never rekeys needs the tunnel to begin anew each time";
+        self.tell_failure(shared, verdict, vec![], vec![], Some(hint.to_owned()));
+        self.jobs.add(now, Job::DeleteIke);
     }
 
     /// When [`Self::children_timeout`] has something to do.

@@ -249,7 +249,7 @@ impl Endpoint {
             let now = shared.now.instant;
             match report {
                 SadReport::SoftLimit(id) => sa.jobs.add(now, Job::RekeyChild(id)),
-                SadReport::HardLimit(id) => sa.jobs.add(now, Job::DeleteChild(id)),
+                SadReport::HardLimit(id) => sa.hard_limit(shared, id),
                 // RFC 7296 §2.8: the peer uses the new pair, so it can receive on it.
                 SadReport::FirstInbound(id) => {
                     sa.last_heard = now;

@@ -69,6 +69,12 @@ impl Jobs {
         self.queue.len()
     }
 
+    /// Queues a job that may start at once, also if it is queued for later already.
+    pub fn at_once(&mut self, now: Instant, job: Job) {
+        self.drop_if(|queued| *queued == job);
+        self.add(now, job);
+    }
+
     /// Lets those that a test picks start from `now` on.
     pub fn hurry(&mut self, now: Instant, pick: impl Fn(&Job) -> bool) {
         let picked = self.queue.iter_mut().filter(|(at, job)| *at > now && pick(job));

@@ -4,7 +4,7 @@ use super::auth::{Auth, SignedOctets, prove, verify};
 use super::child::{Child, ChildState, Negotiated};
 use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
-use super::exchange::{Exchange, PeerRekey, peer_spi};
+use super::exchange::{Exchange, PFS_HINT, PeerRekey, peer_spi};
 use super::jobs::Job;
 use super::mobike::met_a_nat;
 use super::sa::{IkeSa, Stage};
@@ -253,6 +253,9 @@ impl IkeSa {
                 if let Some(child) = self.child_mut(id) {
                     child.unconfirmed = true;
                 }
+                if let Some(old) = old {
+                    self.expect_delete(shared.now.instant, old);
+                }
                 self.note_crossing(shared, id, old, [&request.nonce.0, &nonce.0]);
                 Reply::stay(Response::CreateChildSa(CreateChildSaReply::Child {
                     child: answer,
@@ -263,11 +266,22 @@ impl IkeSa {
             }
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
-                    self.tell_error(shared, "a Child SA is refused", &error);
+                    self.tell_child_refusal(shared, old, &error);
                 }
                 refuse(&error)
             }
         }
+    }
+
+    fn tell_child_refusal(&self, shared: &mut Shared, rekeyed: Option<ChildSaId>, error: &IkeError) {
+        let Some(old) = rekeyed.and_then(|id| self.child(id)) else {
+            return self.tell_error(shared, "a Child SA is refused", error);
+        };
+        let mut failure = self.failure(&format!("rekeying Child SA {} is refused", old.config.name), error);
+        if matches!(error, IkeError::NoProposal(_)) && old.suite.group.is_none() {
+            failure.hint = Some(PFS_HINT.to_owned());
+        }
+        shared.failed(failure);
     }
 
     /// The peer made a pair while our own request for the same is in flight, or was answered just now: the nonces decide,
@@ -296,6 +310,7 @@ impl IkeSa {
                 .is_some_and(|ours| Some(ours) < theirs.into_iter().min())
             {
                 child.state = ChildState::Rekeyed;
+                child.redundant = true;
                 self.jobs.add(shared.now.instant, Job::DeleteChild(child.id()));
             }
         }
@@ -444,7 +459,12 @@ impl IkeSa {
                         self.end_child(shared, id, "the peer deleted it");
                     }
                     // Crossing deletes: our own answer closes it.
-                    _ => shared.counters.unexpected += 1,
+                    _ => {
+                        shared.counters.unexpected += 1;
+                        if let Some(Exchange::CreateChild(ours)) = &mut self.exchange {
+                            ours.note_deleted(*spi);
+                        }
+                    }
                 }
             }
         }

@@ -17,7 +17,10 @@ use crate::policy::selector::is_subset;
 use crate::wire::message::{self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest};
 use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation, TrafficSelector};
 use std::sync::Arc;
-use std::time::Duration;
+
+/// RFC 7296 §1.2: the first Child SA has no key exchange of its own, whatever the proposals say.
+pub const PFS_HINT: &str = "the first Child SA takes its keys from the IKE SA, so PFS is compared for the first time now: give \
+                            the esp_proposals of both ends the same key exchange group, or none at both ends";
 
 /// Groups tried, at the peer's wish, before it is taken for broken.
 const MOST_REPETITIONS: u32 = 3;
@@ -36,8 +39,14 @@ pub struct CreateChildExchange {
     selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
     /// The peer rekeyed the same pair meanwhile, or made one for the same child.
     pub crossing: Option<PeerRekey>,
+    /// What the peer deleted, by its inbound SPIs, while our request is in flight, and we don't know: perhaps the pair that
+    /// its answer is about, which then comes late.
+    deleted: Vec<u32>,
     repetitions: u32,
 }
+
+/// Deletes of unknown pairs that are remembered during a request.
+const MOST_DELETED: usize = 8;
 
 /// The peer's rekey of the same pair, or its pair for the same child.
 #[derive(Clone)]
@@ -102,10 +111,18 @@ impl CreateChildExchange {
             rekeys,
             selectors,
             crossing: None,
+            deleted: Vec::new(),
             repetitions,
         };
         let request = exchange.request(sa);
         Some((Exchange::CreateChild(Box::new(exchange)), request))
+    }
+
+    /// The peer deleted a pair that we don't know.
+    pub fn note_deleted(&mut self, spi: u32) {
+        if self.deleted.len() < MOST_DELETED {
+            self.deleted.push(spi);
+        }
     }
 
     /// The child's name.
@@ -172,6 +189,9 @@ impl CreateChildExchange {
                     let [ni, nr] = &theirs.nonces;
                     loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
                 });
+                if self.deleted.contains(&new.spi_out) {
+                    return self.deleted_before(sa, shared, redundant);
+                }
                 let id = sa.install(shared, new, !redundant);
                 if self.crossing.is_none()
                     && self.rekeys.is_none()
@@ -203,6 +223,17 @@ impl CreateChildExchange {
                 Next::Later(self.again(), CHILD_RETRY)
             }
         }
+    }
+
+    /// The peer has made the pair and deleted it, and that Delete was faster than the answer.
+    fn deleted_before(self, sa: &mut IkeSa, shared: &mut Shared, redundant: bool) -> Next {
+        shared.spis.release(self.spi);
+        match self.rekeys.filter(|_| !redundant) {
+            // It is replaced for the peer, so it is ours to delete; whether another is wanted shows then.
+            Some(old) if sa.child(old).is_some() => sa.delete_now(shared.now.instant, old),
+            _ => sa.want_again(shared, &self.config),
+        }
+        Next::Done
     }
 
     fn negotiated(
@@ -263,22 +294,25 @@ impl CreateChildExchange {
             // Ours goes; the peer's stays, and the peer deletes the old one.
             if let Some(child) = sa.child_mut(id) {
                 child.state = ChildState::Rekeyed;
+                child.redundant = true;
             }
             sa.jobs.add(now, Job::DeleteChild(id));
             return;
         }
-        let Some(old) = self.rekeys else { return };
         // The peer deletes its own; it is not moved over to.
         if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id)) {
+            child.redundant = true;
             child.replaces = None;
-            if child.state == ChildState::Installed {
+            // One that rekeys nothing is of use as long as it is there.
+            if self.rekeys.is_some() && child.state == ChildState::Installed {
                 child.state = ChildState::Rekeyed;
             }
         }
+        let Some(old) = self.rekeys else { return };
         // §2.8: "when the new one is established, delete the old one": that is for whoever asked.
         if let Some(child) = sa.child_mut(old).filter(|child| child.state == ChildState::Installed) {
             child.state = ChildState::Rekeyed;
-            sa.jobs.add(now, Job::DeleteChild(old));
+            sa.delete_now(now, old);
         }
     }
 
@@ -324,21 +358,44 @@ impl CreateChildExchange {
                     return Next::Done;
                 };
                 sa.end_child(shared, id, "the peer does not know it any more");
-                Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
+                sa.jobs
+                    .at_once(shared.now.instant, Job::CreateChild(Arc::clone(&self.config.name)));
+                Next::Done
             }
             NotifyType::TEMPORARY_FAILURE => sa.wait_for_peer(shared.now.instant, self.again()),
             // Checklist I9: the peer takes one pair at a time: without a second, the first has to go before.
             NotifyType::NO_ADDITIONAL_SAS if self.rekeys.is_some() => {
+                let now = shared.now.instant;
                 if let Some(id) = self.rekeys {
-                    sa.jobs.add(shared.now.instant, Job::DeleteChild(id));
+                    sa.delete_now(now, id);
                 }
-                Next::Later(Job::CreateChild(Arc::clone(&self.config.name)), Duration::ZERO)
+                sa.jobs.at_once(now, Job::CreateChild(Arc::clone(&self.config.name)));
+                Next::Done
             }
             other => {
-                tell_child_refused(sa, shared, &self.config, other);
+                self.tell_refused(sa, shared, other);
                 Next::Later(self.again(), CHILD_RETRY)
             }
         }
+    }
+
+    fn tell_refused(&self, sa: &mut IkeSa, shared: &mut Shared, notify_type: NotifyType) {
+        let Some(old) = self.rekeys.and_then(|id| sa.child_mut(id)) else {
+            return tell_child_refused(sa, shared, &self.config, notify_type);
+        };
+        old.refused = Some(notify_type);
+        let first = old.suite.group.is_none();
+        let verdict = format!(
+            "the peer refuses to rekey Child SA {} with {notify_type}",
+            self.config.name
+        );
+        let wanted = self.config.esp_proposals.iter().map(ToString::to_string).collect();
+        let hint = match notify_type {
+            NotifyType::NO_PROPOSAL_CHOSEN if first => PFS_HINT,
+            NotifyType::NO_PROPOSAL_CHOSEN => "compare the ESP proposals of both ends, PFS included",
+            _ => "see the peer's log; the Child SA in use goes on until its lifetime ends",
+        };
+        sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
     }
 
     /// The job that tries it again.

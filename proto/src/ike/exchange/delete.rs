@@ -33,7 +33,9 @@ impl DeleteExchange {
     }
 
     /// §1.4.1: the Delete payload lists "the SPIs (as they would be expected in the headers of inbound packets)".
-    pub fn child(sa: &mut IkeSa, id: ChildSaId) -> Option<(Exchange, Request)> {
+    /// If another pair waits to take its place, that one sends from now on.
+    pub fn child(sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId) -> Option<(Exchange, Request)> {
+        sa.take_over_from(shared, id);
         let child = sa.child_mut(id)?;
         child.state = ChildState::Deleting;
         let spis = vec![child.entry.inbound.spi];

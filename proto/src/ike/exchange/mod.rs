@@ -11,7 +11,7 @@ mod mobike;
 mod rekey_ike;
 
 pub use auth::{AuthExchange, peer_spi};
-pub use create_child::{CreateChildExchange, PeerRekey};
+pub use create_child::{CreateChildExchange, PFS_HINT, PeerRekey};
 pub use delete::DeleteExchange;
 pub use init::{InitExchange, capabilities};
 pub use intermediate::IntermediateExchange;
@@ -70,7 +70,7 @@ impl Exchange {
     pub fn begin(sa: &mut IkeSa, shared: &mut Shared, job: Job) -> Option<(Self, Request)> {
         match job {
             Job::DeleteIke => Some(DeleteExchange::ike(sa, shared)),
-            Job::DeleteChild(id) => DeleteExchange::child(sa, id),
+            Job::DeleteChild(id) => DeleteExchange::child(sa, shared, id),
             Job::DeleteStillborn(spi) => Some(DeleteExchange::stillborn(spi)),
             Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
             Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
