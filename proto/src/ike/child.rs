@@ -10,12 +10,13 @@ use super::shared::{Effect, Shared};
 use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
-use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate};
+use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate, TrafficLimits};
 use crate::policy::selector::are_host;
 use crate::time::Instant;
 use crate::wire::NotifyType;
 use crate::wire::message::ChildPayloads;
 use crate::wire::{DecodeError, TrafficSelector};
+use rand_core::Rng;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +143,20 @@ impl Child {
     }
 }
 
+/// RFC 7296 §2.8.1: "the timing of rekeying requests SHOULD be jittered": up to a tenth is taken from the soft limits by
+/// traffic. The hard ones are as they are.
+fn jittered(shared: &mut Shared, limits: TrafficLimits) -> TrafficLimits {
+    let mut less = |limit: Option<u64>| {
+        let share = u128::from(shared.rng.next_u32() % 1001);
+        limit.map(|limit| limit - u64::try_from(u128::from(limit) * share / 10_000).unwrap_or(0))
+    };
+    TrafficLimits {
+        soft_bytes: less(limits.soft_bytes),
+        soft_packets: less(limits.soft_packets),
+        ..limits
+    }
+}
+
 impl IkeSa {
     /// Installs a pair. Inbound is open before the peer is told; outbound is used at once, or, if the peer rekeys, when the
     /// peer is known to have the new pair (RFC 7296 §2.8).
@@ -184,7 +199,7 @@ impl IkeSa {
             encapsulation: self.encapsulation(),
             mode,
             replay_window: config.replay_window,
-            limits: config.limits,
+            limits: jittered(shared, config.limits),
             iv_seed: Secret::new(shared.random_octets().to_vec()),
         });
         if let Some(origin) = origin {

@@ -2,12 +2,13 @@
 
 use landbridge_proto::wire::{OuterBody, decode_outer};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Remembers every IV that left under every key, for IKE and for ESP.
 #[derive(Default)]
 pub struct NonceLedger {
-    ike: BTreeMap<Vec<u8>, Vec<u8>>,
-    esp: BTreeMap<(Vec<u8>, u64), ()>,
+    ike: BTreeMap<[u8; 25], u64>,
+    esp: BTreeMap<Vec<u8>, u64>,
 }
 
 impl NonceLedger {
@@ -21,18 +22,23 @@ impl NonceLedger {
             OuterBody::Plain { .. } => return,
             OuterBody::Sk { protected, .. } | OuterBody::Skf { protected, .. } => protected,
         };
-        let mut key = outer.header.spi_i.0.to_vec();
-        key.extend_from_slice(&outer.header.spi_r.0);
-        key.push(u8::from(outer.header.flags.initiator));
-        key.extend_from_slice(&protected[..8]);
-        let before = self.ike.entry(key).or_insert_with(|| datagram.to_vec());
-        assert_eq!(before, datagram, "an IV was used for two different messages");
+        let mut key = [0; 25];
+        key[..8].copy_from_slice(&outer.header.spi_i.0);
+        key[8..16].copy_from_slice(&outer.header.spi_r.0);
+        key[16] = u8::from(outer.header.flags.initiator);
+        key[17..].copy_from_slice(&protected[..8]);
+        let mut hasher = DefaultHasher::new();
+        datagram.hash(&mut hasher);
+        let digest = hasher.finish();
+        let before = *self.ike.entry(key).or_insert(digest);
+        assert_eq!(before, digest, "an IV was used for two different messages");
     }
 
-    /// An ESP packet is sealed: RFC 4303 §3.3.3: the sequence number never repeats under a key.
+    /// An ESP packet is sealed: RFC 4303 §3.3.3: the sequence number never repeats under a key; it only grows.
     pub fn esp_sealed(&mut self, key: &[u8], sequence: u64) {
+        let before = self.esp.insert(key.to_vec(), sequence);
         assert!(
-            self.esp.insert((key.to_vec(), sequence), ()).is_none(),
+            before.is_none_or(|before| before < sequence),
             "a sequence number was used twice under a key"
         );
     }

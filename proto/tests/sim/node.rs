@@ -9,13 +9,16 @@ use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
-use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate, TrafficLimits};
+use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::{IdType, Identification, TrafficSelector};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Lines of the trace that are kept.
+const MOST_LINES: usize = 4000;
 
 /// The name of the one connection.
 pub const CONNECTION: &str = "site";
@@ -26,19 +29,27 @@ pub struct Node {
     pub address: SocketAddr,
     pub peer: SocketAddr,
     pub initiator: bool,
+    /// It brings the connection up by itself.
+    pub begins: bool,
     /// When to bring the connection up (again).
     pub connect_at: Option<Instant>,
     pub sad: BTreeMap<ChildSaId, Pair>,
     /// The pair that sends.
     pub active: Option<ChildSaId>,
-    /// Everything it told, for the trace.
-    pub trace: Vec<String>,
+    /// What it told, the newest, for the trace.
+    pub trace: VecDeque<String>,
+    /// How often the data path said that a limit is reached: soft, hard.
+    pub limits_told: [u32; 2],
     config: Arc<Config>,
 }
 
 /// A Child SA pair of the model.
 pub struct Pair {
     pub entry: Arc<ChildSaEntry>,
+    path: Path,
+    /// Packets: out, in.
+    packets: [u64; 2],
+    told: [bool; 2],
     inbound: InboundSa,
     outbound: OutboundSa,
     heard: bool,
@@ -56,10 +67,12 @@ impl Node {
             address,
             peer,
             initiator,
-            connect_at: initiator.then_some(now.instant),
+            begins: initiator || plan.both_begin,
+            connect_at: (initiator || plan.both_begin).then_some(now.instant),
             sad: BTreeMap::new(),
             active: None,
-            trace: Vec::new(),
+            trace: VecDeque::new(),
+            limits_told: [0; 2],
             config,
         }
     }
@@ -72,8 +85,21 @@ impl Node {
         self.endpoint = Endpoint::new(now, octets, Arc::clone(&self.config));
         self.sad.clear();
         self.active = None;
-        self.connect_at = self.initiator.then_some(now.instant);
-        self.trace.push("restart".to_owned());
+        self.connect_at = self.begins.then_some(now.instant);
+        self.tell("restart".to_owned());
+    }
+
+    fn tell(&mut self, line: String) {
+        self.trace.push_back(line);
+        if self.trace.len() > MOST_LINES {
+            self.trace.pop_front();
+        }
+    }
+
+    /// Asks for a pair with the peer, or for the connection, as the operator does.
+    pub fn up(&mut self, now: Now) {
+        self.connect_at = Some(now.instant);
+        self.connect_if_due(now);
     }
 
     /// Tries to connect if it is time.
@@ -99,12 +125,12 @@ impl Node {
             match event {
                 Event::Sad(update) => self.apply(update),
                 Event::NeedTarget { at, .. } => {
-                    if self.initiator {
+                    if self.begins {
                         self.connect_at = Some(at);
                     }
                 }
                 Event::Message { .. } => {}
-                other => self.trace.push(format!("{other:?}")),
+                other => self.tell(format!("{other:?}")),
             }
         }
     }
@@ -122,6 +148,9 @@ impl Node {
                 );
                 let pair = Pair {
                     entry: Arc::clone(&entry),
+                    path: entry.path,
+                    packets: [0; 2],
+                    told: [false; 2],
                     inbound,
                     outbound,
                     heard: false,
@@ -138,12 +167,18 @@ impl Node {
                 assert!(self.sad.remove(&id).is_some(), "removed twice");
                 self.active = self.active.filter(|active| *active != id);
             }
-            SadUpdate::Move { .. } => {}
+            SadUpdate::Move { id, path, .. } => {
+                self.sad.get_mut(&id).expect("moved before it was installed").path = path;
+            }
         }
     }
 
     /// Seals one inner packet on the active pair, if there is one.
-    pub fn seal(&mut self, ledger: &mut NonceLedger) -> Option<(Path, Vec<u8>)> {
+    pub fn seal(&mut self, now: Now, ledger: &mut NonceLedger) -> Option<(Path, Vec<u8>)> {
+        let id = self.active?;
+        if !self.count(now, id, 0) {
+            return None;
+        }
         let pair = self.sad.get_mut(&self.active?)?;
         let payload = [0x45_u8; 40];
         let sequence = pair.outbound.reserve(1).ok()?;
@@ -152,11 +187,11 @@ impl Node {
         let at = pair.outbound.headroom();
         packet[at..at + payload.len()].copy_from_slice(&payload);
         pair.outbound.seal(sequence, 4, payload.len(), &mut packet);
-        Some((pair.entry.path, packet))
+        Some((pair.path, packet))
     }
 
     /// Opens an ESP packet; true if an inner packet came out. A sequence number is accepted once in a life.
-    pub fn open(&mut self, now: Now, mut packet: Vec<u8>) -> bool {
+    pub fn open(&mut self, now: Now, from: SocketAddr, mut packet: Vec<u8>) -> bool {
         let Some(spi) = packet.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)) else {
             return false;
         };
@@ -165,8 +200,19 @@ impl Node {
         };
         match pair.inbound.open(&mut packet) {
             Ok(opened) => {
+                let newest = pair.accepted.last().is_none_or(|last| *last < opened.sequence);
                 assert!(pair.accepted.insert(opened.sequence), "a replayed packet was accepted");
                 let id = pair.entry.id;
+                // RFC 7296 §2.23: an authentic, newer packet from elsewhere.
+                if newest && pair.path.remote != from {
+                    let moved = SadReport::PeerMoved { id, remote: from };
+                    self.endpoint.handle_report(now, moved);
+                }
+                if pair.accepted.len() > 256 {
+                    pair.accepted.pop_first();
+                }
+                self.count(now, id, 1);
+                let Some(pair) = self.sad.get_mut(&id) else { return true };
                 if !std::mem::replace(&mut pair.heard, true) {
                     self.endpoint.handle_report(now, SadReport::FirstInbound(id));
                 }
@@ -181,6 +227,38 @@ impl Node {
                 | InboundError::Padding,
             ) => false,
         }
+    }
+}
+
+impl Node {
+    /// Counts a packet of a direction, and tells when a limit is reached; false if the direction has stopped.
+    fn count(&mut self, now: Now, id: ChildSaId, direction: usize) -> bool {
+        let Some(pair) = self.sad.get_mut(&id) else {
+            return false;
+        };
+        let limits = pair.entry.limits;
+        let count = pair.packets[direction] + 1;
+        let bytes = count * 40;
+        let over = |packets: Option<u64>, most: Option<u64>| {
+            packets.is_some_and(|packets| count > packets) || most.is_some_and(|most| bytes > most)
+        };
+        let hard = over(limits.hard_packets, limits.hard_bytes);
+        if !hard {
+            pair.packets[direction] = count;
+        }
+        let reached = [over(limits.soft_packets, limits.soft_bytes), hard];
+        for (kind, report) in [SadReport::SoftLimit(id), SadReport::HardLimit(id)]
+            .into_iter()
+            .enumerate()
+        {
+            let told = self.sad.get_mut(&id).map(|pair| &mut pair.told[kind]);
+            if reached[kind] && told.is_some_and(|told| !std::mem::replace(told, true)) {
+                self.limits_told[kind] += 1;
+                self.endpoint.handle_report(now, report);
+                self.drain_events();
+            }
+        }
+        !hard
     }
 }
 
@@ -209,16 +287,16 @@ fn config(initiator: bool, plan: &Plan) -> Config {
             additional: Default::default(),
             encryption: vec![Encryption::AesGcm16_256],
             integrity: vec![],
-            groups: vec![Group::Curve25519],
+            groups: if plan.pfs { vec![Group::Curve25519] } else { vec![] },
             esn: vec![true],
         }],
-        rekey_time: Some(Duration::from_secs(45)),
-        life_time: Some(Duration::from_secs(300)),
-        rand_time: Duration::from_secs(10),
-        limits: TrafficLimits::default(),
+        rekey_time: Some(plan.child_rekey_time),
+        life_time: Some(plan.child_rekey_time * 7),
+        rand_time: plan.child_rekey_time / 5,
+        limits: plan.limits,
         mode: Mode::Tunnel,
         replay_window: 64,
-        start_action: if initiator {
+        start_action: if initiator || plan.both_begin {
             StartAction::Start
         } else {
             StartAction::None
@@ -245,7 +323,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
             credential: RemoteCredential::Psk(vec![psk()]),
         },
         ike_rekey_time: plan.ike_rekey_time,
-        reauth_time: None,
+        reauth_time: plan.reauth_time,
         dpd_delay: Some(Duration::from_secs(10)),
         fragmentation: true,
         fragment_size: if plan.fragment { 200 } else { 1280 },

@@ -3,20 +3,21 @@
 use crate::invariants::NonceLedger;
 use crate::link::{carry, unit};
 use crate::node::{CONNECTION, Node};
-use landbridge_proto::ike::Command;
-use landbridge_proto::policy::sad::Path;
+use landbridge_proto::ike::{Command, Load};
+use landbridge_proto::policy::sad::{Path, TrafficLimits};
 use landbridge_proto::time::{Instant, Now};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// How long the links are bad.
-const TROUBLE: Duration = Duration::from_secs(120);
-/// How long they are good afterwards: longer than all retransmissions of a request take to give up.
+/// How long the links are good afterwards: longer than all retransmissions of a request take to give up.
 const CALM: Duration = Duration::from_secs(400);
-/// Steps no run may exceed: nothing may chatter.
+/// Steps no run of the usual length may exceed: nothing may chatter.
 const STEP_LIMIT: u32 = 60_000;
+/// The NAT's address outside.
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
 /// What a link does to datagrams.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +36,32 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub faults: Vec<Fault>,
+    /// How long the links are bad, and all sorts of things happen.
+    pub trouble: Duration,
     /// Both sides are told to rekey at the same moments.
     pub crossing_rekeys: bool,
-    /// One side restarts half-way.
-    pub restart: bool,
+    /// So many times one side loses its memory.
+    pub restarts: u32,
+    /// So many commands of both operators: rekey, down, up, of the child and of the connection.
+    pub commands: u32,
+    /// Node 0 stands behind a NAT that forgets its mappings so many times.
+    pub rebindings: Option<u32>,
+    /// Both ends bring the connection up by themselves, at the same moment.
+    pub both_begin: bool,
     /// Both ends rekey the IKE SA about so often.
     pub ike_rekey_time: Option<Duration>,
+    /// The initiator authenticates anew about so often.
+    pub reauth_time: Option<Duration>,
+    /// Both ends rekey the Child SA about so often.
+    pub child_rekey_time: Duration,
+    /// Limits by traffic.
+    pub limits: TrafficLimits,
+    /// Child SA rekeys have a key exchange.
+    pub pfs: bool,
     /// IKE messages are fragmented.
     pub fragment: bool,
+    /// A packet each way so often.
+    pub traffic: Duration,
 }
 
 impl Plan {
@@ -57,20 +76,76 @@ impl Plan {
         ];
         Self {
             faults,
+            trouble: Duration::from_secs(120),
             crossing_rekeys: false,
-            restart: false,
+            restarts: 0,
+            commands: 0,
+            rebindings: None,
+            both_begin: false,
             ike_rekey_time: None,
+            reauth_time: None,
+            child_rekey_time: Duration::from_secs(45),
+            limits: TrafficLimits::default(),
+            pfs: true,
             fragment: seed.is_multiple_of(3),
+            traffic: Duration::from_millis(500),
+        }
+    }
+
+    /// All that there is, each in some of the seeds.
+    pub fn everything(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x616c_6c21);
+        let mut often = |of: u32| rng.next_u32() % of == 0;
+        let (nat, both) = (often(3), often(4));
+        let limits = TrafficLimits {
+            soft_packets: often(3).then_some(30),
+            hard_packets: often(3).then_some(60),
+            soft_bytes: often(5).then_some(800),
+            hard_bytes: often(5).then_some(2000),
+        };
+        Self {
+            restarts: u32::from(often(2)) + u32::from(often(4)),
+            commands: if often(2) { 8 } else { 0 },
+            crossing_rekeys: often(4),
+            rebindings: nat.then_some(1 + u32::from(often(2))),
+            both_begin: both && !nat,
+            ike_rekey_time: often(2).then_some(Duration::from_secs(60)),
+            reauth_time: often(4).then_some(Duration::from_secs(100)),
+            limits,
+            ..Self::from_seed(seed)
         }
     }
 }
 
+/// What the operators ask for.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    RekeyChild,
+    RekeyIke,
+    DownChild,
+    Down,
+    Up,
+}
+
 enum Due {
     Ike { to: usize, path: Path, octets: Vec<u8> },
-    Esp { to: usize, octets: Vec<u8> },
+    Esp { to: usize, path: Path, octets: Vec<u8> },
     Traffic,
-    Rekey { who: usize },
+    Order { who: usize, order: Order },
     Restart { who: usize },
+    Rebind,
+}
+
+/// What came of a run.
+pub struct Outcome {
+    /// What both sides told.
+    pub trace: Vec<String>,
+    /// The most that either side ever held, day by day.
+    pub days: Vec<Load>,
+    /// Limits by traffic that were reached: soft, hard.
+    pub limits_told: [u32; 2],
+    /// What either side holds at the end.
+    pub left: [Load; 2],
 }
 
 /// Two nodes and what is under way between them.
@@ -78,13 +153,18 @@ pub struct World {
     seed: u64,
     rng: ChaCha8Rng,
     now: Instant,
+    began: Instant,
     end_of_trouble: Instant,
-    faults: Vec<Fault>,
+    last_phase: bool,
+    plan: Plan,
+    /// What the NAT adds to ports, if there is one.
+    shift: Option<u16>,
     nodes: [Node; 2],
     queue: BTreeMap<(Instant, u64), Due>,
     counter: u64,
     ledger: NonceLedger,
     delivered: [u64; 2],
+    days: Vec<Load>,
 }
 
 impl World {
@@ -103,57 +183,91 @@ impl World {
         let mut world = Self {
             seed,
             now,
-            end_of_trouble: now + TROUBLE,
-            faults: plan.faults.clone(),
+            began: now,
+            end_of_trouble: now + plan.trouble,
+            last_phase: false,
+            plan: plan.clone(),
+            shift: plan.rebindings.map(|_| 1000),
             nodes,
             queue: BTreeMap::new(),
             counter: 0,
             ledger: NonceLedger::default(),
             delivered: [0; 2],
+            days: Vec::new(),
             rng: ChaCha8Rng::seed_from_u64(rng.next_u64()),
         };
-        world.push(now + Duration::from_millis(100), Due::Traffic);
-        for _ in 0..6 {
-            let at = now + Duration::from_millis(u64::from(rng.next_u32()) % 110_000);
-            if plan.crossing_rekeys {
-                world.push(at, Due::Rekey { who: 0 });
-                world.push(
-                    at + Duration::from_millis(u64::from(rng.next_u32() % 3)),
-                    Due::Rekey { who: 1 },
-                );
-            } else if rng.next_u32().is_multiple_of(2) {
-                world.push(
-                    at,
-                    Due::Rekey {
-                        who: rng.next_u32() as usize % 2,
-                    },
-                );
-            }
-        }
-        if plan.restart {
-            let at = now + Duration::from_millis(30_000 + u64::from(rng.next_u32()) % 60_000);
-            world.push(
-                at,
-                Due::Restart {
-                    who: rng.next_u32() as usize % 2,
-                },
-            );
-        }
+        world.plan_ahead(&mut rng);
         world
     }
 
-    /// Runs to the end and checks it; returns the trace.
-    pub fn run(mut self) -> Vec<String> {
+    fn plan_ahead(&mut self, rng: &mut ChaCha8Rng) {
+        let now = self.now;
+        self.push(now + Duration::from_millis(100), Due::Traffic);
+        let trouble = self.plan.trouble.as_millis() as u64;
+        for _ in 0..6 {
+            let at = now + Duration::from_millis(u64::from(rng.next_u32()) % (trouble - 10_000));
+            let order = Order::RekeyChild;
+            if self.plan.crossing_rekeys {
+                self.push(at, Due::Order { who: 0, order });
+                let a_little_later = at + Duration::from_millis(u64::from(rng.next_u32() % 3));
+                self.push(a_little_later, Due::Order { who: 1, order });
+            } else if rng.next_u32().is_multiple_of(2) {
+                let who = rng.next_u32() as usize % 2;
+                self.push(at, Due::Order { who, order });
+            }
+        }
+        for _ in 0..self.plan.restarts {
+            let at = now + Duration::from_millis(30_000 + u64::from(rng.next_u32()) % (trouble - 60_000));
+            let who = rng.next_u32() as usize % 2;
+            self.push(at, Due::Restart { who });
+        }
+        for _ in 0..self.plan.rebindings.unwrap_or(0) {
+            let at = now + Duration::from_millis(10_000 + u64::from(rng.next_u32()) % (trouble - 20_000));
+            self.push(at, Due::Rebind);
+        }
+        for _ in 0..self.plan.commands {
+            let at = now + Duration::from_millis(5_000 + u64::from(rng.next_u32()) % (trouble - 10_000));
+            let orders = [
+                Order::RekeyChild,
+                Order::RekeyIke,
+                Order::DownChild,
+                Order::Down,
+                Order::Up,
+            ];
+            let order = orders[rng.next_u32() as usize % orders.len()];
+            let who = rng.next_u32() as usize % 2;
+            self.push(at, Due::Order { who, order });
+        }
+        if self.plan.commands > 0 {
+            // Whatever was taken down is wanted again.
+            let (at, order) = (self.end_of_trouble, Order::Up);
+            self.push(at, Due::Order { who: 0, order });
+            if self.plan.both_begin {
+                self.push(at, Due::Order { who: 1, order });
+            }
+        }
+    }
+
+    /// Runs to the end and checks it.
+    pub fn run(mut self) -> Outcome {
         let end = self.end_of_trouble + CALM;
         let mut steps = 0;
+        let usual = self.plan.trouble <= Duration::from_secs(120);
         while self.now < end {
             self.step();
             steps += 1;
-            assert!(steps < STEP_LIMIT, "the endpoints chatter");
+            assert!(steps < STEP_LIMIT || !usual, "the endpoints chatter");
         }
         self.check_the_end();
+        let left = [0, 1].map(|who| self.nodes[who].endpoint.load());
         let [a, b] = self.nodes;
-        a.trace.into_iter().chain(b.trace).collect()
+        let limits_told = [0, 1].map(|kind| a.limits_told[kind] + b.limits_told[kind]);
+        Outcome {
+            trace: a.trace.into_iter().chain(b.trace).collect(),
+            days: self.days,
+            limits_told,
+            left,
+        }
     }
 
     fn step(&mut self) {
@@ -196,34 +310,61 @@ impl World {
                 self.nodes[to].endpoint.handle_datagram(now, path, &octets);
                 self.drain(to);
             }
-            Due::Esp { to, octets } => {
-                if self.nodes[to].open(now, octets) {
+            Due::Esp { to, path, octets } => {
+                if self.nodes[to].open(now, path.remote, octets) {
                     self.delivered[to] += 1;
                 }
                 self.drain(to);
             }
             Due::Traffic => {
                 for from in 0..2 {
-                    if let Some((_, octets)) = self.nodes[from].seal(&mut self.ledger) {
-                        self.carry(1 - from, |to, octets| Due::Esp { to, octets }, &octets);
+                    if let Some((path, octets)) = self.nodes[from].seal(now, &mut self.ledger) {
+                        self.carry(from, path, |to, path, octets| Due::Esp { to, path, octets }, &octets);
                     }
+                    self.drain(from);
                 }
-                self.push(self.now + Duration::from_millis(500), Due::Traffic);
+                // In the calm there is less to see.
+                let calm = self.now > self.end_of_trouble && !self.last_phase;
+                self.push(self.now + self.plan.traffic * if calm { 4 } else { 1 }, Due::Traffic);
             }
-            Due::Rekey { who } => {
-                let command = Command::RekeyChild {
-                    connection: CONNECTION.into(),
-                    child: None,
-                };
-                // Not established just now: nothing to rekey.
-                let _ = self.nodes[who].endpoint.handle_command(now, command);
-                self.drain(who);
-            }
+            Due::Order { who, order } => self.order(who, order),
             Due::Restart { who } => {
                 let seed = self.rng.next_u64();
                 self.nodes[who].restart(now, seed);
             }
+            Due::Rebind => self.shift = self.shift.map(|shift| shift + 7),
         }
+    }
+
+    fn order(&mut self, who: usize, order: Order) {
+        let (connection, now) = (CONNECTION.into(), self.clock());
+        let child = Some("net".into());
+        let command = match order {
+            Order::RekeyChild => Command::RekeyChild {
+                connection,
+                child: None,
+            },
+            Order::RekeyIke => Command::RekeyIke { connection },
+            Order::DownChild => Command::Down { connection, child },
+            Order::Down => {
+                self.nodes[who].connect_at = None;
+                Command::Down {
+                    connection,
+                    child: None,
+                }
+            }
+            Order::Up => {
+                // One that only answers has nobody to ask.
+                if self.nodes[who].begins {
+                    self.nodes[who].up(now);
+                    self.drain(who);
+                }
+                return;
+            }
+        };
+        // Not established just now: nothing to rekey.
+        let _ = self.nodes[who].endpoint.handle_command(now, command);
+        self.drain(who);
     }
 
     fn drain(&mut self, who: usize) {
@@ -235,22 +376,43 @@ impl World {
                 continue;
             }
             self.ledger.ike_left(&octets);
-            let path = Path {
-                local: transmit.path.remote,
-                remote: transmit.path.local,
-            };
-            self.carry(1 - who, |to, octets| Due::Ike { to, path, octets }, &octets);
+            let ike = |to, path, octets| Due::Ike { to, path, octets };
+            self.carry(who, transmit.path, ike, &octets);
         }
     }
 
-    fn carry(&mut self, to: usize, due: impl Fn(usize, Vec<u8>) -> Due, octets: &[u8]) {
+    /// The path as the receiver sees it; nothing if the NAT knows no such mapping (any more).
+    fn cross(&self, from: usize, path: Path) -> Option<Path> {
+        let (mut source, mut destination) = (path.local, path.remote);
+        match self.shift {
+            Some(shift) if from == 0 => source = SocketAddr::new(PUBLIC, source.port() + shift),
+            Some(shift) => {
+                let port = destination
+                    .port()
+                    .checked_sub(shift)
+                    .filter(|port| [500, 4500].contains(port))?;
+                if destination.ip() != PUBLIC {
+                    return None;
+                }
+                destination = SocketAddr::new(self.nodes[0].address.ip(), port);
+            }
+            None => {}
+        }
+        Some(Path {
+            local: destination,
+            remote: source,
+        })
+    }
+
+    fn carry(&mut self, from: usize, path: Path, due: impl Fn(usize, Path, Vec<u8>) -> Due, octets: &[u8]) {
+        let Some(path) = self.cross(from, path) else { return };
         let faults = if self.now < self.end_of_trouble {
-            self.faults.clone()
+            self.plan.faults.clone()
         } else {
             Vec::new()
         };
         for (delay, octets) in carry(&mut self.rng, &faults, octets) {
-            self.push(self.now + delay, due(to, octets));
+            self.push(self.now + delay, due(1 - from, path, octets));
         }
     }
 
@@ -266,28 +428,43 @@ impl World {
         }
     }
 
-    /// Memory is bounded, at every moment.
-    fn check_bounds(&self) {
+    /// Memory is bounded, at every moment; the most of each day is kept.
+    fn check_bounds(&mut self) {
+        let day = (self.now.saturating_since(self.began).as_secs() / 86_400) as usize;
+        self.days.resize(self.days.len().max(day + 1), Load::default());
         for node in &self.nodes {
-            assert!(node.sad.len() <= 16, "{} Child SAs at once", node.sad.len());
+            let load = node.endpoint.load();
+            assert!(node.sad.len() <= 16 && load.child_sas <= 16, "{load:?}");
+            assert!(load.ike_sas <= 12 && load.jobs <= 24 && load.spis <= 24, "{load:?}");
+            assert!(load.timers <= load.ike_sas + 1, "{load:?}");
+            assert_eq!((load.events, load.transmits), (0, 0), "all is polled");
             assert!(
-                node.endpoint.status().len() <= 12,
-                "{} IKE SAs at once",
-                node.endpoint.status().len()
+                load.half_open <= 12 && load.init_seen <= 12 && load.down <= 1,
+                "{load:?}"
             );
+            let most = &mut self.days[day];
+            most.ike_sas = most.ike_sas.max(load.ike_sas);
+            most.child_sas = most.child_sas.max(load.child_sas);
+            most.jobs = most.jobs.max(load.jobs);
+            most.requests = most.requests.max(load.requests);
+            most.spis = most.spis.max(load.spis);
+            most.timers = most.timers.max(load.timers);
+            most.init_seen = most.init_seen.max(load.init_seen);
         }
     }
 
     /// Both sides have one IKE SA with one Child SA pair, they are the same, and data pass both ways. A rekey may be going
     /// on at any moment, so this is waited for, but not longer than a rekey takes.
     fn check_the_end(&mut self) {
-        let patience = self.now + Duration::from_secs(30);
+        self.last_phase = true;
+        let patience = self.now + Duration::from_secs(60);
         while let Err(problem) = self.settled() {
             if self.now > patience {
                 let [a, b] = &self.nodes;
                 panic!(
-                    "seed {}: {problem}\nA: {:#?}\n{:#?}\nB: {:#?}\n{:#?}",
+                    "seed {}: {problem}\n{:?}\nA: {:#?}\n{:#?}\nB: {:#?}\n{:#?}",
                     self.seed,
+                    self.plan,
                     a.endpoint.status(),
                     a.trace,
                     b.endpoint.status(),
@@ -297,17 +474,26 @@ impl World {
             self.step();
         }
         let before = self.delivered;
-        let end = self.now + Duration::from_secs(20);
+        let end = self.now + self.plan.traffic * 40;
         while self.now < end {
             self.step();
         }
+        // A hard limit is one at which traffic stops.
+        let stops = self.plan.limits.hard_bytes.is_some() || self.plan.limits.hard_packets.is_some();
         for (who, before) in before.into_iter().enumerate() {
             let arrived = self.delivered[who] - before;
             assert!(
-                arrived >= 38,
-                "seed {}: only {arrived} of 40 packets reached node {who} over a good link",
-                self.seed
+                arrived >= if stops { 20 } else { 38 },
+                "seed {}: only {arrived} of 40 packets reached node {who} over a good link\n{:?}\n{:#?}",
+                self.seed,
+                self.plan,
+                self.nodes[who].trace
             );
+        }
+        // Not in the middle of a rekey.
+        let patience = self.now + Duration::from_secs(60);
+        while self.settled().is_err() && self.now < patience {
+            self.step();
         }
     }
 
