@@ -97,6 +97,8 @@ pub struct IkeSa {
     pub spi_r: IkeSpi,
     /// We are its original initiator.
     pub initiator: bool,
+    /// We began the SA that was authenticated; a rekey, by whomever, does not change that.
+    pub ours: bool,
     pub stage: Stage,
     pub path: Path,
     pub nat: NatSituation,
@@ -180,6 +182,7 @@ impl IkeSa {
             spi_i,
             spi_r,
             initiator,
+            ours: initiator,
             stage,
             path,
             nat: NatSituation::default(),

@@ -146,6 +146,7 @@ impl IkeSa {
         if !new.set_keys(shared, keys) {
             return Err(IkeError::Internal("an algorithm is not available"));
         }
+        new.ours = self.ours;
         new.nat = self.nat;
         new.mobike = self.mobike.inherit();
         new.announced.clone_from(&self.announced);
@@ -218,7 +219,7 @@ impl IkeSa {
         let connection = self.connection.clone();
         // §2.8.3: only who began can begin anew, since only he is known to be able to. A rekey does not put it off.
         let reauth = connection.as_ref().and_then(|connection| connection.reauth_time);
-        if let Some(time) = reauth.filter(|_| self.initiator && self.reauth_at.is_none()) {
+        if let Some(time) = reauth.filter(|_| self.ours && self.reauth_at.is_none()) {
             self.reauth_at = Some(now + time.saturating_sub(shared.jitter(time / 10)));
         }
         let time = connection.and_then(|connection| connection.ike_rekey_time);

@@ -473,6 +473,11 @@ impl World {
             }
             self.step();
         }
+        // From the next packet on they come as often as in the trouble.
+        let first = self.now + self.plan.traffic * 4;
+        while self.now < first {
+            self.step();
+        }
         let before = self.delivered;
         let end = self.now + self.plan.traffic * 40;
         while self.now < end {

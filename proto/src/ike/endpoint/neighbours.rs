@@ -220,7 +220,7 @@ impl Endpoint {
         for spi in self.established(Some(connection)) {
             self.with_sa(spi, |sa, shared| {
                 let soon = shared.now.instant + REAUTH_RETRY + shared.jitter(REAUTH_RETRY / 2);
-                if sa.initiator
+                if sa.ours
                     && sa.reauth_at.is_none()
                     && sa.connection.as_ref().is_some_and(|c| c.reauth_time.is_some())
                 {
@@ -233,7 +233,7 @@ impl Endpoint {
     /// A new SA with all children is up beside the older ones: those go.
     pub(super) fn replace_older(&mut self, newest: IkeSpi) {
         let Some(new) = self.sas.get(&newest) else { return };
-        let older = |sa: &&IkeSa| sa.number < new.number && sa.initiator && sa.is_established() && same_peer(new, sa);
+        let older = |sa: &&IkeSa| sa.number < new.number && sa.ours && sa.is_established() && same_peer(new, sa);
         let older: Vec<IkeSpi> = self.sas.values().filter(older).map(IkeSa::own_spi).collect();
         for spi in older {
             self.delete_ike(spi);
