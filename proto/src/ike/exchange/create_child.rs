@@ -199,7 +199,10 @@ impl CreateChildExchange {
                 {
                     child.contest = (&self.nonce.0).min(&nonce.0).clone().into();
                 }
-                let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name);
+                // One that the peer brought up since is in use: it is being deleted only if it was there to be taken down.
+                let old = self.rekeys.and_then(|id| sa.child(id));
+                let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name)
+                    && old.is_none_or(|old| old.state == ChildState::Deleting);
                 self.settle(sa, shared, id, redundant);
                 // The operator took the child down meanwhile.
                 if let Some(child) = sa.child_mut(id).filter(|_| taken_down) {
