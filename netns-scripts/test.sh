@@ -32,7 +32,7 @@ stage_simulation() {
     LANDBRIDGE_SEARCH_FAULTS=${LANDBRIDGE_SEARCH_FAULTS:-2} cargo test -p landbridge-proto --test exhaustive -- --nocapture
 }
 stage_netns()   { cargo test -p landbridge --test netns -- --test-threads=1; }
-stage_interop() { netns-scripts/peers/fetch strongswan && cargo test -p landbridge --test interop -- --test-threads=1; }
+stage_interop() { netns-scripts/peers/fetch strongswan libreswan uml && cargo test -p landbridge --test interop -- --test-threads=1; }
 stage_systemd() { cargo build --release --quiet && netns-scripts/systemd.sh; }
 stage_demo()    { netns-scripts/demo.sh; }
 

@@ -12,6 +12,8 @@ mod support;
 
 mod algorithms;
 mod authentication;
+mod kernel;
+mod lab;
 mod lifecycle;
 mod mobike;
 mod rekey_load;

@@ -5,6 +5,8 @@
 
 pub mod gateway;
 pub mod stream;
+pub mod peer;
+pub mod report;
 pub mod strongswan;
 pub mod transfer;
 
@@ -91,6 +93,33 @@ impl World {
             }
         }
         world
+    }
+
+    /// IPv6 beside the IPv4 of [`Self::two_sites`] (without a NAT): fd01::2/::1, 2001:db8:1::1, 2001:db8:2::2, fd02::1/::2.
+    pub fn add_ipv6(&self) {
+        for (ns, device, address) in [
+            ("ha", "eth0", "fd01::2/64"),
+            ("ga", "lan0", "fd01::1/64"),
+            ("ga", "wan0", "2001:db8:1::1/64"),
+            ("net", "eth0", "2001:db8:1::254/64"),
+            ("net", "eth1", "2001:db8:2::1/64"),
+            ("gb", "wan0", "2001:db8:2::2/64"),
+            ("gb", "lan0", "fd02::1/64"),
+            ("hb", "eth0", "fd02::2/64"),
+        ] {
+            self.ip(ns, &["addr", "add", address, "dev", device, "nodad"]);
+        }
+        for (ns, gateway) in [
+            ("ha", "fd01::1"),
+            ("ga", "2001:db8:1::254"),
+            ("gb", "2001:db8:2::1"),
+            ("hb", "fd02::1"),
+        ] {
+            self.ip(ns, &["-6", "route", "add", "default", "via", gateway]);
+        }
+        for ns in ["ga", "net", "gb"] {
+            self.must(ns, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
+        }
     }
 
     /// The directory for this world's files.

@@ -1,0 +1,426 @@
+//! One running peer, and one case after the other against it: each starts Landbridge and the peer's daemon anew, makes
+//! its steps, moves data after each, and becomes a line of the table of results.
+
+use super::support::gateway::Gateway;
+use super::support::peer::{Peer, Software, available, guest_available};
+use super::support::report::{Row, record};
+use super::support::transfer::one_way;
+use super::support::{self, World, wait_until};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// What happens after the tunnel came up for the first time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    WeRekeyChild,
+    TheyRekeyChild,
+    WeRekeyIke,
+    TheyRekeyIke,
+    /// We take everything down, and up again.
+    WeDelete,
+    /// They do.
+    TheyDelete,
+    /// Their daemon is killed and started again; who was the initiator begins anew.
+    TheyRestart,
+}
+
+/// The steps that show that an algorithm works wherever keys are made.
+pub const REKEYS: &[Step] = &[
+    Step::TheyRekeyChild,
+    Step::WeRekeyIke,
+    Step::WeRekeyChild,
+    Step::TheyRekeyIke,
+];
+
+/// One case.
+#[derive(Clone)]
+pub struct Case {
+    /// What is special about it.
+    pub what: &'static str,
+    pub ike: &'static str,
+    pub esp: &'static str,
+    /// Landbridge begins.
+    pub initiate: bool,
+    /// IPv6 between the gateways.
+    pub outer6: bool,
+    /// IPv6 between the hosts.
+    pub inner6: bool,
+    pub steps: &'static [Step],
+    /// Octets each way after each step.
+    pub data: usize,
+    /// Further lines of our connection, and of its child.
+    pub more: &'static str,
+    pub child_more: &'static str,
+    /// Further settings of the peer's.
+    pub peer_more: &'static [&'static str],
+    /// ESP as an IP protocol of its own, not in UDP.
+    pub raw: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            what: "",
+            ike: "aes256-sha256-x25519",
+            esp: "aes256gcm16",
+            initiate: true,
+            outer6: false,
+            inner6: false,
+            steps: &[],
+            data: 1_000_000,
+            more: "",
+            child_more: "",
+            peer_more: &[],
+            raw: false,
+        }
+    }
+}
+
+/// A peer and its network.
+pub struct Lab {
+    pub world: World,
+    pub theirs: Peer,
+    pub ours: Option<Gateway>,
+    title: String,
+    running: bool,
+    failed: Vec<String>,
+}
+
+impl Lab {
+    /// strongSwan in a namespace.
+    pub fn namespace(test: &str) -> Option<Self> {
+        if !support::privileged(test) || !available(test) {
+            return None;
+        }
+        let mut world = World::two_sites(false, 1500);
+        world.add_ipv6();
+        let theirs = Peer::host(&mut world, "gb");
+        Some(Self::around(world, theirs))
+    }
+
+    /// A guest.
+    pub fn guest(test: &str, software: Software) -> Option<Self> {
+        if !support::privileged(test) || !guest_available(test, software) {
+            return None;
+        }
+        let mut world = World::two_sites(false, 1500);
+        world.add_ipv6();
+        let theirs = Peer::guest(&mut world, software);
+        Some(Self::around(world, theirs))
+    }
+
+    fn around(world: World, theirs: Peer) -> Self {
+        let title = theirs.title();
+        Self {
+            world,
+            theirs,
+            ours: None,
+            title,
+            running: false,
+            failed: vec![],
+        }
+    }
+
+    /// Makes the steps of a case, and what `then` does with the tunnel that is up; a failure is noted, and the next case
+    /// can come.
+    pub fn case(&mut self, case: &Case, then: impl FnOnce(&Self)) {
+        let began = Instant::now();
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            self.start(case);
+            self.up(case);
+            self.move_data(case);
+            for step in case.steps {
+                self.step(case, *step);
+                self.move_data(case);
+            }
+            then(self);
+        }));
+        let role = if case.initiate { "initiator" } else { "responder" };
+        let name = format!("{}: {} {} {role}", case.what, case.ike, case.esp);
+        let took = began.elapsed().as_secs_f32();
+        eprintln!("{} {name} ({took:.1} s)", if made.is_ok() { "ok" } else { "FAILED" });
+        if made.is_err() {
+            self.tell();
+            self.failed.push(name);
+        }
+        if let Some(mut ours) = self.ours.take() {
+            ours.end(&mut self.world, libc::SIGTERM);
+        }
+        record(&self.row(case), made.is_ok());
+    }
+
+    /// All cases must have passed.
+    pub fn finish(self) {
+        let failed = self.failed.clone();
+        drop(self);
+        assert!(failed.is_empty(), "failed:\n{}", failed.join("\n"));
+    }
+
+    /// The tunnel of this moment.
+    pub fn ours(&self) -> &Gateway {
+        self.ours.as_ref().expect("it was started")
+    }
+
+    fn row(&self, case: &Case) -> Row {
+        let rekeys: Vec<&str> = case
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::WeRekeyChild => "Child by us",
+                Step::TheyRekeyChild => "Child by peer",
+                Step::WeRekeyIke => "IKE by us",
+                Step::TheyRekeyIke => "IKE by peer",
+                Step::WeDelete => "deleted by us",
+                Step::TheyDelete => "deleted by peer",
+                Step::TheyRestart => "peer restarted",
+            })
+            .collect();
+        Row {
+            what: case.what.to_owned(),
+            peer: self.title.clone(),
+            role: if case.initiate { "initiator" } else { "responder" },
+            auth: "PSK".to_owned(),
+            ike: case.ike.to_owned(),
+            esp: case.esp.to_owned(),
+            encapsulation: format!(
+                "{}, IPv{} in IPv{}",
+                if case.raw { "raw" } else { "UDP" },
+                if case.inner6 { 6 } else { 4 },
+                if case.outer6 { 6 } else { 4 },
+            ),
+            nat: "none",
+            rekeys: rekeys.join(", "),
+            #[expect(clippy::cast_precision_loss, reason = "megabytes, for people")]
+            data: format!("{} MB each way", (case.data * (case.steps.len() + 1)) as f64 / 1e6),
+        }
+    }
+
+    /// The last lines of both logs.
+    fn tell(&self) {
+        let tail = |text: &str| {
+            text.lines()
+                .rev()
+                .take(40)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        if let Some(ours) = &self.ours {
+            eprintln!("--- Landbridge\n{}", tail(&ours.log(&self.world)));
+        }
+        let theirs = catch_unwind(AssertUnwindSafe(|| tail(&self.theirs.log())));
+        eprintln!("--- {}\n{}", self.title, theirs.unwrap_or_default());
+    }
+
+    fn settings(case: &Case) -> Vec<String> {
+        let (local, remote) = if case.outer6 {
+            ("2001:db8:2::2", "2001:db8:1::1")
+        } else {
+            ("198.51.100.2", "192.0.2.1")
+        };
+        let (local_ts, remote_ts) = if case.inner6 {
+            ("fd02::/64", "fd01::/64")
+        } else {
+            ("10.2.0.0/24", "10.1.0.0/24")
+        };
+        let mut settings = vec![
+            format!("LOCAL={local}"),
+            format!("REMOTE={remote}"),
+            format!("LOCAL_TS={local_ts}"),
+            format!("REMOTE_TS={remote_ts}"),
+            "LOCAL_ID=peer.example".to_owned(),
+            "REMOTE_ID=gw.example".to_owned(),
+            "PSK=interop-test-only".to_owned(),
+            format!("IKE={}", case.ike),
+            format!("ESP={}", case.esp),
+        ];
+        settings.extend(case.peer_more.iter().map(ToString::to_string));
+        settings
+    }
+
+    fn start_theirs(&mut self, case: &Case) {
+        if self.running {
+            self.theirs.stop();
+        }
+        let settings = Self::settings(case);
+        self.theirs
+            .start(&settings.iter().map(String::as_str).collect::<Vec<_>>());
+        self.running = true;
+    }
+
+    fn start(&mut self, case: &Case) {
+        self.start_theirs(case);
+        let ours = Gateway::start(&mut self.world, "ga", &configuration(case));
+        self.ours = Some(ours);
+    }
+
+    fn up(&self, case: &Case) {
+        if case.initiate {
+            self.ours().client(&self.world, &["up", "peer"]);
+        } else {
+            self.theirs.peer(&["initiate"]);
+        }
+        self.ours().wait_up(&self.world, "peer");
+        let connection = self.connection();
+        let ike = &connection["ike_sas"][0];
+        let suites = [ike["suite"].to_string(), ike["children"][0]["suite"].to_string()];
+        for (words, suite) in [case.ike, case.esp].iter().zip(&suites) {
+            let encryption = words.split('-').next().unwrap();
+            assert!(suite.contains(encryption), "{words}: {suite}");
+        }
+    }
+
+    /// Data both ways, compared by hash.
+    pub fn move_data(&self, case: &Case) {
+        let (a, b) = if case.inner6 {
+            ("fd01::2", "fd02::2")
+        } else {
+            ("10.1.0.2", "10.2.0.2")
+        };
+        one_way(&self.world, "ha", "hb", b, case.data);
+        one_way(&self.world, "hb", "ha", a, case.data);
+    }
+
+    /// Our connection in status.
+    pub fn connection(&self) -> serde_json::Value {
+        self.ours().connection(&self.world, "peer")
+    }
+
+    /// Our SPIs of all Child SAs.
+    pub fn child_spis(&self) -> Vec<String> {
+        let connection = self.connection();
+        let ikes = connection["ike_sas"].as_array().cloned().unwrap_or_default();
+        let children = ikes
+            .iter()
+            .flat_map(|ike| ike["children"].as_array().cloned().unwrap_or_default());
+        children.map(|child| child["spi_in"].to_string()).collect()
+    }
+
+    fn ike_spis(&self) -> Vec<String> {
+        let connection = self.connection();
+        let ikes = connection["ike_sas"].as_array().cloned().unwrap_or_default();
+        ikes.iter()
+            .map(|ike| format!("{}{}", ike["spi_i"], ike["spi_r"]))
+            .collect()
+    }
+
+    /// Makes one step and waits until it is over.
+    pub fn step(&mut self, case: &Case, step: Step) {
+        let limit = Duration::from_secs(20);
+        let (children, ikes) = (self.child_spis(), self.ike_spis());
+        match step {
+            Step::WeRekeyChild => drop(self.ours().client(&self.world, &["rekey", "peer"])),
+            Step::WeRekeyIke => drop(self.ours().client(&self.world, &["rekey", "peer", "--ike"])),
+            Step::TheyRekeyChild => drop(self.theirs.peer(&["rekey"])),
+            Step::TheyRekeyIke => drop(self.theirs.peer(&["rekey-ike"])),
+            Step::WeDelete => {
+                self.ours().client(&self.world, &["down", "peer"]);
+                self.ours().wait_down(&self.world, "peer");
+                wait_until("the peer knows that we deleted", limit, || !self.peer_is_up());
+                self.ours().client(&self.world, &["up", "peer"]);
+                self.ours().wait_up(&self.world, "peer");
+            }
+            Step::TheyDelete => {
+                self.theirs.peer(&["terminate"]);
+                let gone = || !self.child_spis().iter().any(|spi| children.contains(spi));
+                wait_until("we know that they deleted", limit, gone);
+                // Who was asked to hold it up, tries again by itself.
+                if !case.initiate {
+                    self.theirs.peer(&["initiate"]);
+                }
+                self.ours().wait_up(&self.world, "peer");
+            }
+            Step::TheyRestart => {
+                self.theirs.kill();
+                self.running = false;
+                self.start_theirs(case);
+                if case.initiate {
+                    self.ours().client(&self.world, &["down", "peer"]);
+                    self.ours().client(&self.world, &["up", "peer"]);
+                } else {
+                    self.theirs.peer(&["initiate"]);
+                }
+                // RFC 7296 §2.4: INITIAL_CONTACT tells us that the old one is gone.
+                wait_until("a new SA is there, alone", limit, || {
+                    let now = self.ike_spis();
+                    now.len() == 1 && now != ikes
+                });
+                self.ours().wait_up(&self.world, "peer");
+            }
+        }
+        match step {
+            Step::WeRekeyChild | Step::TheyRekeyChild => {
+                wait_until("the Child SA is another, and the only one", limit, || {
+                    let now = self.child_spis();
+                    now.len() == 1 && now != children
+                });
+            }
+            Step::WeRekeyIke | Step::TheyRekeyIke => {
+                wait_until("the IKE SA is another, and the only one", limit, || {
+                    let now = self.ike_spis();
+                    now.len() == 1 && now != ikes
+                });
+                assert_eq!(
+                    self.child_spis(),
+                    children,
+                    "RFC 7296 §2.8: the Child SAs are inherited"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn peer_is_up(&self) -> bool {
+        let status = self.theirs.status();
+        status.contains("INSTALLED") || status.contains("ESTABLISHED")
+    }
+}
+
+/// Our configuration for a case.
+fn configuration(case: &Case) -> String {
+    let (local, remote) = if case.outer6 {
+        ("2001:db8:1::1", "2001:db8:2::2")
+    } else {
+        ("192.0.2.1", "198.51.100.2")
+    };
+    let (local_ts, remote_ts) = if case.inner6 {
+        ("fd01::/64", "fd02::/64")
+    } else {
+        ("10.1.0.0/24", "10.2.0.0/24")
+    };
+    format!(
+        r#"
+[gateway]
+id = "gw.example"
+log_level = "landbridge=debug,info"
+
+[connections.peer]
+local_addrs = ["{local}"]
+remote_addrs = ["{remote}"]
+proposals = ["{ike}"]
+interface = "lb-peer"
+encap = {udp}
+{more}
+[connections.peer.local]
+auth = "psk"
+id = "gw.example"
+psk_file = "peer.psk"
+[connections.peer.remote]
+auth = "psk"
+id = "peer.example"
+[connections.peer.children.net]
+local_ts = ["{local_ts}"]
+remote_ts = ["{remote_ts}"]
+esp_proposals = ["{esp}"]
+start_action = "none"
+{child_more}
+"#,
+        ike = case.ike,
+        esp = case.esp,
+        udp = !case.raw,
+        more = case.more,
+        child_more = case.child_more,
+    )
+}
