@@ -32,7 +32,13 @@ stage_simulation() {
     LANDBRIDGE_SEARCH_FAULTS=${LANDBRIDGE_SEARCH_FAULTS:-2} cargo test -p landbridge-proto --test exhaustive -- --nocapture
 }
 stage_netns()   { cargo test -p landbridge --test netns -- --test-threads=1; }
-stage_interop() { netns-scripts/peers/fetch strongswan libreswan uml && cargo test -p landbridge --test interop -- --test-threads=1; }
+stage_interop() {
+    export LANDBRIDGE_INTEROP_RESULTS=$LB_TOP/target/interop.jsonl
+    rm -f "$LANDBRIDGE_INTEROP_RESULTS"
+    netns-scripts/peers/fetch strongswan libreswan uml &&
+    cargo test -p landbridge --test interop -- --test-threads=1 &&
+    netns-scripts/interop-table --check "$LANDBRIDGE_INTEROP_RESULTS" docs/interop.md
+}
 stage_systemd() { cargo build --release --quiet && netns-scripts/systemd.sh; }
 stage_demo()    { netns-scripts/demo.sh; }
 

@@ -2,10 +2,11 @@
 //! its steps, moves data after each, and becomes a line of the table of results.
 
 use super::support::gateway::Gateway;
-use super::support::peer::{Peer, Software, available, guest_available};
+use super::support::peer::{Peer, Relay, Software, available, guest_available};
 use super::support::report::{Row, record};
 use super::support::transfer::one_way;
 use super::support::{self, World, wait_until};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -272,6 +273,43 @@ impl Lab {
         }
     }
 
+    /// What the guest's kernel counted as wrong with packets of IPsec: `/proc/net/xfrm_stat` without zeros.
+    pub fn kernel_errors(&self) -> String {
+        self.theirs.sh("awk '$2 > 0' /proc/net/xfrm_stat").trim().to_owned()
+    }
+
+    /// What our data path dropped of the tunnel's packets, by cause, without zeros.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let connection = self.connection();
+        let drops = connection["drops"].as_object().expect("drops are an object");
+        let some = drops
+            .iter()
+            .map(|(cause, count)| (cause.clone(), count.as_u64().unwrap()));
+        some.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Counters and rules in `net`.
+    pub fn nft(&self, rules: &str, counters: &[&str]) {
+        let (table, rest) = rules.split_once(';').expect("a table first");
+        self.world.must("net", &["nft", table]);
+        for counter in counters {
+            self.world.must("net", &["nft", &format!("add counter ip t {counter}")]);
+        }
+        self.world.must("net", &["nft", rest]);
+    }
+
+    /// Packets counted in `net`.
+    pub fn counter(&self, name: &str) -> u64 {
+        let text = self.world.must("net", &["nft", &format!("list counter ip t {name}")]);
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).expect("a number").parse().expect("a number")
+    }
+
+    /// The guest's link becomes a bad one (see `netns-scripts/peers/impair`), until the relay is stopped.
+    pub fn impair(&self, settings: &[&str]) -> Relay {
+        Relay::start(&self.world, settings)
+    }
+
     /// Data both ways, compared by hash.
     pub fn move_data(&self, case: &Case) {
         let (a, b) = if case.inner6 {
@@ -356,6 +394,10 @@ impl Lab {
                     let now = self.child_spis();
                     now.len() == 1 && now != children
                 });
+                let suite = self.connection()["ike_sas"][0]["children"][0]["suite"].to_string();
+                for group in case.esp.split('-').filter(|word| is_group(word)) {
+                    assert!(suite.contains(group), "no PFS with {group}: {suite}");
+                }
             }
             Step::WeRekeyIke | Step::TheyRekeyIke => {
                 wait_until("the IKE SA is another, and the only one", limit, || {
@@ -376,6 +418,10 @@ impl Lab {
         let status = self.theirs.status();
         status.contains("INSTALLED") || status.contains("ESTABLISHED")
     }
+}
+
+fn is_group(word: &str) -> bool {
+    ["x25519", "ecp", "modp"].iter().any(|family| word.starts_with(family))
 }
 
 /// Our configuration for a case.
@@ -401,7 +447,7 @@ local_addrs = ["{local}"]
 remote_addrs = ["{remote}"]
 proposals = ["{ike}"]
 interface = "lb-peer"
-encap = {udp}
+encap = "{encap}"
 {more}
 [connections.peer.local]
 auth = "psk"
@@ -419,7 +465,7 @@ start_action = "none"
 "#,
         ike = case.ike,
         esp = case.esp,
-        udp = !case.raw,
+        encap = if case.raw { "auto" } else { "udp" },
         more = case.more,
         child_more = case.child_more,
     )

@@ -20,6 +20,7 @@ fn strongswan_rekeys_the_child() {
         let before = pair.spis();
         pair.theirs.peer(&["rekey"]);
         wait_until("the SPIs changed", Duration::from_secs(10), || pair.spis() != before);
+        pair.rekeyed("Child by peer");
         pair.move_data();
         wait_until("one Child SA is left", Duration::from_secs(20), || children(&pair) == 1);
     }
@@ -45,6 +46,7 @@ fn we_rekey_the_child() {
         let before = pair.spis();
         pair.ours.client(&pair.world, &["rekey", "peer"]);
         wait_until("the SPIs changed", Duration::from_secs(10), || pair.spis() != before);
+        pair.rekeyed("Child by us");
         pair.move_data();
         wait_until("one Child SA is left", Duration::from_secs(20), || children(&pair) == 1);
     }
@@ -71,6 +73,7 @@ fn strongswan_rekeys_the_ike_sa() {
         children_before,
         "RFC 7296 §2.8: the Child SAs are inherited"
     );
+    pair.rekeyed("IKE by peer");
     pair.move_data();
     pair.ours.client(&pair.world, &["rekey", "peer"]);
     wait_until("the Child SA is rekeyed under it", Duration::from_secs(10), || {
@@ -100,6 +103,7 @@ fn a_rekey_while_data_move_loses_nothing() {
         }
         load.join().unwrap();
     });
+    pair.rekeyed("Child by us and peer, three times each");
     pair.move_data();
 }
 

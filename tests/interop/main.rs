@@ -17,9 +17,12 @@ mod lab;
 mod lifecycle;
 mod mobike;
 mod rekey_load;
+mod nat;
 
+use std::cell::{Cell, RefCell};
 use support::World;
 use support::gateway::Gateway;
+use support::report::{Row, record};
 use support::strongswan::{StrongSwan, available};
 
 /// What a scenario varies; the rest is as in [`Pair::start`].
@@ -30,8 +33,10 @@ struct Scenario {
     esp: &'static str,
     /// Landbridge begins.
     initiate: bool,
-    /// A NAT in front of Landbridge. (Only together with `initiate`: nobody can call in.)
+    /// A NAT in front of Landbridge; it lets IKE in if strongSwan begins.
     nat: bool,
+    /// A NAT in front of strongSwan; it lets IKE in if Landbridge begins.
+    their_nat: bool,
     /// MTU of the network between.
     mtu: u32,
     /// Further addresses of ours: `, "..."`.
@@ -49,6 +54,7 @@ impl Default for Scenario {
             esp: "aes256gcm16",
             initiate: true,
             nat: false,
+            their_nat: false,
             mtu: 1500,
             also_local: "",
             more: "",
@@ -62,6 +68,21 @@ struct Pair {
     world: World,
     ours: Gateway,
     theirs: StrongSwan,
+    /// The line of the table of results, once the tunnel was up.
+    row: RefCell<Option<Row>>,
+    moved: Cell<usize>,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if let Some(mut row) = self.row.take() {
+            let octets = self.moved.get();
+            if octets > 0 {
+                row.data = format!("{} MB each way", octets / 1_000_000);
+            }
+            record(&row, !std::thread::panicking());
+        }
+    }
 }
 
 /// Our configuration for a scenario.
@@ -115,11 +136,24 @@ impl Pair {
             return None;
         }
         let mut world = World::two_sites(scenario.nat, scenario.mtu);
+        if scenario.their_nat {
+            world.nat_before_gb();
+        }
+        if scenario.nat && !scenario.initiate {
+            world.forward_ike("nat", "192.168.50.2");
+        }
+        if scenario.their_nat && scenario.initiate {
+            world.forward_ike("natb", "192.168.60.2");
+        }
         let theirs = StrongSwan::host(&mut world, "gb");
         let (ike, esp) = (format!("IKE={}", scenario.ike), format!("ESP={}", scenario.esp));
         let mut settings = vec![
-            "LOCAL=198.51.100.2",
-            if scenario.nat {
+            if scenario.their_nat {
+                "LOCAL=192.168.60.2"
+            } else {
+                "LOCAL=198.51.100.2"
+            },
+            if scenario.nat && scenario.initiate {
                 "REMOTE=%any"
             } else {
                 "REMOTE=192.0.2.1"
@@ -135,7 +169,29 @@ impl Pair {
         settings.extend(scenario.peer_more);
         theirs.start(&settings);
         let ours = Gateway::start(&mut world, "ga", &configuration(scenario));
-        Some(Self { world, ours, theirs })
+        let row = Row {
+            what: test.to_owned(),
+            peer: theirs.title(),
+            role: if scenario.initiate { "initiator" } else { "responder" },
+            auth: "PSK".to_owned(),
+            ike: scenario.ike.to_owned(),
+            esp: scenario.esp.to_owned(),
+            encapsulation: "UDP, IPv4 in IPv4".to_owned(),
+            nat: match (scenario.nat, scenario.their_nat) {
+                (false, false) => "none",
+                (true, false) => "ours",
+                (false, true) => "the peer's",
+                (true, true) => "both",
+            },
+            ..Row::default()
+        };
+        Some(Self {
+            world,
+            ours,
+            theirs,
+            row: RefCell::new(Some(row)),
+            moved: Cell::new(0),
+        })
     }
 
     fn bring_up(&self, scenario: &Scenario) {
@@ -147,6 +203,15 @@ impl Pair {
 
     fn move_data(&self) {
         support::transfer::both_ways(&self.world);
+        self.moved.set(self.moved.get() + support::transfer::TWENTY_MB);
+    }
+
+    /// What was rekeyed, for the table of results.
+    fn rekeyed(&self, what: &str) {
+        if let Some(row) = self.row.borrow_mut().as_mut() {
+            let separator = if row.rekeys.is_empty() { "" } else { ", " };
+            row.rekeys = format!("{}{separator}{what}", row.rekeys);
+        }
     }
 
     /// Our SPIs of the child, as status shows them.

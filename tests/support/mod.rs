@@ -95,6 +95,23 @@ impl World {
         world
     }
 
+    /// Puts a NAT in front of `gb` of [`Self::two_sites`], which becomes 192.168.60.2 behind 198.51.100.2.
+    pub fn nat_before_gb(&mut self) {
+        self.ip("gb", &["link", "del", "wan0"]);
+        self.add("natb");
+        self.join("net", "eth1", "198.51.100.1/24", "natb", "wan0", "198.51.100.2/24");
+        self.join("natb", "lan0", "192.168.60.1/24", "gb", "wan0", "192.168.60.2/24");
+        self.ip("natb", &["route", "add", "default", "via", "198.51.100.1"]);
+        self.ip("gb", &["route", "add", "default", "via", "192.168.60.1"]);
+        self.must("natb", &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        self.must("natb", &["nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; add rule ip nat post oifname wan0 masquerade random"]);
+    }
+
+    /// A NAT (`nat` or `natb`) passes IKE from outside on to a gateway behind it.
+    pub fn forward_ike(&self, nat: &str, gateway: &str) {
+        self.must(nat, &["nft", &format!("add chain ip nat pre {{ type nat hook prerouting priority dstnat; }}; add rule ip nat pre iifname wan0 udp dport {{ 500, 4500 }} dnat to {gateway}")]);
+    }
+
     /// IPv6 beside the IPv4 of [`Self::two_sites`] (without a NAT): fd01::2/::1, 2001:db8:1::1, 2001:db8:2::2, fd02::1/::2.
     pub fn add_ipv6(&self) {
         for (ns, device, address) in [

@@ -226,3 +226,60 @@ impl Peer {
         }
     }
 }
+
+/// A relay with faults in the place of the bridge between `net` and a guest.
+pub struct Relay {
+    ns: String,
+    state: PathBuf,
+    stopped: bool,
+}
+
+impl Relay {
+    /// Starts it.
+    pub fn start(world: &World, settings: &[&str]) -> Self {
+        let relay = Self {
+            ns: world.ns("gb"),
+            state: world.dir().join("relay"),
+            stopped: false,
+        };
+        for device in ["wan0", "tap-wan"] {
+            world.ip("gb", &["link", "set", device, "nomaster"]);
+        }
+        run(Command::new(script("impair"))
+            .args([
+                "start", "--netns", &relay.ns, "--a", "wan0", "--b", "tap-wan", "--state",
+            ])
+            .arg(&relay.state)
+            .args(settings));
+        relay
+    }
+
+    /// Stops it; the bridge is back. Its counters, by direction: `ab` is towards the guest.
+    pub fn stop(mut self) -> serde_json::Value {
+        serde_json::from_str(&self.end()).unwrap()
+    }
+
+    fn end(&mut self) -> String {
+        self.stopped = true;
+        let output = Command::new(script("impair"))
+            .arg("stop")
+            .arg(&self.state)
+            .output()
+            .unwrap();
+        for device in ["wan0", "tap-wan"] {
+            let mut ip = Command::new("ip");
+            let _ = ip
+                .args(["-n", &self.ns, "link", "set", device, "master", "br-wan"])
+                .output();
+        }
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !self.stopped {
+            self.end();
+        }
+    }
+}
