@@ -20,7 +20,8 @@ fn through(nat: bool, their_nat: bool, initiate: bool) {
     // RFC 7296 §2.23: an initiator that sees a NAT "MUST send all subsequent traffic from port 4500".
     let ike = &pair.ours.connection(&pair.world, "peer")["ike_sas"][0];
     assert_eq!(ike["nat_local"], nat, "{ike}");
-    assert_eq!(ike["nat_remote"], their_nat, "{ike}");
+    // (kernel-libipsec pretends to be behind a NAT, always.)
+    assert_eq!(ike["nat_remote"], true, "{ike}");
     if !their_nat {
         assert!(ike["remote"].to_string().contains(":4500"), "{ike}");
     }
