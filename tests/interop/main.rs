@@ -16,8 +16,8 @@ mod kernel;
 mod lab;
 mod lifecycle;
 mod mobike;
-mod rekey_load;
 mod nat;
+mod rekey_load;
 
 use std::cell::{Cell, RefCell};
 use support::World;

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 pub mod gateway;
-pub mod stream;
 pub mod peer;
 pub mod report;
+pub mod stream;
 pub mod strongswan;
 pub mod transfer;
 
