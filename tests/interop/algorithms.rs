@@ -80,7 +80,7 @@ fn nothing_is_left_out() {
         assert!(ike.iter().any(|p| p.prf.contains(algorithm)), "{algorithm}");
     }
     for group in Group::ALL {
-        // No peer at hand has them: proto/tests/ike_intermediate.rs, against ourselves and with NIST's vectors.
+        // No peer at hand has them: proto/tests/ike_intermediate.rs has them against ourselves.
         if matches!(group, Group::MlKem512 | Group::MlKem768 | Group::MlKem1024) {
             continue;
         }
