@@ -75,6 +75,10 @@ fn wire_crypto_and_ip_import_nothing_of_ours() {
 #[test]
 fn policy_esp_and_ike_stay_apart() {
     forbid("proto/src/policy", &["crate::esp", "crate::ip", "crate::ike"]);
+    forbid(
+        "proto/src/pki",
+        &["crate::policy", "crate::esp", "crate::ip", "crate::ike"],
+    );
     forbid("proto/src/esp", &["crate::ike"]);
     forbid("proto/src/ike", &["crate::esp", "crate::ip::"]);
 }
@@ -123,14 +127,21 @@ fn the_data_path_knows_no_control() {
 
 #[test]
 fn nothing_sees_the_command_line() {
-    for folder in ["src/config", "src/control", "src/data", "src/sys"] {
+    for folder in ["src/config", "src/control", "src/data", "src/signer", "src/sys"] {
         forbid(folder, &["crate::cli"]);
     }
 }
 
 #[test]
 fn unsafe_stands_under_sys_only() {
-    for folder in ["proto/src", "src/cli", "src/config", "src/control", "src/data"] {
+    for folder in [
+        "proto/src",
+        "src/cli",
+        "src/config",
+        "src/control",
+        "src/data",
+        "src/signer",
+    ] {
         forbid(folder, &["unsafe {", "unsafe fn", "unsafe impl"]);
     }
 }

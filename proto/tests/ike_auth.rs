@@ -8,10 +8,10 @@ mod keys;
 use ike_pump::{Pump, child, side_a, side_b};
 use keys::{key, sign_rsa};
 use landbridge_proto::crypto::{Hash, IKE_PROVIDER, Scheme, Secret, SigningKey};
-use landbridge_proto::ike::auth::{Auth, AuthError, SignedOctets, prove, verify};
+use landbridge_proto::ike::auth::{Auth, AuthError, SignedOctets, Wishes, prove, verify};
 use landbridge_proto::ike::keys::{Binding, IkeKeys};
 use landbridge_proto::ike::{Event, SignRequest, TimerKind};
-use landbridge_proto::policy::connection::{Connection, LocalCredential, RemoteCredential, StartAction};
+use landbridge_proto::policy::connection::{Connection, LocalCredential, RemoteAuth, RemoteCredential, StartAction};
 use landbridge_proto::policy::proposal::IkeProposal;
 use landbridge_proto::wire::{AuthMethod, Authentication, ExchangeType, HashAlgorithm, Identification, IkeSpi};
 use std::sync::Arc;
@@ -360,7 +360,11 @@ impl Parts {
 
     fn prove(&self, key: &Arc<SigningKey>, hashes: Option<&[HashAlgorithm]>) -> Result<Authentication, AuthError> {
         let credential = LocalCredential::RawKey(Arc::clone(key));
-        match prove(&IKE_PROVIDER, &self.keys, &credential, &self.octets(), hashes)?.auth {
+        let wishes = Wishes {
+            hashes,
+            ..Wishes::default()
+        };
+        match prove(&IKE_PROVIDER, &self.keys, &credential, &self.octets(), &wishes)?.auth {
             Auth::Ready(auth) => Ok(auth),
             Auth::ToSign(unsigned) => {
                 let signature = sign_rsa(key.elsewhere().unwrap(), unsigned.scheme, &unsigned.octets);
@@ -370,8 +374,11 @@ impl Parts {
     }
 
     fn verify(&self, key: &Arc<SigningKey>, auth: &Authentication) -> Result<(), AuthError> {
-        let credential = RemoteCredential::RawKeys(vec![key.verifying_key()]);
-        verify(&IKE_PROVIDER, &self.keys, &credential, &self.octets(), auth, &[])
+        let remote = RemoteAuth {
+            id: None,
+            credential: RemoteCredential::RawKeys(vec![key.verifying_key()]),
+        };
+        verify(&IKE_PROVIDER, &self.keys, &remote, &self.octets(), auth, &[], 0).map(drop)
     }
 }
 

@@ -290,14 +290,16 @@ fn pairs(configuration: &Configuration) -> impl Iterator<Item = (&Connection, &T
 fn local_auth(connection: &Connection) -> &'static str {
     match connection.local.credential {
         LocalCredential::Psk(_) => "pre-shared key",
-        LocalCredential::RawKey(_) => "Ed25519 key",
+        LocalCredential::RawKey(_) => "raw public key",
+        LocalCredential::Certificates(_) => "certificate",
     }
 }
 
 fn remote_auth(connection: &Connection) -> &'static str {
     match connection.remote.credential {
         RemoteCredential::Psk(_) => "pre-shared key",
-        RemoteCredential::RawKeys(_) => "Ed25519 key",
+        RemoteCredential::RawKeys(_) => "raw public key",
+        RemoteCredential::Certificates(_) => "certificate",
     }
 }
 

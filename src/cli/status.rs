@@ -90,6 +90,13 @@ fn table(status: &Status) -> Result<String, std::fmt::Error> {
         text.push_str(line);
         write_details(&mut text, connection)?;
     }
+    for warning in status
+        .certificates
+        .iter()
+        .filter_map(|certificate| certificate.warning.as_ref())
+    {
+        writeln!(text, "warning: {warning}")?;
+    }
     write_drops(&mut text, "dropped without a connection", &status.drops)?;
     Ok(text)
 }

@@ -32,6 +32,7 @@ pub(super) struct Read {
     pub connection: Connection,
     pub tunnel: Tunnel,
     pub signers: Signers,
+    pub expiries: Vec<super::Expiry>,
     pub spot: Spot,
     pub interface_spot: Spot,
     pub routes_spot: Spot,
@@ -120,7 +121,12 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         .flatten()
         .map(|c| (Arc::clone(&c.child.name), c.spot, c.spots.clone()))
         .collect();
-    let auth::Read { local, remote, signers } = auth?;
+    let auth::Read {
+        local,
+        remote,
+        signers,
+        expiries,
+    } = auth?;
     let connection = Connection {
         name: ConnectionName::from(name),
         local_addrs: local_addrs?,
@@ -146,6 +152,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         connection,
         tunnel: tunnel?,
         signers,
+        expiries,
         spot,
         interface_spot,
         routes_spot,

@@ -6,10 +6,12 @@
 //! | `gateway`, `connection`, `auth`, `child` | one table each |
 //! | `profiles` | what each cloud accepts: values for a connection, and lints |
 //! | `identity`, `selector`, `proposals`, `units` | values with a syntax of their own |
-//! | `secrets`, `pem` | keys, from files only |
+//! | `secrets`, `pem` | keys, from files and tokens only |
+//! | `certificates` | certificates and revocation lists, and when they run out |
 //! | `check` | what clashes between connections |
 
 mod auth;
+mod certificates;
 mod check;
 mod child;
 mod connection;
@@ -23,6 +25,7 @@ mod secrets;
 mod selector;
 mod units;
 
+pub use certificates::{EXPIRY_WARNING, Expiry, day};
 pub use gateway::DEFAULT_SOCKET;
 
 use crate::signer::Signers;
@@ -51,6 +54,8 @@ pub struct Configuration {
     pub tunnels: BTreeMap<ConnectionName, Tunnel>,
     /// What signs with the keys that don't sign in the protocol itself.
     pub signers: Signers,
+    /// The certificates and revocation lists, and when they run out.
+    pub expiries: Vec<Expiry>,
     /// Warnings: legal, but worth a word (weak algorithms, first Child SA without PFS, ...).
     pub warnings: Vec<String>,
 }
@@ -181,6 +186,9 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
             path.display()
         ));
     }
+    let expiries: Vec<Expiry> = list.iter().flat_map(|read| read.expiries.clone()).collect();
+    let unix = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    warnings.extend(expiries.iter().filter_map(|expiry| expiry.warning(unix)));
     let signers = list.iter().flat_map(|read| read.signers.clone()).collect();
     let (connections, tunnels) = connection::into_maps(list);
     let ike = Arc::new(Config {
@@ -193,6 +201,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
         ike,
         tunnels,
         signers,
+        expiries,
         warnings,
     })
 }

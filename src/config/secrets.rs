@@ -4,7 +4,7 @@
 
 use super::document::Value;
 use super::pem;
-use crate::signer::{self, Signer};
+use crate::signer::{self, Signer, TokenSigner, TokenUri};
 use base64::Engine;
 use landbridge_proto::crypto::{Secret, SigningKey, VerifyingKey};
 use std::fs::File;
@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 /// Largest file taken for a key.
 const LARGEST: u64 = 64 * 1024;
+/// Largest file taken for certificates or revocation lists.
+const LARGEST_PUBLIC: u64 = 16 << 20;
 /// Shorter pre-shared keys can be guessed by whoever plays the responder (RFC 7296 §2.15: "deriving the shared secret
 /// from a password is not secure").
 const SHORT_PSK: usize = 16;
@@ -93,17 +95,7 @@ pub(crate) fn decode_private_key(text: &str, path: &Path) -> Result<PrivateKey, 
 
 /// The public key in a PEM file. Anybody may read it, but only we may write it.
 pub(super) fn public_key(value: &Value<'_, '_>, text: &str, directory: &Path) -> Option<VerifyingKey> {
-    let (path, octets, metadata) = read(value, text, directory)?;
-    if metadata.mode() & 0o022 != 0 && !is_credential(text) {
-        value.error(
-            format!(
-                "{} may be written by others: they could put their own key in",
-                path.display()
-            ),
-            Some(format!("chmod go-w {}", path.display())),
-        );
-        return None;
-    }
+    let (path, octets) = public(value, text, directory)?;
     let key = std::str::from_utf8(&octets)
         .ok()
         .and_then(|text| VerifyingKey::from_pem(text).ok());
@@ -135,10 +127,60 @@ pub(super) fn inline_public_key(value: &Value<'_, '_>, text: &str) -> Option<Ver
     key
 }
 
+/// The PIN of a token: the text in a file, without its line end.
+pub(super) fn pin(value: &Value<'_, '_>, directory: &Path) -> Option<Zeroizing<String>> {
+    let (path, octets) = private(value, directory)?;
+    let text = std::str::from_utf8(&octets)
+        .ok()
+        .map(|text| text.trim_end_matches(['\n', '\r']));
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => Some(Zeroizing::new(text.to_owned())),
+        None => {
+            value.error(format!("{} holds no PIN", path.display()), None);
+            None
+        }
+    }
+}
+
+/// A private key in a token, named by its URI.
+pub(super) fn token_key(value: &Value<'_, '_>, pin: Option<&Zeroizing<String>>) -> Option<PrivateKey> {
+    let opened = TokenUri::parse(value.string()?).and_then(|uri| {
+        let name = Arc::from(uri.text());
+        let (public, signer) = TokenSigner::open(uri, pin.cloned())?;
+        Ok(PrivateKey {
+            key: SigningKey::kept_elsewhere(public, name),
+            signer: Some(Arc::new(signer)),
+        })
+    });
+    match opened {
+        Ok(key) => Some(key),
+        Err(problem) => {
+            value.error(problem, None);
+            None
+        }
+    }
+}
+
+/// Reads a file that anybody may read, but only we may write.
+pub(super) fn public(value: &Value<'_, '_>, text: &str, directory: &Path) -> Option<(PathBuf, Zeroizing<Vec<u8>>)> {
+    let (path, octets, metadata) = read(value, text, directory, LARGEST_PUBLIC)?;
+    if metadata.mode() & 0o022 != 0 && !is_credential(text) {
+        value.error(
+            format!(
+                "{} may be written by others: they could put their own key in",
+                path.display()
+            ),
+            Some(format!("chmod go-w {}", path.display())),
+        );
+        return None;
+    }
+    Some((path, octets))
+}
+
 /// Reads a file that only we may read.
 fn private(value: &Value<'_, '_>, directory: &Path) -> Option<(PathBuf, Zeroizing<Vec<u8>>)> {
     let text = value.string()?;
-    let (path, octets, metadata) = read(value, text, directory)?;
+    let (path, octets, metadata) = read(value, text, directory, LARGEST)?;
     // systemd guards its credentials by the directory, and shows an ACL for the service's user as group bits.
     if is_credential(text) {
         return Some((path, octets));
@@ -165,6 +207,7 @@ fn read(
     value: &Value<'_, '_>,
     text: &str,
     directory: &Path,
+    largest: u64,
 ) -> Option<(PathBuf, Zeroizing<Vec<u8>>, std::fs::Metadata)> {
     let path = match locate(
         text,
@@ -177,7 +220,7 @@ fn read(
             return None;
         }
     };
-    match read_capped(&path) {
+    match read_capped(&path, largest) {
         Ok((octets, metadata)) => Some((path, octets, metadata)),
         Err(error) => {
             value.error(format!("can't read {}: {error}", path.display()), None);
@@ -208,19 +251,20 @@ fn is_credential(text: &str) -> bool {
     text.starts_with("credential:")
 }
 
-fn read_capped(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, std::fs::Metadata)> {
+fn read_capped(path: &Path, largest: u64) -> std::io::Result<(Zeroizing<Vec<u8>>, std::fs::Metadata)> {
     // Asked before opening: opening a FIFO would wait for its other end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    if metadata.len() > LARGEST {
+    if metadata.len() > largest {
         return Err(std::io::Error::other("it is larger than any key"));
     }
     // One allocation of the right size, so that no copy is left behind by growing.
-    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(LARGEST).unwrap_or(usize::MAX)));
-    file.take(LARGEST).read_to_end(&mut octets)?;
+    let length = metadata.len().saturating_add(1).min(largest);
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(usize::MAX)));
+    file.take(largest).read_to_end(&mut octets)?;
     Ok((octets, metadata))
 }
 

@@ -30,6 +30,8 @@ const AUDIT_QUEUE: usize = 64;
 const STRAY_QUEUE: usize = 256;
 /// How long a clean stop waits for the peers' answers to Delete.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// How often the log is told of what runs out.
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Everything the control thread owns.
 pub struct Daemon {
@@ -231,6 +233,8 @@ impl Daemon {
         }
         self.look_at_addresses().await;
         let (mut look_at, mut stop_at) = (None, None);
+        let mut days = tokio::time::interval(DAY);
+        days.reset();
         while !self.stopped {
             self.drain().await;
             if self.stopped {
@@ -263,6 +267,7 @@ impl Daemon {
                 _ = terminate.recv() => came = Some(Came::Stop),
                 _ = interrupt.recv() => came = Some(Came::Stop),
                 _ = hangup.recv() => came = Some(Came::Reload),
+                _ = days.tick() => came = Some(Came::Day),
                 _ = watchdog.tick() => came = Some(Came::Watchdog),
                 () = sleep_until_some(stop_at) => came = Some(Came::Patience),
                 () = changed(&mut watch) => came = Some(Came::Change),
@@ -285,6 +290,7 @@ impl Daemon {
                     self.log(Level::Info, connection.as_deref(), &audit.to_string());
                 }
                 Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
+                Some(Came::Day) => self.warn_of_expiries(),
                 Some(Came::Stop) => self.begin_stop(),
                 Some(Came::Patience) => self.stopped = true,
                 Some(Came::Change) => {
@@ -325,6 +331,17 @@ impl Daemon {
                 self.attempts.succeeded(&up.connection);
                 self.known.entry(Arc::clone(&up.connection)).or_default().failure = None;
                 self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
+                if let Some(shown) = &up.peer_certificate {
+                    let left = shown.not_after.saturating_sub(self.clock.now().unix);
+                    if left < config::EXPIRY_WARNING {
+                        let text = format!(
+                            "the peer's certificate {} expires on {}",
+                            shown.subject,
+                            config::day(shown.not_after)
+                        );
+                        self.log(Level::Warn, Some(&up.connection), &text);
+                    }
+                }
                 self.adapt_mtu(&up.connection, &up.path, up.encapsulation).await;
             }
             Event::IkeDown {
@@ -504,6 +521,20 @@ impl Daemon {
             }
         };
         answer.done(done);
+    }
+
+    /// Certificates and revocation lists that run out, or have.
+    fn warn_of_expiries(&mut self) {
+        let unix = self.clock.now().unix;
+        for warning in self
+            .configuration
+            .expiries
+            .iter()
+            .filter_map(|expiry| expiry.warning(unix))
+            .collect::<Vec<_>>()
+        {
+            self.log(Level::Warn, None, &warning);
+        }
     }
 
     fn begin_stop(&mut self) {
@@ -689,6 +720,7 @@ enum Came {
     Stop,
     Reload,
     Watchdog,
+    Day,
     Patience,
     Change,
     Look,

@@ -112,6 +112,9 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// What the kernel granted: `udp_gso`, `udp_gro`, ...
     pub offloads: BTreeMap<String, bool>,
+    /// Certificates and revocation lists in use, and when they run out.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
 }
 
 /// Whether a connection carries traffic.
@@ -185,6 +188,10 @@ pub struct IkeSaStatus {
     pub remote: String,
     /// The peer's identity, once proven.
     pub peer: Option<String>,
+    /// The subject of the certificate that proved it.
+    pub peer_certificate: Option<String>,
+    /// When that certificate runs out.
+    pub peer_certificate_expires: Option<String>,
     /// Algorithms in the words of the configuration, once chosen.
     pub suite: Option<String>,
     /// How ESP travels: `udp`, or `raw` (IP protocol 50).
@@ -242,6 +249,26 @@ pub struct ChildSaStatus {
     pub packets_out: u64,
     /// Packets dropped, by cause.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// A certificate of ours, of a CA or of the peer, or a revocation list.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateStatus {
+    /// The connection that needs it.
+    pub connection: String,
+    /// What it is for: `our certificate`, `the CA`, `the peer's certificate`, `the revocation list`.
+    pub what: String,
+    /// Its subject; of a list, its issuer.
+    pub subject: String,
+    /// Its file, as written in the configuration.
+    pub file: String,
+    /// When it runs out (RFC 3339), or `never`.
+    pub expires: String,
+    /// Until then; negative when it is over, none if there is no end.
+    pub expires_in_seconds: Option<i64>,
+    /// What there is to say about that.
+    pub warning: Option<String>,
 }
 
 /// A failed attempt, explained.

@@ -1,15 +1,17 @@
 //! The snapshot for `landbridge status`, and the MTU that goes with a path.
 
 use super::daemon::Daemon;
-use super::protocol::{ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, Status};
-use crate::config::Configuration;
+use super::protocol::{
+    CertificateStatus, ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, Status,
+};
+use crate::config::{self, Configuration, Expiry};
 use crate::data::{ChildSaStats, ConnectionStats};
 use crate::sys::netdev;
 use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
-use landbridge_proto::time::Instant;
+use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::TrafficSelector;
 use std::collections::BTreeMap;
 
@@ -20,7 +22,7 @@ const LEAST_MTU: u16 = 1280;
 
 /// Everything at this moment.
 pub(super) fn snapshot(daemon: &Daemon) -> Status {
-    let now = daemon.clock.now().instant;
+    let Now { instant: now, unix } = daemon.clock.now();
     let sas = daemon.endpoint.status();
     let connections = daemon
         .configuration
@@ -57,6 +59,12 @@ pub(super) fn snapshot(daemon: &Daemon) -> Status {
             .offloads()
             .into_iter()
             .map(|(name, granted)| (name.to_owned(), granted))
+            .collect(),
+        certificates: daemon
+            .configuration
+            .expiries
+            .iter()
+            .map(|expiry| certificate(expiry, unix))
             .collect(),
     }
 }
@@ -110,6 +118,19 @@ fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[ike::IkeSaStatus], 
     }
 }
 
+fn certificate(expiry: &Expiry, unix: u64) -> CertificateStatus {
+    let seconds = |unix: u64| i64::try_from(unix).unwrap_or(i64::MAX);
+    CertificateStatus {
+        connection: expiry.connection.clone(),
+        what: expiry.what.to_owned(),
+        subject: expiry.subject.clone(),
+        file: expiry.file.clone(),
+        expires: expiry.not_after.map_or_else(|| "never".to_owned(), config::day),
+        expires_in_seconds: expiry.not_after.map(|end| seconds(end).saturating_sub(seconds(unix))),
+        warning: expiry.warning(unix),
+    }
+}
+
 fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSaStatus {
     IkeSaStatus {
         stage: sa.stage.to_owned(),
@@ -119,6 +140,8 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         local: sa.path.local.to_string(),
         remote: sa.path.remote.to_string(),
         peer: sa.peer.as_ref().map(ToString::to_string),
+        peer_certificate: sa.peer_certificate.as_ref().map(|shown| shown.subject.clone()),
+        peer_certificate_expires: sa.peer_certificate.as_ref().map(|shown| config::day(shown.not_after)),
         suite: sa.suite.map(|suite| suite.to_string()),
         encapsulation: match sa.encapsulation {
             Encapsulation::Udp => "udp",

@@ -4,8 +4,10 @@
 //! A signer is called on a thread of its own (`control::signing`): it may take its time.
 
 mod rsa;
+mod token;
 
 pub use rsa::{RsaSigner, read as read_rsa};
+pub use token::{TokenSigner, TokenUri};
 
 use landbridge_proto::crypto::Scheme;
 use std::collections::BTreeMap;

@@ -6,8 +6,11 @@ pub use scheme::HASHES;
 
 use super::keys::IkeKeys;
 use crate::crypto::{Provider, Scheme, Secret, SignError, SigningKey, VerifyingKey};
-use crate::policy::connection::{LocalCredential, RemoteCredential};
-use crate::wire::{AuthMethod, Authentication, CertEncoding, Certificate, HashAlgorithm, Identification};
+use crate::pki::{self, CertifiedKey, PkiError};
+use crate::policy::connection::{Connection, LocalCredential, RemoteAuth, RemoteCredential};
+use crate::wire::{
+    AuthMethod, Authentication, CertEncoding, Certificate, CertificateRequest, HashAlgorithm, Identification,
+};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -75,6 +78,12 @@ pub enum AuthError {
         /// Why.
         why: String,
     },
+    /// The peer's certificate is not taken.
+    #[error("{0}")]
+    Certificate(#[from] Box<PkiError>),
+    /// We have no certificate at all.
+    #[error("we have no certificate to show")]
+    NoCertificate,
     /// The provider lacks the PRF.
     #[error("algorithm not available")]
     Unsupported,
@@ -134,16 +143,66 @@ impl Unsigned {
     }
 }
 
-/// Our proof for a peer that announced these hashes.
+/// What the peer told us of what it can verify.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes<'a> {
+    /// SIGNATURE_HASH_ALGORITHMS; `None` if it sent none.
+    pub hashes: Option<&'a [HashAlgorithm]>,
+    /// The CAs in its CERTREQ payloads, by the hashes of their keys.
+    pub authorities: &'a [[u8; 20]],
+    /// CA certificates of ours, which may be its too.
+    pub known: &'a [pki::Certificate],
+    /// Seconds since 1970.
+    pub unix: u64,
+}
+
+/// CAs read from a peer's CERTREQ payloads.
+const MOST_AUTHORITIES: usize = 256;
+/// CAs named in ours: a message should not grow with every CA that somebody trusts.
+const MOST_REQUESTED: usize = 50;
+
+/// The CAs that CERTREQ payloads name (RFC 7296 §3.7: concatenated SHA-1 hashes). Other encodings are not spoken.
+#[must_use]
+pub fn authorities(requests: &[CertificateRequest]) -> Vec<[u8; 20]> {
+    let x509 = requests
+        .iter()
+        .filter(|request| request.encoding == CertEncoding::X509_SIGNATURE);
+    let hashes = x509.flat_map(|request| request.authorities.chunks_exact(20));
+    hashes
+        .filter_map(|hash| hash.try_into().ok())
+        .take(MOST_AUTHORITIES)
+        .collect()
+}
+
+/// The CERTREQ payload for the CAs of these connections; none if none of them wants a certificate.
+#[must_use]
+pub fn request<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> Vec<CertificateRequest> {
+    let mut hashes: Vec<[u8; 20]> = Vec::new();
+    for ca in connections
+        .into_iter()
+        .flat_map(|connection| connection.remote.credential.authorities())
+    {
+        if hashes.len() < MOST_REQUESTED && !hashes.contains(&ca.key_hash()) {
+            hashes.push(ca.key_hash());
+        }
+    }
+    let request = CertificateRequest {
+        encoding: CertEncoding::X509_SIGNATURE,
+        authorities: hashes.concat(),
+    };
+    if hashes.is_empty() { Vec::new() } else { vec![request] }
+}
+
+/// Our proof for a peer.
 ///
 /// # Errors
-/// [`AuthError::HashNotAccepted`], [`AuthError::Unsupported`].
+/// [`AuthError::HashNotAccepted`], [`AuthError::NoCertificate`], [`AuthError::Unsupported`].
 pub fn prove(
     provider: &Provider,
     keys: &IkeKeys,
     credential: &LocalCredential,
     octets: &SignedOctets<'_>,
-    peer_hashes: Option<&[HashAlgorithm]>,
+    peer: &Wishes<'_>,
 ) -> Result<Proof, AuthError> {
     let signed = signed_octets(provider, keys, octets)?;
     match credential {
@@ -162,8 +221,21 @@ pub fn prove(
                 encoding: CertEncoding::RAW_PUBLIC_KEY,
                 data: key.verifying_key().to_spki_der(),
             }],
-            auth: sign(key, peer_hashes, signed)?,
+            auth: sign(key, peer.hashes, signed)?,
         }),
+        LocalCredential::Certificates(list) => {
+            let usable = |own: &CertifiedKey| scheme::choose(&own.key, peer.hashes).is_ok();
+            let own = CertifiedKey::choose(list, peer.authorities, peer.known, peer.unix, usable);
+            let own = own.ok_or(AuthError::NoCertificate)?;
+            let certs = own.to_send().into_iter().map(|certificate| Certificate {
+                encoding: CertEncoding::X509_SIGNATURE,
+                data: certificate.der().to_vec(),
+            });
+            Ok(Proof {
+                certs: certs.collect(),
+                auth: sign(&own.key, peer.hashes, signed)?,
+            })
+        }
     }
 }
 
@@ -184,23 +256,30 @@ fn sign(key: &Arc<SigningKey>, peer_hashes: Option<&[HashAlgorithm]>, octets: Ve
     }
 }
 
-/// Verifies the peer's AUTH in constant time against its credential. A raw key in CERT only selects among those
-/// configured; it is never trusted by itself.
+/// Verifies the peer's AUTH in constant time against its credential; returns its certificate, if it has one. A raw key in
+/// CERT only selects among those configured; it is never trusted by itself. A certificate is verified before anything is
+/// with its key; what it points to is never fetched (CVE-2022-40617), so encodings 12 and 13 are not taken.
 ///
 /// # Errors
 /// [`AuthError`].
 pub fn verify(
     provider: &Provider,
     keys: &IkeKeys,
-    credential: &RemoteCredential,
+    remote: &RemoteAuth,
     octets: &SignedOctets<'_>,
     auth: &Authentication,
     certs: &[Certificate],
-) -> Result<(), AuthError> {
+    unix: u64,
+) -> Result<Option<pki::Certificate>, AuthError> {
     let signed = signed_octets(provider, keys, octets)?;
+    let credential = &remote.credential;
     let (fits, want) = match credential {
         RemoteCredential::Psk(_) => (auth.method == AuthMethod::SHARED_KEY_MIC, "a pre-shared key"),
         RemoteCredential::RawKeys(_) => (scheme::is_signature(auth.method), "a signature of its raw key"),
+        RemoteCredential::Certificates(_) => (
+            scheme::is_signature(auth.method),
+            "a signature of its certificate's key",
+        ),
     };
     if !fits {
         return Err(AuthError::Method {
@@ -215,12 +294,16 @@ pub fn verify(
             for psk in secrets {
                 right |= shared_key_mic(provider, keys, psk, &signed)?.expose().ct_eq(&auth.data);
             }
-            if right.into() { Ok(()) } else { Err(AuthError::WrongPsk) }
+            if right.into() {
+                Ok(None)
+            } else {
+                Err(AuthError::WrongPsk)
+            }
         }
         RemoteCredential::RawKeys(known) => {
             let claimed = scheme::read(auth)?;
             if known.iter().any(|key| claimed.verifies(key, &signed)) {
-                return Ok(());
+                return Ok(None);
             }
             // For the log: whether the peer shows a key that we don't know, or failed with one that we do.
             let shown = certs
@@ -232,6 +315,22 @@ pub fn verify(
             {
                 Some(key) if !known.contains(&key) => Err(AuthError::UnknownKey(fingerprint(&key))),
                 _ => Err(AuthError::BadSignature(claimed.what())),
+            }
+        }
+        RemoteCredential::Certificates(trust) => {
+            let claimed = scheme::read(auth)?;
+            let shown: Vec<&[u8]> = certs
+                .iter()
+                .filter(|cert| cert.encoding == CertEncoding::X509_SIGNATURE)
+                .map(|cert| cert.data.as_slice())
+                .collect();
+            let certificate = trust
+                .verify(&shown, octets.id, remote.id.is_some(), unix)
+                .map_err(Box::new)?;
+            if claimed.verifies(certificate.key(), &signed) {
+                Ok(Some(certificate))
+            } else {
+                Err(AuthError::BadSignature(claimed.what()))
             }
         }
     }

@@ -116,6 +116,7 @@ impl IkeError {
                 vec![],
                 Some("compare the pre-shared keys of both ends; the identity is right".to_owned()),
             ),
+            Self::Auth(AuthError::Certificate(error)) => error.explain(),
             Self::Auth(AuthError::UnknownKey(_)) => (
                 vec![],
                 vec![],

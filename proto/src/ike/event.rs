@@ -178,6 +178,24 @@ pub enum Event {
     ShutdownComplete,
 }
 
+/// A peer's certificate, for the log and the status.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerCertificate {
+    /// Its subject.
+    pub subject: String,
+    /// The last second of its validity, since 1970.
+    pub not_after: u64,
+}
+
+impl PeerCertificate {
+    pub(super) fn of(certificate: &crate::pki::Certificate) -> Self {
+        Self {
+            subject: certificate.subject_in_words(),
+            not_after: certificate.validity().1,
+        }
+    }
+}
+
 /// A signature to be made by a key that is kept elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SignRequest {
@@ -211,6 +229,8 @@ pub struct IkeUp {
     pub initiator: bool,
     /// The peer's proven identity.
     pub peer: Identification,
+    /// The certificate it was proven with.
+    pub peer_certificate: Option<PeerCertificate>,
     /// Algorithms.
     pub suite: IkeSuite,
     /// A post-quantum key exchange is in its keys, by this exchange or that of an SA it replaces.
@@ -340,6 +360,8 @@ pub struct IkeSaStatus {
     pub post_quantum: bool,
     /// The peer's identity once proven.
     pub peer: Option<Identification>,
+    /// The certificate it was proven with.
+    pub peer_certificate: Option<PeerCertificate>,
     /// When it was established.
     pub since: Option<Instant>,
     /// When it will be rekeyed.

@@ -47,6 +47,6 @@ pub mod window;
 
 pub use endpoint::Endpoint;
 pub use event::{
-    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, SignRequest, SignTicket,
-    TimerKind, Transmit,
+    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, PeerCertificate, SignRequest,
+    SignTicket, TimerKind, Transmit,
 };

@@ -1,9 +1,10 @@
 //! The peer's requests within an IKE SA: each gets exactly one answer.
 
-use super::auth::{Auth, SignedOctets, prove, verify};
+use super::auth::{Auth, SignedOctets, Wishes, authorities, prove, verify};
 use super::child::{Child, ChildState, Negotiated};
 use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
+use super::event::PeerCertificate;
 use super::exchange::{Exchange, PFS_HINT, PeerRekey, peer_spi};
 use super::jobs::Job;
 use super::mobike::met_a_nat;
@@ -101,7 +102,14 @@ impl IkeSa {
         };
         let signed = match &self.keys {
             Some(keys) => {
-                let (id, hashes) = (&connection.local.id, self.peer_hashes.as_deref());
+                let id = &connection.local.id;
+                let authorities = authorities(&request.certreqs);
+                let wishes = Wishes {
+                    hashes: self.peer_hashes.as_deref(),
+                    authorities: &authorities,
+                    known: connection.remote.credential.authorities(),
+                    unix: shared.now.unix,
+                };
                 let octets = SignedOctets {
                     message: &self.init.response,
                     peer_nonce: &self.init.nonce_i,
@@ -109,7 +117,7 @@ impl IkeSa {
                     initiator: false,
                     intermediate: &self.int_auth.octets(),
                 };
-                prove(shared.provider, keys, &connection.local.credential, &octets, hashes).map_err(IkeError::Auth)
+                prove(shared.provider, keys, &connection.local.credential, &octets, &wishes).map_err(IkeError::Auth)
             }
             None => Err(IkeError::Internal("no keys")),
         };
@@ -203,14 +211,16 @@ impl IkeSa {
             initiator: true,
             intermediate: &self.int_auth.octets(),
         };
-        verify(
+        let certificate = verify(
             shared.provider,
             keys,
-            &connection.remote.credential,
+            &connection.remote,
             &octets,
             auth,
             &request.certs,
+            shared.now.unix,
         )?;
+        self.peer_certificate = certificate.as_ref().map(PeerCertificate::of);
         match self.suite {
             Some(suite) if connection.ike_proposals.iter().any(|proposal| proposal.allows(suite)) => Ok(()),
             _ => Err(IkeError::Internal(

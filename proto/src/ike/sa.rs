@@ -6,7 +6,7 @@ mod timers;
 
 use super::child::Child;
 use super::error::IkeError;
-use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, TimerKind};
+use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, PeerCertificate, TimerKind};
 use super::exchange::{Exchange, InitExchange, Next, Request};
 use super::frag::{FragmentOutcome, Reassembly};
 use super::int_auth::{self, IntAuth};
@@ -114,6 +114,10 @@ pub struct IkeSa {
     pub peer_id: Option<Identification>,
     pub peer_fragments: bool,
     pub peer_hashes: Option<Vec<HashAlgorithm>>,
+    /// The CAs in the responder's CERTREQ.
+    pub peer_authorities: Vec<[u8; 20]>,
+    /// What the peer has proven itself with.
+    pub peer_certificate: Option<PeerCertificate>,
     pub outgoing: Outgoing,
     pub incoming: Incoming,
     pub exchange: Option<Exchange>,
@@ -196,6 +200,8 @@ impl IkeSa {
             peer_id: None,
             peer_fragments: false,
             peer_hashes: None,
+            peer_authorities: Vec::new(),
+            peer_certificate: None,
             outgoing: Outgoing::new(0),
             incoming: Incoming::new(0),
             exchange: None,
@@ -353,6 +359,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             initiator: self.initiator,
             peer: peer.clone(),
+            peer_certificate: self.peer_certificate.clone(),
             suite,
             post_quantum: self.post_quantum,
             path: self.path,

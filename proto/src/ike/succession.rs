@@ -156,6 +156,7 @@ impl IkeSa {
         new.peer_hashes.clone_from(&self.peer_hashes);
         // SK_d of this one is in the new one's keys.
         new.post_quantum = self.post_quantum || parts.suite.is_post_quantum();
+        new.peer_certificate.clone_from(&self.peer_certificate);
         new.began = parts.began;
         new.number = self.number;
         new.reauth_at = self.reauth_at;
@@ -175,6 +176,7 @@ impl IkeSa {
                 spi_r: new.spi_r,
                 initiator: new.initiator,
                 peer,
+                peer_certificate: new.peer_certificate.clone(),
                 suite,
                 post_quantum: new.post_quantum,
                 path: new.path,

@@ -59,6 +59,11 @@ pub fn parse(text: &str) -> Result<Vec<u8>, String> {
             .into_iter()
             .map(|attribute| parse_attribute(attribute.trim(), text))
             .collect::<Result<Vec<_>, _>>()?;
+        let twice =
+            |(index, one): (usize, &AttributeTypeAndValue)| attributes[..index].iter().any(|a| a.oid == one.oid);
+        if attributes.iter().enumerate().any(twice) {
+            return Err(format!("{text:?}: {part:?} names an attribute twice"));
+        }
         let set = SetOfVec::try_from(attributes).map_err(|_| format!("{text:?}: {part:?} names an attribute twice"))?;
         rdns.push(RelativeDistinguishedName::from(set));
     }

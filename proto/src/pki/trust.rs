@@ -29,7 +29,7 @@ const PURPOSES: [&[u8]; 6] = [
 ];
 
 /// Whom we trust to say who a peer is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trust {
     /// CAs.
     pub anchors: Vec<Certificate>,
@@ -156,6 +156,35 @@ pub enum PkiError {
     },
 }
 
+impl PkiError {
+    /// For the operator: what the peer showed, what was wanted, and what to change.
+    #[must_use]
+    pub fn explain(&self) -> (Vec<String>, Vec<String>, Option<String>) {
+        match self {
+            Self::Identity { id, holds } => (
+                holds.clone(),
+                vec![id.clone()],
+                Some("give the peer an id that its certificate holds, or a certificate that holds its id".to_owned()),
+            ),
+            Self::Path { subject, issuer, .. } => (
+                vec![format!("{subject}, issued by {issuer}")],
+                vec![],
+                Some(
+                    "compare remote.cacert_files with what the peer sends: its certificate and the intermediate ones"
+                        .to_owned(),
+                ),
+            ),
+            Self::NoCertificate => (
+                vec![],
+                vec![],
+                Some("let the peer send its certificate, or name it in remote.cert_files".to_owned()),
+            ),
+            Self::Time(..) => (vec![], vec![], Some("renew it, or set the clock".to_owned())),
+            _ => (vec![], vec![], None),
+        }
+    }
+}
+
 impl Trust {
     /// Whether the peer's certificates prove that its key belongs to this identity, now. Returns its own certificate.
     ///
@@ -210,7 +239,7 @@ impl Trust {
             why,
         };
         let der = CertificateDer::from(leaf.der());
-        let end_entity = EndEntityCert::try_from(&der).map_err(|error| refused(error.to_string()))?;
+        let end_entity = EndEntityCert::try_from(&der).map_err(|error| refused(in_words(&error)))?;
         // A trust anchor has dates too: one that is out of date is no anchor.
         let (anchors, late): (Vec<_>, Vec<_>) = self.anchors.iter().partition(|anchor| anchor.is_valid_at(unix));
         let ders: Vec<CertificateDer<'_>> = anchors

@@ -2,6 +2,7 @@
 
 use super::sad::{ChildName, ConnectionName, Mode, TrafficLimits};
 use crate::crypto::{Secret, SigningKey, VerifyingKey};
+use crate::pki::{Certificate, CertifiedKey, Trust};
 use crate::wire::{Identification, TrafficSelector};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -153,6 +154,8 @@ pub enum LocalCredential {
     Psk(Secret),
     /// A key, whose public half is sent as it is (RFC 7670).
     RawKey(Arc<SigningKey>),
+    /// Certificates with their keys: several during a rotation, or for peers that trust different CAs.
+    Certificates(Vec<CertifiedKey>),
 }
 
 impl std::fmt::Debug for LocalCredential {
@@ -160,6 +163,7 @@ impl std::fmt::Debug for LocalCredential {
         f.write_str(match self {
             Self::Psk(_) => "Psk",
             Self::RawKey(_) => "RawKey",
+            Self::Certificates(_) => "Certificates",
         })
     }
 }
@@ -180,6 +184,8 @@ pub enum RemoteCredential {
     Psk(Vec<Secret>),
     /// Public keys, any of which is taken.
     RawKeys(Vec<VerifyingKey>),
+    /// A certificate that leads to one of these CAs, or is one of these.
+    Certificates(Arc<Trust>),
 }
 
 /// Where a connection attempt goes: filled in by the daemon at each attempt, after resolving names.
@@ -189,6 +195,32 @@ pub struct Target {
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+}
+
+impl LocalCredential {
+    /// Whether AUTH is a signature.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self, Self::RawKey(_) | Self::Certificates(_))
+    }
+}
+
+impl RemoteCredential {
+    /// Whether AUTH must be a signature.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self, Self::RawKeys(_) | Self::Certificates(_))
+    }
+
+    /// The CAs that may vouch for the peer, and the certificates that stand for themselves.
+    #[must_use]
+    pub fn authorities(&self) -> &[Certificate] {
+        match self {
+            Self::Certificates(trust) if trust.anchors.is_empty() => &trust.pinned,
+            Self::Certificates(trust) => &trust.anchors,
+            Self::Psk(_) | Self::RawKeys(_) => &[],
+        }
+    }
 }
 
 impl Connection {
@@ -204,11 +236,13 @@ impl Connection {
         let local_credential = match (&self.local.credential, &other.local.credential) {
             (LocalCredential::Psk(a), LocalCredential::Psk(b)) => a == b,
             (LocalCredential::RawKey(a), LocalCredential::RawKey(b)) => a == b,
+            (LocalCredential::Certificates(a), LocalCredential::Certificates(b)) => a == b,
             _ => false,
         };
         let remote_credential = match (&self.remote.credential, &other.remote.credential) {
             (RemoteCredential::Psk(a), RemoteCredential::Psk(b)) => a == b,
             (RemoteCredential::RawKeys(a), RemoteCredential::RawKeys(b)) => a == b,
+            (RemoteCredential::Certificates(a), RemoteCredential::Certificates(b)) => a == b,
             _ => false,
         };
         // Every field is named: a new one can't be forgotten here.

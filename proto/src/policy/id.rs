@@ -1,5 +1,7 @@
-//! Identities in words (RFC 7296 §3.5): `10.0.0.1`, `gw.example.com`, `user@example.com`, `keyid:0a0b0c`.
+//! Identities in words (RFC 7296 §3.5): `10.0.0.1`, `gw.example.com`, `user@example.com`, `C=CH, CN=gw`,
+//! `keyid:0a0b0c`.
 
+use crate::pki::name;
 use crate::wire::{IdType, Identification};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,6 +16,10 @@ impl fmt::Display for Identification {
                 write!(f, "{}", Ipv6Addr::from(octets))
             }
             (IdType::FQDN | IdType::RFC822_ADDR, data) => write_text(f, data),
+            (IdType::DER_ASN1_DN, data) => match name::to_words(data) {
+                Some(words) => f.write_str(&words),
+                None => write_hex(f, data),
+            },
             (IdType::KEY_ID, data) => {
                 f.write_str("keyid:")?;
                 if printable(data) {
@@ -64,7 +70,7 @@ impl Identification {
         }
     }
 
-    /// Reads an identity as operators write it: an address, a name, `user@name`, or with a prefix `fqdn:`, `email:`,
+    /// Reads an identity as operators write it: an address, a name, `user@name`, a distinguished name, or with a prefix `fqdn:`, `email:`,
     /// `keyid:` (text, or `0x` and hex). A leading `@` makes a name of what follows, as with other implementations.
     ///
     /// # Errors
@@ -91,9 +97,7 @@ impl Identification {
             return Ok(Self::address(address));
         }
         if text.contains('=') {
-            return Err(format!(
-                "{text:?}: distinguished names are not supported yet; use a name, an address or keyid:"
-            ));
+            return name::parse(text).map(|der| Self::new(IdType::DER_ASN1_DN, der));
         }
         if text.contains('@') {
             return Ok(Self::new(IdType::RFC822_ADDR, text.as_bytes().to_vec()));
@@ -106,12 +110,14 @@ impl Identification {
         ))
     }
 
-    /// Whether two identities are the same. RESERVED does not count; names compare without regard to case.
+    /// Whether two identities are the same. RESERVED does not count; names compare without regard to case,
+    /// distinguished names attribute by attribute.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         self.id_type == other.id_type
             && match self.id_type {
                 IdType::FQDN | IdType::RFC822_ADDR => self.data.eq_ignore_ascii_case(&other.data),
+                IdType::DER_ASN1_DN => name::same(&self.data, &other.data),
                 _ => self.data == other.data,
             }
     }
@@ -140,12 +146,14 @@ mod tests {
             "gw.example.com",
             "user@example.com",
             "keyid:office",
+            "C=CH, O=Example, CN=gw",
         ] {
             assert_eq!(Identification::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Identification::parse("keyid:0x00ff").unwrap().to_string(), "keyid:00ff");
         assert_eq!(Identification::parse("@10.0.0.1").unwrap().id_type, IdType::FQDN);
-        assert!(Identification::parse("CN=gw").unwrap_err().contains("distinguished"));
+        assert_eq!(Identification::parse("CN=gw").unwrap().id_type, IdType::DER_ASN1_DN);
+        assert!(Identification::parse("XX=gw").unwrap_err().contains("is not known"));
         assert!(Identification::parse("").is_err());
     }
 

@@ -334,6 +334,8 @@ fn key(desk: &Desk<'_, '_>, connection: &Connection) {
                 profile.gateway
             ),
         ),
+        // What certificates a cloud takes depends on what was uploaded there.
+        LocalCredential::Certificates(_) => {}
         LocalCredential::Psk(secret) => {
             let Some(rule) = &profile.accepts.psk else { return };
             let octets = secret.expose();

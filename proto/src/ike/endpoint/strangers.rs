@@ -224,7 +224,7 @@ impl Endpoint {
             nonce: nonce.clone(),
             nat_source,
             nat_destination,
-            certreqs: vec![],
+            certreqs: crate::ike::auth::request(candidates.iter().map(Arc::as_ref)),
             capabilities,
             vendor_ids: vec![],
             other: vec![],

@@ -2,9 +2,10 @@
 
 use super::create_child::{check_selectors, offer_selectors};
 use super::{Exchange, Next, Request};
-use crate::ike::auth::{Auth, SignedOctets, prove, verify};
+use crate::ike::auth::{Auth, SignedOctets, Wishes, prove, request, verify};
 use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
+use crate::ike::event::PeerCertificate;
 use crate::ike::jobs::Job;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::Shared;
@@ -44,8 +45,13 @@ impl AuthExchange {
             initiator: true,
             intermediate: &sa.int_auth.octets(),
         };
-        let hashes = sa.peer_hashes.as_deref();
-        match prove(shared.provider, keys, &connection.local.credential, &octets, hashes) {
+        let wishes = Wishes {
+            hashes: sa.peer_hashes.as_deref(),
+            authorities: &sa.peer_authorities,
+            known: connection.remote.credential.authorities(),
+            unix: shared.now.unix,
+        };
+        match prove(shared.provider, keys, &connection.local.credential, &octets, &wishes) {
             Ok(proof) => match proof.auth {
                 Auth::Ready(auth) => Self::send(sa, shared, connection, proof.certs, Ok(auth)),
                 Auth::ToSign(unsigned) => {
@@ -86,10 +92,11 @@ impl AuthExchange {
             sa: EspProposal::to_wire(&child.esp_proposals, *spi, false),
             ..offer_selectors(sa, child)
         });
+        let wanted = request([connection.as_ref()]);
         let request = IkeAuthRequest {
             id_i: connection.local.id.clone(),
             certs,
-            certreqs: vec![],
+            certreqs: wanted,
             id_r: connection.remote.id.clone(),
             auth: Some(auth),
             child: payloads,
@@ -189,7 +196,7 @@ impl AuthExchange {
         Next::Close(verdict)
     }
 
-    fn authenticate(&self, sa: &IkeSa, shared: &Shared, response: &IkeAuthResponse) -> Result<(), IkeError> {
+    fn authenticate(&self, sa: &mut IkeSa, shared: &Shared, response: &IkeAuthResponse) -> Result<(), IkeError> {
         let remote = &self.connection.remote;
         if let Some(expected) = remote.id.as_ref().filter(|expected| !expected.same(&response.id_r)) {
             return Err(IkeError::UnknownPeer(UnknownPeer {
@@ -206,14 +213,16 @@ impl AuthExchange {
             initiator: false,
             intermediate: &sa.int_auth.octets(),
         };
-        verify(
+        let certificate = verify(
             shared.provider,
             keys,
-            &remote.credential,
+            remote,
             &octets,
             &response.auth,
             &response.certs,
+            shared.now.unix,
         )?;
+        sa.peer_certificate = certificate.as_ref().map(PeerCertificate::of);
         Ok(())
     }
 }

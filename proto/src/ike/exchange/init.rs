@@ -3,14 +3,14 @@
 use super::intermediate::IntermediateExchange;
 use super::{Exchange, Next, Request};
 use crate::crypto::Group;
-use crate::ike::auth::HASHES;
+use crate::ike::auth::{HASHES, authorities};
 use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::{Binding, IkeKeys};
 use crate::ike::nat;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
-use crate::policy::connection::{Connection, LocalCredential, RemoteCredential};
+use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeProposal;
 use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
 use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce};
@@ -35,8 +35,7 @@ pub struct InitExchange {
 /// What both sides announce.
 pub fn capabilities(connection: &Connection) -> Capabilities {
     // RFC 7427 §4: announced if a signature may be accepted, or is made.
-    let signs = matches!(connection.remote.credential, RemoteCredential::RawKeys(_))
-        || matches!(connection.local.credential, LocalCredential::RawKey(_));
+    let signs = connection.remote.credential.signs() || connection.local.credential.signs();
     Capabilities {
         fragmentation: connection.fragmentation,
         signature_hashes: signs.then(|| HASHES.to_vec()),
@@ -202,6 +201,7 @@ impl InitExchange {
         sa.init.nonce_r.clone_from(&response.nonce.0);
         sa.peer_fragments = response.capabilities.fragmentation;
         sa.peer_hashes.clone_from(&response.capabilities.signature_hashes);
+        sa.peer_authorities = authorities(&response.certreqs);
         sa.nat = nat::detect(
             sa.spi_i,
             sa.spi_r,

@@ -79,6 +79,7 @@ impl IkeSa {
             suite: self.suite,
             post_quantum: self.post_quantum,
             peer: self.peer_id.clone(),
+            peer_certificate: self.peer_certificate.clone(),
             since: self.established,
             rekey_at: self.rekey_at,
             mobike: self.mobike.enabled,
