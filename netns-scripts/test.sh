@@ -42,7 +42,7 @@ stage_interop() {
 stage_systemd() { cargo build --release --quiet && netns-scripts/systemd.sh; }
 stage_demo()    { netns-scripts/demo.sh; }
 
-need_packages build-essential iproute2 iputils-ping nftables tcpdump tshark iperf3 procps openssl python3 kmod \
+need_packages build-essential iproute2 iputils-ping nftables tcpdump tshark iperf3 procps openssl softhsm2 opensc python3 kmod \
     systemd-container debootstrap debian-archive-keyring
 [ $# -gt 0 ] && stages=$*
 for stage in $stages; do

@@ -3,8 +3,8 @@
 use super::Exit;
 use super::output::{complain, print};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use landbridge_proto::crypto::SigningKey;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use landbridge_proto::crypto::{KeyKind, SigningKey};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,17 +14,25 @@ use zeroize::Zeroizing;
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// Make a pre-shared key in place of a key pair
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kind")]
     psk: bool,
+    /// Kind of key pair
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = Kind::Ed25519)]
+    kind: Kind,
     /// File for the private or pre-shared key: made with mode 600, never overwritten
     #[arg(required_unless_present = "psk")]
     file: Option<PathBuf>,
 }
 
-/// Before the 32 octets of an Ed25519 private key in PKCS#8 (RFC 8410 §7).
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+/// What can be made here. An RSA key comes from `openssl genpkey -algorithm rsa`: Ed25519 and ECDSA are as widely known, and
+/// faster.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Ed25519,
+    P256,
+    P384,
+    P521,
+}
 
 pub(super) fn run(args: &Args) -> Exit {
     match make(args) {
@@ -58,7 +66,7 @@ fn make(args: &Args) -> io::Result<Zeroizing<String>> {
             }
         };
     }
-    let pem = private_key()?;
+    let pem = private_key(args.kind)?;
     let public = SigningKey::from_pem(&pem)
         .and_then(|key| key.verifying_key().to_pem())
         .map_err(io::Error::other)?;
@@ -68,16 +76,26 @@ fn make(args: &Args) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(public))
 }
 
-/// An Ed25519 private key in PKCS#8 PEM.
-fn private_key() -> io::Result<Zeroizing<String>> {
-    let mut der = Zeroizing::new([0; 48]);
-    der[..16].copy_from_slice(&PKCS8_PREFIX);
-    getrandom::fill(&mut der[16..]).map_err(io::Error::other)?;
-    let body = Zeroizing::new(STANDARD.encode(der.as_ref()));
-    Ok(Zeroizing::new(format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        body.as_str()
-    )))
+/// A private key in PKCS#8 PEM.
+fn private_key(kind: Kind) -> io::Result<Zeroizing<String>> {
+    let (kind, octets) = match kind {
+        Kind::Ed25519 => (KeyKind::Ed25519, 32),
+        Kind::P256 => (KeyKind::P256, 32),
+        Kind::P384 => (KeyKind::P384, 48),
+        Kind::P521 => (KeyKind::P521, 66),
+    };
+    let mut secret = Zeroizing::new(vec![0; octets]);
+    loop {
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        if kind == KeyKind::P521 {
+            // 521 bits in 66 octets.
+            secret[0] &= 1;
+        }
+        // A number beyond the curve's order is thrown away: all keys stay equally likely.
+        if let Some(key) = SigningKey::from_secret(kind, &secret) {
+            return key.to_pem().map_err(io::Error::other);
+        }
+    }
 }
 
 /// 44 characters of base64, some 260 bits. Those with `+` or `/`, or that begin with `0`, are thrown away: AWS takes
@@ -119,9 +137,11 @@ mod tests {
 
     #[test]
     fn keys_are_fresh_and_well_formed() {
-        let (a, b) = (private_key().unwrap(), private_key().unwrap());
-        assert_ne!(a, b);
-        assert!(SigningKey::from_pem(&a).is_ok());
+        for kind in [Kind::Ed25519, Kind::P256, Kind::P384, Kind::P521] {
+            let (a, b) = (private_key(kind).unwrap(), private_key(kind).unwrap());
+            assert_ne!(a, b);
+            assert!(SigningKey::from_pem(&a).is_ok(), "{kind:?}");
+        }
         for _ in 0..200 {
             let psk = psk().unwrap();
             assert_eq!(psk.len(), 45);

@@ -104,7 +104,7 @@ enum Command {
     Stop,
     /// Show what happened
     Log(log::Args),
-    /// Make an Ed25519 key, or a pre-shared key
+    /// Make a key pair, or a pre-shared key
     Keygen(keygen::Args),
     /// Print the public half of a key, for the peer
     Pubkey(pubkey::Args),

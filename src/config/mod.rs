@@ -27,6 +27,7 @@ mod units;
 
 pub use certificates::{EXPIRY_WARNING, Expiry, day};
 pub use gateway::DEFAULT_SOCKET;
+pub use secrets::public_key_of as public_key;
 
 use crate::signer::Signers;
 use document::{Findings, Spot, Table};

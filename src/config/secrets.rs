@@ -7,6 +7,7 @@ use super::pem;
 use crate::signer::{self, Signer, TokenSigner, TokenUri};
 use base64::Engine;
 use landbridge_proto::crypto::{Secret, SigningKey, VerifyingKey};
+use landbridge_proto::pki::Certificate;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -65,10 +66,27 @@ pub(super) fn private_key(value: &Value<'_, '_>, directory: &Path) -> Option<Pri
     }
 }
 
+/// The public key of what a PEM text holds first: a private key, a public key or a certificate. `name` is what it is called.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn public_key_of(text: &str, name: &str) -> Result<VerifyingKey, String> {
+    let blocks = pem::read(text);
+    match blocks.first().map(|block| (block.label.as_str(), &block.der)) {
+        Some(("PUBLIC KEY", der)) => VerifyingKey::from_spki_der(der).map_err(|error| error.to_string()),
+        Some(("CERTIFICATE", der)) => Certificate::from_der(der)
+            .map(|certificate| certificate.key().clone())
+            .map_err(|error| error.to_string()),
+        _ => decode_private_key(text, Path::new(name))
+            .map(|private| private.key.verifying_key())
+            .map_err(|problem| format!("it {problem}")),
+    }
+}
+
 const NO_KEY: &str = "is no Ed25519, ECDSA (P-256, P-384, P-521) or RSA private key in PEM";
 
 /// Reads a private key in PEM; `path` names one that signs outside the protocol.
-pub(crate) fn decode_private_key(text: &str, path: &Path) -> Result<PrivateKey, &'static str> {
+fn decode_private_key(text: &str, path: &Path) -> Result<PrivateKey, &'static str> {
     if text.contains("ENCRYPTED") {
         return Err(
             "is encrypted: nobody is there to type its passphrase; keep it unencrypted with mode 600, as a \

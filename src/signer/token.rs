@@ -169,6 +169,9 @@ impl TokenSigner {
 
 impl Signer for TokenSigner {
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, String> {
+        if !scheme.fits(self.kind) {
+            return Err(format!("an {} key makes no {scheme} signature", self.kind));
+        }
         let mut slot = lock(&self.open);
         let mut tried = false;
         loop {

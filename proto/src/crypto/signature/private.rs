@@ -1,7 +1,7 @@
 //! Private keys. Those whose signatures need no randomness sign here; all others sign elsewhere, at the caller's: RSA
 //! (RSASSA-PSS takes a random salt), and keys that no program can read, in a token.
 
-use super::{KeyFormatError, Scheme, VerifyingKey};
+use super::{KeyFormatError, KeyKind, Scheme, VerifyingKey};
 use ed25519_dalek::Signer;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
@@ -57,6 +57,21 @@ impl SigningKey {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut());
         Self::ed25519(ed25519_dalek::SigningKey::from_bytes(&seed))
+    }
+
+    /// A key from its secret octets: Ed25519's seed, or the number of an ECDSA key, big-endian. `None` if they are no key of
+    /// this kind: a number may be out of range, though hardly ever.
+    #[must_use]
+    pub fn from_secret(kind: KeyKind, octets: &[u8]) -> Option<Self> {
+        match kind {
+            KeyKind::Ed25519 => Some(Self::ed25519(ed25519_dalek::SigningKey::from_bytes(
+                octets.try_into().ok()?,
+            ))),
+            KeyKind::P256 => Self::p256(p256::SecretKey::from_slice(octets).ok()?.into()).ok(),
+            KeyKind::P384 => Self::p384(p384::SecretKey::from_slice(octets).ok()?.into()).ok(),
+            KeyKind::P521 => Self::p521(p521::SecretKey::from_slice(octets).ok()?.into()).ok(),
+            KeyKind::Rsa(_) => None,
+        }
     }
 
     /// A key whose signatures are made by the caller (`ike::Event::Sign`), who knows it as `name`.
