@@ -613,6 +613,7 @@ fn hash_and_url_is_not_followed() {
         peer_nonce: &[2; 32],
         id: &gw,
         initiator: true,
+        intermediate: &[],
     };
     let remote = RemoteAuth {
         id: Some(gw.clone()),

@@ -12,6 +12,7 @@ mod support;
 
 mod algorithms;
 mod authentication;
+mod certificates;
 mod kernel;
 mod lab;
 mod lifecycle;
