@@ -61,7 +61,7 @@ fn refused(trust: &Trust, chain: &[&str], who: &str, why: &str) {
     }
 }
 
-/// RFC 7296 §3.6: "the first certificate MUST contain the public key used to validate the AUTH payload. The other
+/// RFC 7296 §3.6: "the first certificate MUST contain the public key associated with the private key used to sign the AUTH payload. The other
 /// certificates may be sent in any order."
 #[test]
 fn chains_of_every_kind_of_key_are_good_in_any_order() {

@@ -147,9 +147,9 @@ pub fn is_quoted(folder: &Path, row: &Row) -> bool {
 /// The rows about certificates, whose tests stand elsewhere.
 pub mod certificates {
     use super::Level::{Must, Should};
-    use super::{Row, out, row};
+    use super::{Row, row, there};
 
-    const WHY: &str = "certificates are not spoken yet";
+    const PKI: &str = "proto/tests/pki.rs";
 
     pub fn g7() -> Row {
         row(
@@ -157,8 +157,8 @@ pub mod certificates {
             "the first CERT holds the key that verifies AUTH",
             "If any CERT payloads are included, the first certificate provided MUST contain the public key used to verify the \
              AUTH field.",
-            out(WHY),
-            out(WHY),
+            there(PKI, "chains_of_every_kind_of_key_are_good_in_any_order"),
+            there(PKI, "the_signature_must_be_of_the_certificates_own_key"),
         )
     }
 
@@ -168,8 +168,8 @@ pub mod certificates {
             "CERTREQ lists trusted authorities; one that matches nothing is not fatal",
             "If an end-entity certificate exists that satisfies the criteria specified in the CERTREQ, a certificate or \
              certificate chain SHOULD be sent back to the certificate requestor",
-            out(WHY),
-            out(WHY),
+            there(PKI, "the_certificate_fits_the_request_if_any_does"),
+            there(PKI, "requests_name_the_keys_of_our_cas"),
         )
     }
 
@@ -179,8 +179,8 @@ pub mod certificates {
             "a path is validated: times, CA flag, key usage, revocation",
             "A certificate-using system MUST reject the certificate if it encounters a critical extension it does not \
              recognize or a critical extension that contains information that it cannot process.",
-            out(WHY),
-            out(WHY),
+            there(PKI, "chains_of_every_kind_of_key_are_good_in_any_order"),
+            there(PKI, "what_must_be_refused_is"),
         )
     }
 }
