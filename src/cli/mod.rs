@@ -99,7 +99,7 @@ enum Command {
     /// Rekey the Child SAs of a connection, or its IKE SA
     Rekey(rekey::Arguments),
     /// Read the configuration again; what did not change keeps its SAs
-    Reload,
+    Reload(reload::Args),
     /// Delete all SAs and end the daemon
     Stop,
     /// Show what happened
@@ -134,7 +134,7 @@ pub fn main() -> ExitCode {
         Command::Up(which) => up::run(global, which),
         Command::Down(which) => down::run(global, which),
         Command::Rekey(which) => rekey::run(global, which),
-        Command::Reload => reload::run(global),
+        Command::Reload(args) => reload::run(global, &args),
         Command::Stop => stop::run(global),
         Command::Log(args) => log::run(global, &args),
         Command::Keygen(args) => keygen::run(&args),

@@ -4,6 +4,14 @@ use super::socket::order;
 use super::{Exit, Global};
 use crate::control::protocol::Request;
 
-pub(super) fn run(global: &Global) -> Exit {
-    order(global, &Request::Reload)
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Only show what would be added, removed, restarted and changed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Exit {
+    let dry_run = args.dry_run;
+    order(global, &Request::Reload { dry_run })
 }

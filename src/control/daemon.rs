@@ -6,16 +6,17 @@ use super::clock::Clock;
 use super::journal::{Journal, Level};
 use super::key_export::KeyExport;
 use super::links::Links;
+use super::routes::Routes;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
-use crate::config::{self, Configuration, Prefix, Tunnel};
-use crate::data::{Audit, DataOptions, DataPlane, InterfaceOptions, RawEsp, Sinks, TRANSPORT_MTU};
+use crate::config::{Configuration, Prefix};
+use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,11 +44,14 @@ pub struct Daemon {
     pub(super) known: BTreeMap<ConnectionName, Known>,
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
-    links: Links,
-    desk: SigningDesk,
+    pub(super) links: Links,
+    pub(super) desk: SigningDesk,
     watch: Option<Watch>,
     /// The machine's addresses as they were last looked at.
     addresses: Vec<IpAddr>,
+    pub(super) routes: Routes,
+    /// What is up may have changed since the routes were looked at.
+    routes_due: bool,
     transmit: Vec<u8>,
     /// Where the keys of all SAs go, if the operator wants that.
     keys: Option<KeyExport>,
@@ -70,6 +74,8 @@ pub(super) struct Known {
     pub failure: Option<(Instant, landbridge_proto::ike::Failure)>,
     /// The MTU its interface has.
     pub mtu: u16,
+    /// The path of its last IKE SA, and how ESP goes there.
+    pub path: Option<(Path, Encapsulation)>,
 }
 
 impl Daemon {
@@ -154,6 +160,8 @@ impl Daemon {
             desk,
             watch: None,
             addresses: Vec::new(),
+            routes: Routes::default(),
+            routes_due: false,
             transmit: Vec::with_capacity(2048),
             keys,
             stopping: false,
@@ -181,7 +189,17 @@ impl Daemon {
                 return Err(error);
             }
         }
-        daemon.remove_idle_rules().await;
+        if let Err(error) = daemon.sync_routes().await {
+            daemon.tear_down().await;
+            return Err(RunError::start("a route")(error));
+        }
+        // What a gateway that was killed left, and nothing of this configuration needs.
+        let routes = daemon.policy_routes();
+        for ipv6 in [false, true] {
+            if !routes.iter().any(|route| route.address.is_ipv6() == ipv6) {
+                daemon.links.remove_rule(ipv6).await;
+            }
+        }
         for (name, granted) in daemon.data.offloads() {
             tracing::info!(offload = name, granted, "data path");
         }
@@ -312,9 +330,15 @@ impl Daemon {
     }
 
     /// Orders to the data path first, then the messages that tell the peer (design: make before break).
-    async fn drain(&mut self) {
+    pub(super) async fn drain(&mut self) {
         while let Some(event) = self.endpoint.poll_event() {
             self.handle_event(event).await;
+        }
+        if self.routes_due
+            && self.routes.depend_on_state()
+            && let Err(error) = self.sync_routes().await
+        {
+            self.log(Level::Warn, None, &format!("routes: {error}"));
         }
         while let Some(transmit) = self.endpoint.poll_transmit(&mut self.transmit) {
             let Some(sockets) = self.sockets.as_mut() else { return };
@@ -329,7 +353,9 @@ impl Daemon {
             Event::Sad(update) => self.data.apply(&update),
             Event::IkeUp(up) => {
                 self.attempts.succeeded(&up.connection);
-                self.known.entry(Arc::clone(&up.connection)).or_default().failure = None;
+                let known = self.known.entry(Arc::clone(&up.connection)).or_default();
+                known.failure = None;
+                known.path = Some((up.path, up.encapsulation));
                 self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
                 if let Some(shown) = &up.peer_certificate {
                     let left = shown.not_after.saturating_sub(self.clock.now().unix);
@@ -350,19 +376,24 @@ impl Daemon {
                 spi_r,
                 reason,
             } => {
+                self.routes_due = true;
                 self.log(
                     Level::Info,
                     Some(&connection),
                     &format!("IKE SA {spi_i}-{spi_r} is down: {reason}"),
                 );
             }
-            Event::ChildUp(up) => self.log(Level::Info, Some(&up.connection), &describe::child_up(&up)),
+            Event::ChildUp(up) => {
+                self.routes_due = true;
+                self.log(Level::Info, Some(&up.connection), &describe::child_up(&up));
+            }
             Event::ChildDown {
                 connection,
                 child,
                 reason,
                 ..
             } => {
+                self.routes_due = true;
                 self.log(
                     Level::Info,
                     Some(&connection),
@@ -481,7 +512,8 @@ impl Daemon {
         let done = match order {
             Order::Status => return answer.status(status::snapshot(self)),
             Order::Log => return answer.log(self.journal.recent(), self.journal.follow()),
-            Order::Reload => self.reload().await,
+            Order::Reload { dry_run: true } => self.dry_run(),
+            Order::Reload { dry_run: false } => self.reload().await,
             Order::Up { connection, child } => match self.configuration.tunnels.get(&connection).cloned() {
                 None => Err(format!("no connection named {connection:?}")),
                 Some(tunnel) if tunnel.remote_hosts.is_empty() => Err(format!(
@@ -552,97 +584,6 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again. A broken file changes nothing; what did not change keeps its SAs.
-    async fn reload(&mut self) -> Result<String, String> {
-        self.notify(&[sd_notify::NotifyState::Reloading]);
-        let result = self.reload_from_file().await;
-        self.notify(&[sd_notify::NotifyState::Ready]);
-        if let Ok(text) = &result {
-            let text = text.clone();
-            self.log(Level::Info, None, &text);
-        }
-        result
-    }
-
-    async fn reload_from_file(&mut self) -> Result<String, String> {
-        let new = config::load(&self.configuration.path).map_err(|errors| {
-            let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            format!(
-                "the configuration is not reloaded, nothing changed:\n{}",
-                list.join("\n")
-            )
-        })?;
-        if new.gateway != self.configuration.gateway {
-            return Err("[gateway] changed: that takes a restart; nothing changed".to_owned());
-        }
-        self.desk.reload(new.signers.clone());
-        let old = std::mem::replace(&mut self.configuration, new);
-        let mut plan = Vec::new();
-        for (name, tunnel) in &old.tunnels {
-            if self.configuration.tunnels.get(name) != Some(tunnel) {
-                self.attempts.cancel(name);
-                self.links.remove_routes(tunnel).await;
-                plan.push(format!("{name}: removed or changed"));
-            }
-        }
-        self.endpoint
-            .reconfigure(self.clock.now(), Arc::clone(&self.configuration.ike));
-        self.drain().await;
-        for (name, tunnel) in &old.tunnels {
-            if self.configuration.tunnels.get(name) != Some(tunnel) {
-                self.data.remove_interface(name);
-            }
-        }
-        for (name, tunnel) in self.configuration.tunnels.clone() {
-            if old.tunnels.get(&name) != Some(&tunnel) {
-                self.add_tunnel(&name, &tunnel).await.map_err(|e| e.to_string())?;
-                plan.push(format!("{name}: added"));
-            }
-            if tunnel.start {
-                self.attempts
-                    .connect(&name, &tunnel, &self.configuration, Duration::ZERO);
-            }
-        }
-        self.remove_idle_rules().await;
-        Ok(if plan.is_empty() {
-            "reloaded: no tunnel changed".to_owned()
-        } else {
-            format!("reloaded: {}", plan.join("; "))
-        })
-    }
-
-    async fn add_tunnel(&mut self, name: &ConnectionName, tunnel: &Tunnel) -> Result<(), RunError> {
-        let connection = self.configuration.ike.connections.get(name);
-        if !self.data.has_raw() && connection.is_some_and(|connection| !connection.force_udp_encapsulation) {
-            let text = format!("connection {name}: encap = \"auto\" takes CAP_NET_RAW, and a restart");
-            let cause = std::io::Error::new(std::io::ErrorKind::PermissionDenied, text);
-            return Err(RunError::Start {
-                what: "ESP without UDP",
-                cause,
-            });
-        }
-        let mtu = tunnel
-            .mtu
-            .unwrap_or_else(|| status::inner_mtu(&self.configuration, name, None));
-        let options = InterfaceOptions {
-            name: tunnel.interface.clone(),
-            mtu,
-            clamp_mss: tunnel.clamp_mss,
-            transport: tunnel.transport,
-            dont_fragment: tunnel.dont_fragment,
-        };
-        self.data
-            .add_interface(name, &options)
-            .map_err(RunError::start("a TUN interface"))?;
-        self.known.entry(Arc::clone(name)).or_default().mtu = mtu;
-        let mtu = if tunnel.transport { TRANSPORT_MTU } else { mtu };
-        self.links
-            .configure(&tunnel.interface, mtu, &tunnel.addresses)
-            .await
-            .map_err(RunError::start("an interface"))?;
-        self.links.add_routes(tunnel).await.map_err(RunError::start("a route"))
-    }
-
     /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
     async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path, encapsulation: Encapsulation) {
         let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else {
@@ -670,25 +611,24 @@ impl Daemon {
             .collect()
     }
 
-    /// The rule that leads to them goes with the last of them.
-    async fn remove_idle_rules(&self) {
-        let routes = self.policy_routes();
-        for ipv6 in [false, true] {
-            if !routes.iter().any(|route| route.address.is_ipv6() == ipv6) {
-                self.links.remove_rule(ipv6).await;
-            }
-        }
+    /// Routes follow the configuration, and, where a network can be reached by several connections, what is up.
+    pub(super) async fn sync_routes(&mut self) -> std::io::Result<()> {
+        self.routes_due = false;
+        let sas = self.endpoint.status();
+        let up: BTreeSet<&ConnectionName> = sas
+            .iter()
+            .filter(|sa| sa.stage != "closing" && !sa.children.is_empty())
+            .filter_map(|sa| sa.connection.as_ref())
+            .collect();
+        let is_up = |name: &ConnectionName| up.contains(name);
+        self.routes
+            .become_(&self.links, &self.configuration.tunnels, is_up)
+            .await
     }
 
-    async fn tear_down(self) {
-        for tunnel in self.configuration.tunnels.values() {
-            self.links.remove_routes(tunnel).await;
-        }
-        for ipv6 in [false, true] {
-            if self.policy_routes().iter().any(|route| route.address.is_ipv6() == ipv6) {
-                self.links.remove_rule(ipv6).await;
-            }
-        }
+    async fn tear_down(mut self) {
+        // Nothing is left to fail here.
+        drop(self.routes.become_(&self.links, &BTreeMap::new(), |_| false).await);
         self.data.stop();
     }
 
@@ -702,11 +642,11 @@ impl Daemon {
         self.log(Level::Warn, None, &text);
     }
 
-    fn log(&mut self, level: Level, connection: Option<&str>, text: &str) {
+    pub(super) fn log(&mut self, level: Level, connection: Option<&str>, text: &str) {
         self.journal.write(self.clock.now().unix, level, connection, text);
     }
 
-    fn notify(&self, state: &[sd_notify::NotifyState<'_>]) {
+    pub(super) fn notify(&self, state: &[sd_notify::NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(state) {
             tracing::debug!(%error, "sd_notify");
         }

@@ -4,7 +4,10 @@
 //! (fail closed: RFC 4301 §5.1 discards what no policy lets through).
 
 use super::policy_routes;
-use crate::config::{Prefix, Tunnel};
+use super::routes::{Route, Way};
+use crate::config::Prefix;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -93,37 +96,40 @@ impl Links {
             .map_err(|e| route_said(&format!("MTU of {interface}"), e))
     }
 
-    /// Routes a tunnel's prefixes through its interface, each with an unreachable route behind it if it is to fail closed.
+    /// Takes an address off an interface. That it is gone already is no error.
+    pub async fn remove_address(&self, interface: &str, address: Prefix) {
+        let Ok(index) = index_of(interface) else { return };
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = address.length;
+        message.header.family = if address.address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        message.attributes.push(AddressAttribute::Address(address.address));
+        if address.address.is_ipv4() {
+            message.attributes.push(AddressAttribute::Local(address.address));
+        }
+        if let Err(error) = self.handle.address().del(message).execute().await {
+            tracing::debug!(%error, "the address was gone already");
+        }
+    }
+
+    /// Makes a route, or replaces the one to the same network with the same metric.
     ///
     /// # Errors
     /// As the system says.
-    pub async fn add_routes(&self, tunnel: &Tunnel) -> io::Result<()> {
-        let index = index_of(&tunnel.interface)?;
-        for route in &tunnel.routes {
-            if tunnel.fail_closed {
-                self.replace_route(unreachable_route(*route, tunnel)?, *route).await?;
-            }
-            self.replace_route(tunnel_route(*route, index, tunnel)?, *route).await?;
-            // Last: while the table has no route, what it leads there would fall through to the main table.
-            if tunnel.policy_routing {
-                self.add_rule(route.address.is_ipv6()).await?;
-            }
-        }
-        Ok(())
+    pub async fn add_route(&self, route: &Route) -> io::Result<()> {
+        self.replace_route(message_of(route)?, route.prefix).await
     }
 
-    /// Removes what [`Self::add_routes`] made, but for the rule. What is gone already is no error.
-    pub async fn remove_routes(&self, tunnel: &Tunnel) {
-        let index = index_of(&tunnel.interface).ok();
-        for route in &tunnel.routes {
-            if let Some(message) = index.and_then(|index| tunnel_route(*route, index, tunnel).ok()) {
-                self.remove_route(message).await;
-            }
-            if tunnel.fail_closed
-                && let Ok(message) = unreachable_route(*route, tunnel)
-            {
-                self.remove_route(message).await;
-            }
+    /// Removes a route. That it is gone already is no error.
+    pub async fn remove_route(&self, route: &Route) {
+        // Where the interface is gone, so are its routes.
+        let Ok(message) = message_of(route) else { return };
+        if let Err(error) = self.handle.route().del(message).execute().await {
+            tracing::debug!(%error, "route was gone already");
         }
     }
 
@@ -137,50 +143,40 @@ impl Links {
             .await
             .map_err(|e| route_said(&what, e))
     }
-
-    async fn remove_route(&self, message: RouteMessage) {
-        if let Err(error) = self.handle.route().del(message).execute().await {
-            tracing::debug!(%error, "route was gone already");
-        }
-    }
 }
 
-fn tunnel_route(route: Prefix, index: u32, tunnel: &Tunnel) -> io::Result<RouteMessage> {
-    let scope = if route.address.is_ipv4() {
-        RouteScope::Link
-    } else {
-        RouteScope::Universe
-    };
-    let mut builder = route_builder(route, tunnel)?
-        .output_interface(index)
-        .priority(tunnel.metric)
-        .scope(scope);
-    // Host to host: what the machine sends by itself has to come from the address that the selectors name.
-    if let Some(source) = tunnel
-        .source
-        .filter(|source| source.is_ipv4() == route.address.is_ipv4())
-    {
-        builder = builder.pref_source(source).map_err(io::Error::other)?;
-    }
-    Ok(builder.build())
-}
-
-fn unreachable_route(route: Prefix, tunnel: &Tunnel) -> io::Result<RouteMessage> {
-    Ok(route_builder(route, tunnel)?
-        .kind(RouteType::Unreachable)
-        .priority(FAIL_CLOSED_METRIC)
-        .build())
-}
-
-fn route_builder(route: Prefix, tunnel: &Tunnel) -> io::Result<RouteMessageBuilder<IpAddr>> {
+fn message_of(route: &Route) -> io::Result<RouteMessage> {
     let builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
-        .destination_prefix(route.address, route.length)
+        .destination_prefix(route.prefix.address, route.prefix.length)
         .map_err(io::Error::other)?;
-    Ok(if tunnel.policy_routing {
+    let builder = if route.policy {
         builder.table_id(policy_routes::TABLE)
     } else {
         builder
+    };
+    let ipv4 = route.prefix.address.is_ipv4();
+    Ok(match &route.way {
+        Way::Unreachable => builder
+            .kind(RouteType::Unreachable)
+            .priority(FAIL_CLOSED_METRIC)
+            .build(),
+        Way::Tunnel {
+            interface,
+            metric,
+            source,
+        } => {
+            let scope = if ipv4 { RouteScope::Link } else { RouteScope::Universe };
+            let builder = builder
+                .output_interface(index_of(interface)?)
+                .priority(*metric)
+                .scope(scope);
+            // Host to host: what the machine sends by itself has to come from the address that the selectors name.
+            match source.filter(|source| source.is_ipv4() == ipv4) {
+                Some(source) => builder.pref_source(source).map_err(io::Error::other)?.build(),
+                None => builder.build(),
+            }
+        }
     })
 }
 

@@ -6,7 +6,9 @@
 //! | `sockets` | UDP 500 and control's part of UDP 4500 |
 //! | `attempts`, `resolve` | when to connect, and where to |
 //! | `addresses` | the machine's addresses, and the ways to a peer's |
-//! | `links` | interfaces, addresses, routes (rtnetlink) |
+//! | `links`, `policy_routes` | interfaces, addresses, routes, rules (rtnetlink) |
+//! | `routes` | which routes there should be, at the start, after a reload and as tunnels come and go |
+//! | `reload` | a new configuration as a plan, and carrying it out |
 //! | `server`, `protocol`, `client` | the control socket |
 //! | `key_export` | keys for decrypting captures, only when started for it |
 //! | `status`, `describe`, `journal` | what an operator is told |
@@ -22,7 +24,9 @@ pub mod key_export;
 mod links;
 mod policy_routes;
 pub mod protocol;
+mod reload;
 mod resolve;
+mod routes;
 mod server;
 mod signing;
 mod sockets;

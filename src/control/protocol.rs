@@ -52,7 +52,11 @@ pub enum Request {
         connection: String,
     },
     /// Read the configuration file again; what did not change keeps its SAs, a broken file changes nothing.
-    Reload,
+    Reload {
+        /// Only say what would be done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
+    },
     /// The recent log lines, and with `follow` those to come.
     Log {
         /// Keep sending until the client hangs up.
@@ -314,6 +318,11 @@ mod tests {
             (
                 Request::RekeyIke { connection: "a".into() },
                 r#"{"command":"rekey_ike","connection":"a"}"#,
+            ),
+            (Request::Reload { dry_run: false }, r#"{"command":"reload"}"#),
+            (
+                Request::Reload { dry_run: true },
+                r#"{"command":"reload","dry_run":true}"#,
             ),
             (Request::Log { follow: true }, r#"{"command":"log","follow":true}"#),
         ] {

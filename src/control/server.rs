@@ -27,7 +27,10 @@ pub enum Order {
     /// The log.
     Log,
     /// Read the configuration again.
-    Reload,
+    Reload {
+        /// Only say what would be done.
+        dry_run: bool,
+    },
     /// Bring up.
     Up {
         connection: ConnectionName,
@@ -214,7 +217,7 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
             }
             Request::Status => Order::Status,
             Request::Log { .. } => Order::Log,
-            Request::Reload => Order::Reload,
+            Request::Reload { dry_run } => Order::Reload { dry_run },
             Request::Stop => Order::Stop,
             Request::Up { connection, child } => Order::Up {
                 connection: connection.into(),

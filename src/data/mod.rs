@@ -317,6 +317,12 @@ impl DataPlane {
         self.publish();
     }
 
+    /// Changes what does not take another interface: MTU, MSS clamping, the outer DF.
+    pub fn change_interface(&mut self, connection: &ConnectionName, options: &InterfaceOptions) {
+        self.register.change_interface(connection, options);
+        self.publish();
+    }
+
     /// Carries out an order of the key exchange; it holds for every packet read after this returns. What can't be carried
     /// out is logged.
     pub fn apply(&mut self, update: &SadUpdate) {

@@ -207,6 +207,17 @@ impl Register {
         }
     }
 
+    /// Changes what can be changed.
+    pub(super) fn change_interface(&mut self, connection: &ConnectionName, options: &InterfaceOptions) {
+        if let Some(number) = self.number(connection) {
+            self.change(number, |interface| {
+                interface.mtu = options.mtu;
+                interface.clamp_mss = options.clamp_mss;
+                interface.dont_fragment = options.dont_fragment;
+            });
+        }
+    }
+
     /// Keys a pair.
     pub(super) fn install(&mut self, entry: &Arc<ChildSaEntry>) -> Result<(), Refusal> {
         match entry {

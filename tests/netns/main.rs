@@ -18,6 +18,7 @@ mod moving;
 mod raw;
 mod rebind;
 mod rekey_load;
+mod reload;
 mod tunnel;
 
 use support::World;
