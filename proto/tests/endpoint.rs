@@ -651,7 +651,7 @@ fn reconfigure_is_a_diff() {
     pump.run();
     assert!(pump.up(0) && pump.ends[0].status()[0].spi_i == spi);
     let mut changed = side_a();
-    changed.fragmentation = false;
+    changed.remote_port = 501;
     let changed = Config {
         connections: [("site".into(), Arc::new(changed))].into(),
         gateway: Gateway::default(),

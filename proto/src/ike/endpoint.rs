@@ -3,6 +3,7 @@
 
 mod neighbours;
 mod operator;
+mod reload;
 mod strangers;
 
 use super::child::{Child, ChildState};

@@ -67,7 +67,9 @@ impl Endpoint {
             .down
             .retain(|(of, down)| of != name || child.as_ref().is_some_and(|child| child != down));
         let now = self.shared.now.instant;
-        if let Some(spi) = self.established(Some(name)).first().copied() {
+        // One that is about to be deleted is none.
+        let stays = |spi: &IkeSpi| self.sas.get(spi).is_some_and(|sa| !sa.jobs.has(&Job::DeleteIke));
+        if let Some(spi) = self.established(Some(name)).into_iter().find(stays) {
             let starts = |c: &&Arc<crate::policy::connection::Child>| c.start_action == StartAction::Start;
             let children: Vec<ChildName> = match child {
                 Some(child) => vec![child],
@@ -252,49 +254,5 @@ impl Endpoint {
             sa.handle_paths(shared, paths);
             sa.work(shared);
         });
-    }
-
-    /// A new configuration: a diff by name. Unchanged connections keep their SAs; changed and removed ones are deleted.
-    pub fn reconfigure(&mut self, now: Now, config: Arc<Config>) {
-        self.shared.now = now;
-        let old = std::mem::replace(&mut self.shared.config, config);
-        let changed = |name: &ConnectionName, connection: &Connection| {
-            self.shared
-                .config
-                .connections
-                .get(name)
-                .is_none_or(|new| !new.same_as(connection))
-        };
-        let gone: Vec<ConnectionName> = old
-            .connections
-            .iter()
-            .filter(|(name, c)| changed(name, c))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        // Half-open ones would be matched with what the configuration was.
-        let outdated = |sa: &IkeSa| match &sa.stage {
-            Stage::HalfOpen(half) => half.candidates.iter().any(|candidate| gone.contains(&candidate.name)),
-            _ => false,
-        };
-        let half_open: Vec<IkeSpi> = self
-            .sas
-            .values()
-            .filter(|sa| outdated(sa))
-            .map(IkeSa::own_spi)
-            .collect();
-        for spi in half_open {
-            self.with_sa(spi, |sa, shared| sa.close(shared, "the configuration changed"));
-        }
-        self.shared.down.retain(|(of, _)| !gone.contains(of));
-        for name in gone {
-            self.standing.remove(&name);
-            for spi in self.of_connection(&name) {
-                if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
-                    self.delete_ike(spi);
-                } else {
-                    self.with_sa(spi, |sa, shared| sa.close(shared, "the configuration changed"));
-                }
-            }
-        }
     }
 }
