@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) static GCP: Profile = Profile {
     name: "gcp",
     gateway: "GCP HA VPN",
-    settings: "the tunnel's ciphers (gcloud compute vpn-tunnels create --cipher-phase1, --cipher-phase2)",
+    settings: "the tunnel's ciphers (ciphers.phase1 and ciphers.phase2 of the VPN tunnel)",
     weak: None,
     values: Values {
         proposals: &["aes256gcm16-prfsha512-ecp384"],
