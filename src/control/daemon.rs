@@ -11,7 +11,7 @@ use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
 use super::{RunError, describe, status};
-use crate::config::{Configuration, Prefix};
+use crate::config::{self, Configuration, Prefix};
 use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
