@@ -409,7 +409,7 @@ fn certificates_of_every_kind_authenticate_both_ends() {
         assert!(
             pump.lines(1)
                 .iter()
-                .any(|line| line.starts_with("IKE_AUTH request") && line.contains("CERT CERT CERTREQ"))
+                .any(|line| line.starts_with("IKE_AUTH request 1 [IDi CERT CERT ") && line.contains(" CERTREQ "))
         );
     }
 }
