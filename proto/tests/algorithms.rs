@@ -156,7 +156,7 @@ fn transforms_are_the_registrys() {
     assert_eq!(ids(transforms, TransformType::PRF), plain(&[2, 5, 6, 7]));
     assert_eq!(
         ids(transforms, TransformType::KE),
-        plain(&[2, 5, 14, 15, 16, 17, 18, 19, 20, 21, 24, 31])
+        plain(&[2, 5, 14, 15, 16, 17, 18, 19, 20, 21, 24, 31, 35, 36, 37])
     );
     let aead = ike("aes128gcm16-aes192gcm16-aes256gcm16-chacha20poly1305-prfsha256-x25519");
     let mut expected: BTreeSet<_> = [128, 192, 256].map(|bits| (20, Some(bits))).into();
