@@ -122,7 +122,8 @@ fn modp_groups_keep_leading_zeros() {
 #[test]
 fn bad_public_values_are_refused() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    for group in Group::ALL {
+    // A KEM's two values are of two kinds: ML-KEM's are tested beside it (`crypto::kex::mlkem`).
+    for group in Group::ALL.iter().filter(|group| !group.is_post_quantum()) {
         let method = (IKE_PROVIDER.key_exchange)(*group).unwrap();
         let initiator = method.initiate(&mut rng);
         let good = method.initiate(&mut rng).public().to_vec();
