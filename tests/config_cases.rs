@@ -207,8 +207,15 @@ fn any_peer_means_to_wait_for_it() {
 fn the_examples_are_right() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let folder = folder("examples");
-    for name in ["office-cloud.psk", "cloud.psk"] {
-        fs::write(folder.join(name), "a pre-shared key that is long enough").unwrap();
+    for name in [
+        "office-cloud.psk",
+        "cloud.psk",
+        "azure.psk",
+        "aws-1.psk",
+        "aws-2.psk",
+        "gcp.psk",
+    ] {
+        fs::write(folder.join(name), "aPreSharedKey.ThatEveryCloudTakes").unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
     for name in ["office.key", "cloud.key", "vm4.key"] {
