@@ -109,6 +109,8 @@ pub struct IkeSa {
     pub keys: Option<IkeKeys>,
     pub protection: Option<MessageProtection>,
     pub init: InitMessages,
+    /// After a rekey: what [`Self::lowest_nonce`] was before it.
+    pub inherited_nonce: Vec<u8>,
     /// What AUTH covers besides.
     pub int_auth: IntAuth,
     pub peer_id: Option<Identification>,
@@ -196,6 +198,7 @@ impl IkeSa {
             keys: None,
             protection: None,
             init: InitMessages::default(),
+            inherited_nonce: Vec::new(),
             int_auth: IntAuth::default(),
             peer_id: None,
             peer_fragments: false,
@@ -280,14 +283,12 @@ impl IkeSa {
         self.is_established() && self.is_idle() && !self.jobs.any(|job| matches!(job, Job::CreateChild(_)))
     }
 
-    /// The lowest nonce of the exchange that made it; none after a rekey.
-    pub fn lowest_nonce(&self) -> Option<&[u8]> {
-        let nonces = [&self.init.nonce_i, &self.init.nonce_r];
-        nonces
-            .into_iter()
-            .min()
-            .map(Vec::as_slice)
-            .filter(|nonce| !nonce.is_empty())
+    /// The lowest nonce of the IKE_SA_INIT that it, or what it was rekeyed from, began with.
+    pub fn lowest_nonce(&self) -> &[u8] {
+        if self.init.nonce_i.is_empty() {
+            return &self.inherited_nonce;
+        }
+        self.init.nonce_i.as_slice().min(&self.init.nonce_r)
     }
 
     /// Begins the next job if nothing is in flight.

@@ -147,6 +147,7 @@ impl IkeSa {
             return Err(IkeError::Internal("an algorithm is not available"));
         }
         new.ours = self.ours;
+        new.inherited_nonce = self.lowest_nonce().to_vec();
         new.nat = self.nat;
         new.mobike = self.mobike.inherit();
         new.announced.clone_from(&self.announced);

@@ -135,20 +135,21 @@ impl Endpoint {
     }
 
     /// Both ends began at once, and both SAs are up: the one made with the lowest nonce is deleted by the end that made it,
-    /// as §2.8.2 has it for rekeys. (If the other end knows nothing of the loser, nothing is lost either.) After a while: the other one's children have to be up first.
+    /// as §2.8.2 has it for rekeys, whoever has rekeyed it since. (If the other end knows nothing of the loser, nothing is lost either.) After a while: the other one's children have to be up first.
     pub(super) fn one_of_two(&mut self, newest: IkeSpi) {
         let Some(new) = self.sas.get(&newest) else { return };
         let crossed = |old: &&IkeSa| {
-            old.initiator != new.initiator && old.own_spi() != newest && old.is_established() && same_peer(new, old)
+            old.ours != new.ours && old.own_spi() != newest && old.is_established() && same_peer(new, old)
         };
         let Some(old) = self.sas.values().find(crossed) else {
             return;
         };
-        let Some((newer, older)) = new.lowest_nonce().zip(old.lowest_nonce()) else {
-            return;
+        let loser = if new.lowest_nonce() < old.lowest_nonce() {
+            new
+        } else {
+            old
         };
-        let loser = if newer < older { new } else { old };
-        if !loser.initiator {
+        if !loser.ours {
             return;
         }
         let spi = loser.own_spi();
