@@ -65,7 +65,7 @@ fn told(outcomes: &[Outcome], what: &str) -> usize {
 }
 
 /// All that there is, in a mix drawn from the seed: loss, reordering, duplication, corruption, a NAT that forgets, crashes of
-/// either side, commands of both operators, rekeys of both kinds by time, by packets and by octets, authenticating anew, both
+/// either side, addresses that come and go, ML-KEM, commands of both operators, rekeys of both kinds by time, by packets and by octets, authenticating anew, both
 /// ends beginning at once.
 #[test]
 fn sim_everything() {
@@ -76,6 +76,13 @@ fn sim_everything() {
         // RFC 7296 §2.4: after a crash of the initiator.
         assert!(told(&outcomes, "INITIAL_CONTACT") > 0);
         assert!(told(&outcomes, "it was rekeyed") > 0);
+        assert!(
+            told(
+                &outcomes,
+                "to: Path { local: 192.0.2.65:4500, remote: 198.51.100.66:4500 }"
+            ) > 0
+        );
+        assert!(told(&outcomes, "MlKem768") > 0);
     }
 }
 

@@ -8,12 +8,13 @@ use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
-use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
+use landbridge_proto::policy::proposal::{AdditionalExchanges, EspProposal, IkeProposal};
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::{IdType, Identification, TrafficSelector};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::iter;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Node {
     pub endpoint: Endpoint,
     pub address: SocketAddr,
     pub peer: SocketAddr,
+    /// The addresses its machine has now.
+    pub addresses: Vec<IpAddr>,
     pub initiator: bool,
     /// It brings the connection up by itself.
     pub begins: bool,
@@ -62,10 +65,11 @@ impl Node {
         let mut octets = [0; 32];
         octets[..8].copy_from_slice(&seed.to_be_bytes());
         octets[8] = u8::from(initiator);
-        Self {
+        let mut node = Self {
             endpoint: Endpoint::new(now, octets, Arc::clone(&config)),
             address,
             peer,
+            addresses: Vec::new(),
             initiator,
             begins: initiator || plan.both_begin,
             connect_at: (initiator || plan.both_begin).then_some(now.instant),
@@ -74,7 +78,16 @@ impl Node {
             trace: VecDeque::new(),
             limits_told: [0; 2],
             config,
-        }
+        };
+        let second = plan.moves.map(|_| second_address(address.ip()));
+        node.set_addresses(now, iter::once(address.ip()).chain(second).collect());
+        node
+    }
+
+    /// Its machine has these addresses from now on.
+    pub fn set_addresses(&mut self, now: Now, addresses: Vec<IpAddr>) {
+        self.addresses.clone_from(&addresses);
+        self.endpoint.handle_addresses(now, addresses);
     }
 
     /// All memory lost, as after kill -9.
@@ -86,6 +99,7 @@ impl Node {
         self.sad.clear();
         self.active = None;
         self.connect_at = self.begins.then_some(now.instant);
+        self.set_addresses(now, self.addresses.clone());
         self.tell("restart".to_owned());
     }
 
@@ -107,7 +121,7 @@ impl Node {
         if self.connect_at.is_some_and(|at| at <= now.instant) {
             self.connect_at = None;
             let target = Target {
-                local: self.address,
+                local: SocketAddr::new(self.addresses[0], self.address.port()),
                 remote: self.peer,
             };
             let command = Command::Up {
@@ -120,7 +134,7 @@ impl Node {
     }
 
     /// Takes all events; SAD updates reach the data path before any datagram leaves.
-    pub fn drain_events(&mut self) {
+    pub fn drain_events(&mut self, now: Now) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 Event::Sad(update) => self.apply(update),
@@ -128,6 +142,19 @@ impl Node {
                     if self.begins {
                         self.connect_at = Some(at);
                     }
+                }
+                Event::NeedPaths {
+                    spi,
+                    local_port,
+                    remotes,
+                    ..
+                } => {
+                    let ways = |remote: SocketAddr| {
+                        let local = self.addresses.iter().map(move |ip| SocketAddr::new(*ip, local_port));
+                        local.map(move |local| Path { local, remote })
+                    };
+                    let paths = remotes.into_iter().flat_map(ways).collect();
+                    self.endpoint.handle_paths(now, spi, paths);
                 }
                 Event::Message { .. } => {}
                 other => self.tell(format!("{other:?}")),
@@ -255,11 +282,18 @@ impl Node {
             if reached[kind] && told.is_some_and(|told| !std::mem::replace(told, true)) {
                 self.limits_told[kind] += 1;
                 self.endpoint.handle_report(now, report);
-                self.drain_events();
+                self.drain_events(now);
             }
         }
         !hard
     }
+}
+
+/// The other address of a machine that has two.
+pub fn second_address(first: IpAddr) -> IpAddr {
+    let IpAddr::V4(first) = first else { return first };
+    let [a, b, c, d] = first.octets();
+    [a, b, c, d + 64].into()
 }
 
 fn config(initiator: bool, plan: &Plan) -> Config {
@@ -277,6 +311,10 @@ fn config(initiator: bool, plan: &Plan) -> Config {
             end: [10, second, 255, 255].into(),
         }]
     };
+    let mut additional = AdditionalExchanges::default();
+    if plan.hybrid {
+        additional.0[0] = vec![Some(Group::MlKem768)];
+    }
     let psk = || Secret::new(b"simulation only".to_vec());
     let (us, them, local, remote) = if initiator { ("a", "b", 1, 2) } else { ("b", "a", 2, 1) };
     let child = Child {
@@ -308,7 +346,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         remote_addrs: vec![],
         remote_port: 500,
         ike_proposals: vec![IkeProposal {
-            additional: Default::default(),
+            additional,
             encryption: vec![Encryption::AesGcm16_256],
             integrity: vec![],
             prf: vec![PrfAlgorithm::HmacSha256],
@@ -328,7 +366,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         fragmentation: true,
         fragment_size: if plan.fragment { 200 } else { 1280 },
         force_udp_encapsulation: false,
-        mobike: false,
+        mobike: plan.moves.is_some(),
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     };

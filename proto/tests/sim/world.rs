@@ -2,7 +2,7 @@
 
 use crate::invariants::NonceLedger;
 use crate::link::{carry, unit};
-use crate::node::{CONNECTION, Node};
+use crate::node::{CONNECTION, Node, second_address};
 use landbridge_proto::ike::{Command, Load};
 use landbridge_proto::policy::sad::{Path, TrafficLimits};
 use landbridge_proto::time::{Instant, Now};
@@ -46,6 +46,11 @@ pub struct Plan {
     pub commands: u32,
     /// Node 0 stands behind a NAT that forgets its mappings so many times.
     pub rebindings: Option<u32>,
+    /// Both ends have two addresses and MOBIKE; so many times the initiator's machine has others than before, and as often an
+    /// address of the responder can't be reached for a while.
+    pub moves: Option<u32>,
+    /// ML-KEM-768 comes second (RFC 9370).
+    pub hybrid: bool,
     /// Both ends bring the connection up by themselves, at the same moment.
     pub both_begin: bool,
     /// Both ends rekey the IKE SA about so often.
@@ -81,6 +86,8 @@ impl Plan {
             restarts: 0,
             commands: 0,
             rebindings: None,
+            moves: None,
+            hybrid: false,
             both_begin: false,
             ike_rekey_time: None,
             reauth_time: None,
@@ -112,6 +119,8 @@ impl Plan {
             ike_rekey_time: often(2).then_some(Duration::from_secs(60)),
             reauth_time: often(4).then_some(Duration::from_secs(100)),
             limits,
+            moves: (often(3) && !nat && !both).then_some(1 + u32::from(often(2))),
+            hybrid: often(3),
             ..Self::from_seed(seed)
         }
     }
@@ -128,12 +137,29 @@ enum Order {
 }
 
 enum Due {
-    Ike { to: usize, path: Path, octets: Vec<u8> },
-    Esp { to: usize, path: Path, octets: Vec<u8> },
+    Ike {
+        to: usize,
+        path: Path,
+        octets: Vec<u8>,
+    },
+    Esp {
+        to: usize,
+        path: Path,
+        octets: Vec<u8>,
+    },
     Traffic,
-    Order { who: usize, order: Order },
-    Restart { who: usize },
+    Order {
+        who: usize,
+        order: Order,
+    },
+    Restart {
+        who: usize,
+    },
     Rebind,
+    /// The initiator's machine has other addresses.
+    Move,
+    /// An address of the responder can't be reached, or all can again.
+    Block(Option<IpAddr>),
 }
 
 /// What came of a run.
@@ -159,6 +185,8 @@ pub struct World {
     plan: Plan,
     /// What the NAT adds to ports, if there is one.
     shift: Option<u16>,
+    /// What is sent to this address is lost.
+    blocked: Option<IpAddr>,
     nodes: [Node; 2],
     queue: BTreeMap<(Instant, u64), Due>,
     counter: u64,
@@ -188,6 +216,7 @@ impl World {
             last_phase: false,
             plan: plan.clone(),
             shift: plan.rebindings.map(|_| 1000),
+            blocked: None,
             nodes,
             queue: BTreeMap::new(),
             counter: 0,
@@ -224,6 +253,15 @@ impl World {
         for _ in 0..self.plan.rebindings.unwrap_or(0) {
             let at = now + Duration::from_millis(10_000 + u64::from(rng.next_u32()) % (trouble - 20_000));
             self.push(at, Due::Rebind);
+        }
+        for _ in 0..self.plan.moves.unwrap_or(0) {
+            let mut moment = || Duration::from_millis(10_000 + u64::from(rng.next_u32()) % (trouble - 20_000));
+            let (move_at, block_at) = (now + moment(), now + moment());
+            self.push(move_at, Due::Move);
+            let first = self.nodes[1].address.ip();
+            let blocked = [first, second_address(first)][rng.next_u32() as usize % 2];
+            self.push(block_at, Due::Block(Some(blocked)));
+            self.push(block_at + Duration::from_secs(60), Due::Block(None));
         }
         for _ in 0..self.plan.commands {
             let at = now + Duration::from_millis(5_000 + u64::from(rng.next_u32()) % (trouble - 10_000));
@@ -332,6 +370,20 @@ impl World {
                 let seed = self.rng.next_u64();
                 self.nodes[who].restart(now, seed);
             }
+            Due::Move => {
+                let first = self.nodes[0].address.ip();
+                let mut addresses = match self.rng.next_u32() % 3 {
+                    0 => vec![first],
+                    1 => vec![second_address(first)],
+                    _ => vec![second_address(first), first],
+                };
+                if self.nodes[0].addresses == addresses {
+                    addresses = vec![second_address(first)];
+                }
+                self.nodes[0].set_addresses(now, addresses);
+                self.drain(0);
+            }
+            Due::Block(address) => self.blocked = address,
             Due::Rebind => self.shift = self.shift.map(|shift| shift + 7),
         }
     }
@@ -368,7 +420,8 @@ impl World {
     }
 
     fn drain(&mut self, who: usize) {
-        self.nodes[who].drain_events();
+        let now = self.clock();
+        self.nodes[who].drain_events(now);
         let mut octets = Vec::new();
         while let Some(transmit) = self.nodes[who].endpoint.poll_transmit(&mut octets) {
             assert_eq!(transmit.len, octets.len());
@@ -384,6 +437,9 @@ impl World {
     /// The path as the receiver sees it; nothing if the NAT knows no such mapping (any more).
     fn cross(&self, from: usize, path: Path) -> Option<Path> {
         let (mut source, mut destination) = (path.local, path.remote);
+        if !self.nodes[from].addresses.contains(&source.ip()) {
+            return None;
+        }
         match self.shift {
             Some(shift) if from == 0 => source = SocketAddr::new(PUBLIC, source.port() + shift),
             Some(shift) => {
@@ -397,6 +453,10 @@ impl World {
                 destination = SocketAddr::new(self.nodes[0].address.ip(), port);
             }
             None => {}
+        }
+        let there = self.nodes[1 - from].addresses.contains(&destination.ip());
+        if !there || [source.ip(), destination.ip()].map(Some).contains(&self.blocked) {
+            return None;
         }
         Some(Path {
             local: destination,
