@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod invariants;
+#[path = "../keys/mod.rs"]
+mod keys;
 mod link;
 mod node;
 mod world;
@@ -65,7 +67,8 @@ fn told(outcomes: &[Outcome], what: &str) -> usize {
 }
 
 /// All that there is, in a mix drawn from the seed: loss, reordering, duplication, corruption, a NAT that forgets, crashes of
-/// either side, addresses that come and go, ML-KEM, commands of both operators, rekeys of both kinds by time, by packets and by octets, authenticating anew, both
+/// either side, addresses that come and go, ML-KEM, signatures
+/// that take their time, commands of both operators, rekeys of both kinds by time, by packets and by octets, authenticating anew, both
 /// ends beginning at once.
 #[test]
 fn sim_everything() {

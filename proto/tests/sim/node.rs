@@ -1,10 +1,11 @@
 //! One gateway: an endpoint and a model of its data path with real ESP SAs.
 
 use crate::invariants::NonceLedger;
+use crate::keys;
 use crate::world::Plan;
-use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret};
+use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret, SigningKey};
 use landbridge_proto::esp::{InboundError, InboundSa, OutboundSa};
-use landbridge_proto::ike::{Command, Endpoint, Event};
+use landbridge_proto::ike::{Command, Endpoint, Event, SignRequest};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
@@ -41,6 +42,8 @@ pub struct Node {
     pub active: Option<ChildSaId>,
     /// What it told, the newest, for the trace.
     pub trace: VecDeque<String>,
+    /// Signatures that it waits for.
+    pub to_sign: Vec<SignRequest>,
     /// How often the data path said that a limit is reached: soft, hard.
     pub limits_told: [u32; 2],
     config: Arc<Config>,
@@ -76,6 +79,7 @@ impl Node {
             sad: BTreeMap::new(),
             active: None,
             trace: VecDeque::new(),
+            to_sign: Vec::new(),
             limits_told: [0; 2],
             config,
         };
@@ -156,6 +160,7 @@ impl Node {
                     let paths = remotes.into_iter().flat_map(ways).collect();
                     self.endpoint.handle_paths(now, spi, paths);
                 }
+                Event::Sign(request) => self.to_sign.push(request),
                 Event::Message { .. } => {}
                 other => self.tell(format!("{other:?}")),
             }
@@ -316,6 +321,11 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         additional.0[0] = vec![Some(Group::MlKem768)];
     }
     let psk = || Secret::new(b"simulation only".to_vec());
+    let (our_key, their_key) = if initiator {
+        ("ed25519", "p256")
+    } else {
+        ("p256", "ed25519")
+    };
     let (us, them, local, remote) = if initiator { ("a", "b", 1, 2) } else { ("b", "a", 2, 1) };
     let child = Child {
         name: "net".into(),
@@ -354,11 +364,21 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         }],
         local: LocalAuth {
             id: id(us),
-            credential: LocalCredential::Psk(psk()),
+            credential: if plan.signs {
+                // Its signatures come when they come.
+                let elsewhere = SigningKey::kept_elsewhere(keys::key(our_key).verifying_key(), our_key.into());
+                LocalCredential::RawKey(Arc::new(elsewhere))
+            } else {
+                LocalCredential::Psk(psk())
+            },
         },
         remote: RemoteAuth {
             id: Some(id(them)),
-            credential: RemoteCredential::Psk(vec![psk()]),
+            credential: if plan.signs {
+                RemoteCredential::RawKeys(vec![keys::key(their_key).verifying_key()])
+            } else {
+                RemoteCredential::Psk(vec![psk()])
+            },
         },
         ike_rekey_time: plan.ike_rekey_time,
         reauth_time: plan.reauth_time,

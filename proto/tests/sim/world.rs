@@ -1,9 +1,10 @@
 //! The network and its clock: what happens when, all drawn from the seed.
 
 use crate::invariants::NonceLedger;
+use crate::keys;
 use crate::link::{carry, unit};
 use crate::node::{CONNECTION, Node, second_address};
-use landbridge_proto::ike::{Command, Load};
+use landbridge_proto::ike::{Command, Load, SignTicket};
 use landbridge_proto::policy::sad::{Path, TrafficLimits};
 use landbridge_proto::time::{Instant, Now};
 use rand_chacha::ChaCha8Rng;
@@ -49,6 +50,8 @@ pub struct Plan {
     /// Both ends have two addresses and MOBIKE; so many times the initiator's machine has others than before, and as often an
     /// address of the responder can't be reached for a while.
     pub moves: Option<u32>,
+    /// They authenticate with signatures that are made elsewhere and take their time; with a shared secret otherwise.
+    pub signs: bool,
     /// ML-KEM-768 comes second (RFC 9370).
     pub hybrid: bool,
     /// Both ends bring the connection up by themselves, at the same moment.
@@ -87,6 +90,7 @@ impl Plan {
             commands: 0,
             rebindings: None,
             moves: None,
+            signs: false,
             hybrid: false,
             both_begin: false,
             ike_rekey_time: None,
@@ -121,6 +125,7 @@ impl Plan {
             limits,
             moves: (often(3) && !nat && !both).then_some(1 + u32::from(often(2))),
             hybrid: often(3),
+            signs: often(3),
             ..Self::from_seed(seed)
         }
     }
@@ -156,6 +161,11 @@ enum Due {
         who: usize,
     },
     Rebind,
+    Signed {
+        who: usize,
+        ticket: SignTicket,
+        signature: Vec<u8>,
+    },
     /// The initiator's machine has other addresses.
     Move,
     /// An address of the responder can't be reached, or all can again.
@@ -370,6 +380,10 @@ impl World {
                 let seed = self.rng.next_u64();
                 self.nodes[who].restart(now, seed);
             }
+            Due::Signed { who, ticket, signature } => {
+                self.nodes[who].endpoint.handle_signature(now, ticket, Ok(signature));
+                self.drain(who);
+            }
             Due::Move => {
                 let first = self.nodes[0].address.ip();
                 let mut addresses = match self.rng.next_u32() % 3 {
@@ -422,6 +436,13 @@ impl World {
     fn drain(&mut self, who: usize) {
         let now = self.clock();
         self.nodes[who].drain_events(now);
+        for request in std::mem::take(&mut self.nodes[who].to_sign) {
+            let name = request.key.elsewhere().expect("other signatures are made at once");
+            let signature = keys::key(&name).sign(request.scheme, &request.octets).unwrap();
+            let ticket = request.ticket;
+            let wait = Duration::from_millis(u64::from(self.rng.next_u32() % 3000));
+            self.push(self.now + wait, Due::Signed { who, ticket, signature });
+        }
         let mut octets = Vec::new();
         while let Some(transmit) = self.nodes[who].endpoint.poll_transmit(&mut octets) {
             assert_eq!(transmit.len, octets.len());
