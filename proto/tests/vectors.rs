@@ -6,7 +6,7 @@ use landbridge_proto::crypto::{
     CipherSuite, ESP_PROVIDER, Encryption, Group, IKE_PROVIDER, Integrity, PrfAlgorithm, Provider, Secret,
 };
 use landbridge_proto::esp::{InboundSa, NextHeader, OutboundSa};
-use landbridge_proto::ike::keys::{Binding, IkeKeys};
+use landbridge_proto::ike::keys::{Binding, IkeKeys, Secrets};
 use landbridge_proto::ike::seal::{MessageProtection, OpenError};
 use landbridge_proto::policy::proposal::{EspSuite, IkeSuite};
 use landbridge_proto::policy::sad::SaParameters;
@@ -104,7 +104,9 @@ fn nist_ikev2_kdf() {
             esn: false,
         };
         for (secret, name) in [(None, "DKM(Child SA)"), (Some(&new), "DKM(Child SA D-H)")] {
-            let child = keys.child(&IKE_PROVIDER, &esp, secret, &ni, &nr).unwrap();
+            let child = keys
+                .child(&IKE_PROVIDER, &esp, &Secrets::of(secret.cloned()), &ni, &nr)
+                .unwrap();
             let ours = [
                 child.initiator_to_responder.expose(),
                 child.responder_to_initiator.expose(),
@@ -119,7 +121,10 @@ fn nist_ikev2_kdf() {
             .prf_plus(rekeyed.expose(), &seed, 3 * prf.output_len() + 40)
             .unwrap();
         assert_eq!(
-            keys.rekey(&IKE_PROVIDER, suite, &new, &binding).unwrap().d.expose(),
+            keys.rekey(&IKE_PROVIDER, suite, &Secrets::of(Some(new)), &binding)
+                .unwrap()
+                .d
+                .expose(),
             &expected.expose()[..prf.output_len()]
         );
         checked += 1;
@@ -538,7 +543,7 @@ fn keys_of<'a>(expected: &'a Value, secrets: &Value) -> Vec<(&'a Value, IkeKeys)
             let shared = Secret::new(hex(dh));
             let keys = match out.last() {
                 None => IkeKeys::derive(provider, suite, &shared, &binding),
-                Some((_, old)) => old.rekey(provider, suite, &shared, &binding),
+                Some((_, old)) => old.rekey(provider, suite, &Secrets::of(Some(shared.clone())), &binding),
             };
             keys.filter(|keys| keys.d.expose() == hex(&sa["sk_d"]))
         });

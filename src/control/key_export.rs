@@ -114,6 +114,10 @@ impl Serialize for Hex<'_> {
     }
 }
 
+fn further(secrets: &[Secret]) -> Vec<Hex<'_>> {
+    secrets.iter().map(|secret| Hex(secret.expose())).collect()
+}
+
 #[derive(Serialize)]
 struct IkeLine<'a> {
     kind: &'static str,
@@ -128,6 +132,7 @@ struct IkeLine<'a> {
     ni: Hex<'a>,
     nr: Hex<'a>,
     g_ir: Hex<'a>,
+    sk_n: Vec<Hex<'a>>,
     sk_d: Hex<'a>,
     sk_ai: Hex<'a>,
     sk_ar: Hex<'a>,
@@ -152,6 +157,7 @@ impl<'a> IkeLine<'a> {
             ni: Hex(&keys.ni),
             nr: Hex(&keys.nr),
             g_ir: Hex(keys.shared.expose()),
+            sk_n: further(&keys.further),
             sk_d: Hex(keys.d.expose()),
             sk_ai: Hex(keys.cipher_i.1.expose()),
             sk_ar: Hex(keys.cipher_r.1.expose()),
@@ -178,6 +184,7 @@ struct ChildLine<'a> {
     ni: Hex<'a>,
     nr: Hex<'a>,
     g_ir: Option<Hex<'a>>,
+    sk_n: Vec<Hex<'a>>,
     inbound: Direction<'a>,
     outbound: Direction<'a>,
 }
@@ -211,6 +218,7 @@ impl<'a> ChildLine<'a> {
             ni: Hex(&keys.ni),
             nr: Hex(&keys.nr),
             g_ir: keys.shared.as_ref().map(|secret| Hex(secret.expose())),
+            sk_n: further(&keys.further),
             inbound: direction(&entry.inbound, &keys.inbound),
             outbound: direction(&entry.outbound, &keys.outbound),
         }

@@ -71,7 +71,8 @@ pub struct Child {
     expire_at: Option<Instant>,
 }
 
-/// What was negotiated for a new pair.
+/// What was negotiated for a new pair, but for its keys.
+#[derive(Clone)]
 pub struct Negotiated {
     pub config: Arc<connection::Child>,
     pub suite: EspSuite,
@@ -80,7 +81,6 @@ pub struct Negotiated {
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
     pub mode: Mode,
-    pub keys: ChildKeys,
     /// We sent the request that made it: KEYMAT's first half is our outbound key (RFC 7296 §2.17).
     pub we_requested: bool,
     /// The pair it rekeys.
@@ -161,7 +161,7 @@ impl IkeSa {
     /// Installs a pair. Inbound is open before the peer is told; outbound is used at once, or, if the peer rekeys, when the
     /// peer is known to have the new pair (RFC 7296 §2.8).
     /// Without `activate` (a redundant pair, about to be deleted) outbound is never used.
-    pub fn install(&mut self, shared: &mut Shared, new: Negotiated, activate: bool) -> ChildSaId {
+    pub fn install(&mut self, shared: &mut Shared, new: Negotiated, mut keys: ChildKeys, activate: bool) -> ChildSaId {
         let id = shared.child_id();
         let Negotiated {
             config,
@@ -171,7 +171,6 @@ impl IkeSa {
             local_ts,
             remote_ts,
             mode,
-            mut keys,
             we_requested,
             rekeys,
         } = new;

@@ -8,6 +8,8 @@ pub enum ChildActivity {
     Idle,
     /// Our request to rekey it is in flight.
     Rekeying,
+    /// That was answered, and its additional key exchanges are under way (RFC 9370 §2.2.4).
+    FollowingUp,
     /// It has been rekeyed, by either end, and is about to be deleted.
     Rekeyed,
     /// Our request to delete it is in flight, or queued.
@@ -34,6 +36,8 @@ pub enum IkeActivity {
     ChildBusy,
     /// Our request to rekey it is in flight.
     Rekeying,
+    /// That was answered, and its additional key exchanges are under way (RFC 9370 §2.2.4).
+    FollowingUp,
     /// It is being deleted, or about to be: because it was rekeyed, or for good.
     Closing,
 }
@@ -79,6 +83,11 @@ pub const fn verdict(activity: ChildActivity, request: ChildRequest) -> Verdict 
         // §2.25.1: "If a peer receives a request to rekey a Child SA that it is currently rekeying, it SHOULD reply as
         // usual, and SHOULD prepare to close redundant SAs later based on the nonces (see Section 2.8.1)."
         (R::Rekey, A::Rekeying) => Verdict::ProceedCrossing,
+        // RFC 9370 §2.2.4: "a situation may occur when, due to packet loss, one of the peers receives the CREATE_CHILD_SA
+        // message requesting the rekey of an SA that is already being rekeyed by this peer (i.e., the CREATE_CHILD_SA exchange
+        // initiated by this peer has already been completed, and the series of IKE_FOLLOWUP_KE exchanges is in progress). In
+        // this case, a TEMPORARY_FAILURE notification MUST be sent in response to such a request."
+        (R::Rekey, A::FollowingUp) => Verdict::TemporaryFailure,
         // §2.25.1: "If a peer receives a request to rekey a Child SA that it is currently trying to close, it SHOULD reply
         // with TEMPORARY_FAILURE."
         (R::Rekey, A::Deleting) => Verdict::TemporaryFailure,
@@ -90,7 +99,7 @@ pub const fn verdict(activity: ChildActivity, request: ChildRequest) -> Verdict 
         (R::Rekey, A::Unknown) => Verdict::NotFound,
         // §2.25.1: "If a peer receives a request to close a Child SA that it is currently rekeying, it SHOULD reply as
         // usual, with a Delete payload." Our rekey then finds CHILD_SA_NOT_FOUND.
-        (R::Delete, A::Rekeying) => Verdict::Proceed,
+        (R::Delete, A::Rekeying | A::FollowingUp) => Verdict::Proceed,
         // §2.8.1: "The node that initiated the surviving rekeyed SA should delete the replaced SA after the new one is
         // established": this is that Delete.
         (R::Delete, A::Rekeyed) => Verdict::Proceed,
@@ -118,6 +127,8 @@ pub const fn ike_verdict(activity: IkeActivity, request: IkeRequest) -> Verdict 
         // and SHOULD prepare to close redundant SAs and move inherited Child SAs later based on the nonces (see Section
         // 2.8.2)."
         (R::Rekey, A::Rekeying) => Verdict::ProceedCrossing,
+        // RFC 9370 §2.2.4: "a TEMPORARY_FAILURE notification MUST be sent in response to such a request", as for a Child SA.
+        (R::Rekey, A::FollowingUp) => Verdict::TemporaryFailure,
         // §2.25.2: "If a peer receives a request to rekey an IKE SA that it is currently trying to close, it SHOULD reply
         // with TEMPORARY_FAILURE." §2.8.2: an SA that was rekeyed is one "that it is currently trying to close (whether or
         // not it has already sent the delete notification for the SA)".
@@ -127,7 +138,7 @@ pub const fn ike_verdict(activity: IkeActivity, request: IkeRequest) -> Verdict 
         (R::Delete, A::ChildBusy) => Verdict::ProceedAlone,
         // §2.25.2: "If a peer receives a request to close an IKE SA that it is currently rekeying, it SHOULD reply as usual,
         // and forget about its own rekeying request."
-        (R::Delete, A::Rekeying) => Verdict::ProceedAlone,
+        (R::Delete, A::Rekeying | A::FollowingUp) => Verdict::ProceedAlone,
         // §2.25.2: "If a peer receives a request to close an IKE SA that it is currently trying to close, it SHOULD reply as
         // usual, and forget about its own close request."
         (R::Delete, A::Closing) => Verdict::ProceedAlone,
@@ -135,13 +146,13 @@ pub const fn ike_verdict(activity: IkeActivity, request: IkeRequest) -> Verdict 
         (R::CreateChild | R::DeleteChild, A::ChildBusy) => Verdict::Proceed,
         // §2.25.2: "If a peer receives a request to create or rekey a Child SA when it is currently rekeying the IKE SA, it
         // SHOULD reply with TEMPORARY_FAILURE."
-        (R::CreateChild, A::Rekeying) => Verdict::TemporaryFailure,
+        (R::CreateChild, A::Rekeying | A::FollowingUp) => Verdict::TemporaryFailure,
         // §2.25: "A TEMPORARY_FAILURE notification SHOULD be sent when a peer receives a request that cannot be completed
         // due to a temporary condition such as a rekeying operation.": the new IKE SA is the place for it.
         (R::CreateChild, A::Closing) => Verdict::TemporaryFailure,
         // §2.25.2: "If a peer receives a request to delete a Child SA when it is currently rekeying the IKE SA, it SHOULD
         // reply as usual, with a Delete payload."
-        (R::DeleteChild, A::Rekeying) => Verdict::Proceed,
+        (R::DeleteChild, A::Rekeying | A::FollowingUp) => Verdict::Proceed,
         // §1.4.1: "The recipient MUST close the designated SAs." What is not here any more is not closed here.
         (R::DeleteChild, A::Closing) => Verdict::Proceed,
     }
@@ -182,13 +193,24 @@ mod tests {
     #[test]
     fn what_crosses_at_a_child_sa() {
         use {ChildActivity as A, ChildRequest as R, Verdict as V};
-        let activities = [A::Idle, A::Rekeying, A::Rekeyed, A::Deleting, A::Unknown];
+        let activities = [
+            A::Idle,
+            A::Rekeying,
+            A::FollowingUp,
+            A::Rekeyed,
+            A::Deleting,
+            A::Unknown,
+        ];
         let wait = V::TemporaryFailure;
         let table = [
-            (R::Rekey, [V::Proceed, V::ProceedCrossing, wait, wait, V::NotFound]),
+            (
+                R::Rekey,
+                [V::Proceed, V::ProceedCrossing, wait, wait, wait, V::NotFound],
+            ),
             (
                 R::Delete,
                 [
+                    V::Proceed,
                     V::Proceed,
                     V::Proceed,
                     V::Proceed,
@@ -207,16 +229,22 @@ mod tests {
     #[test]
     fn what_crosses_at_an_ike_sa() {
         use {IkeActivity as A, IkeRequest as R, Verdict as V};
-        let activities = [A::Idle, A::ChildBusy, A::Rekeying, A::Closing];
+        let activities = [A::Idle, A::ChildBusy, A::Rekeying, A::FollowingUp, A::Closing];
         let wait = V::TemporaryFailure;
         let table = [
-            (R::Rekey, [V::Proceed, wait, V::ProceedCrossing, wait]),
+            (R::Rekey, [V::Proceed, wait, V::ProceedCrossing, wait, wait]),
             (
                 R::Delete,
-                [V::Proceed, V::ProceedAlone, V::ProceedAlone, V::ProceedAlone],
+                [
+                    V::Proceed,
+                    V::ProceedAlone,
+                    V::ProceedAlone,
+                    V::ProceedAlone,
+                    V::ProceedAlone,
+                ],
             ),
-            (R::CreateChild, [V::Proceed, V::Proceed, wait, wait]),
-            (R::DeleteChild, [V::Proceed; 4]),
+            (R::CreateChild, [V::Proceed, V::Proceed, wait, wait, wait]),
+            (R::DeleteChild, [V::Proceed; 5]),
         ];
         for (request, verdicts) in table {
             for (activity, want) in activities.into_iter().zip(verdicts) {

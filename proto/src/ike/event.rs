@@ -40,6 +40,7 @@ pub enum TimerKind {
     Retry,
     LingerInbound,
     ReassemblyExpiry,
+    SeriesExpiry,
     CookieSecret,
 }
 

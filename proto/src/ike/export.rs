@@ -40,6 +40,8 @@ pub struct IkeSaKeys {
     pub nr: Vec<u8>,
     /// g^ir.
     pub shared: Secret,
+    /// SK(1) to SK(n) of a rekey (RFC 9370 §2.2.4).
+    pub further: Vec<Secret>,
     /// SK_d.
     pub d: Secret,
     /// SK_ei with salt, and SK_ai (empty with an AEAD).
@@ -65,6 +67,8 @@ pub struct ChildSaKeys {
     pub nr: Vec<u8>,
     /// g^ir of that exchange, if it had a key exchange of its own.
     pub shared: Option<Secret>,
+    /// SK(1) to SK(n) (RFC 9370 §2.2.4).
+    pub further: Vec<Secret>,
     /// Receiving: encryption key with salt, and integrity key (empty with an AEAD).
     pub inbound: (Secret, Secret),
     /// Sending.
@@ -80,7 +84,7 @@ fn split(suite: CipherSuite, key: &Secret) -> (Secret, Secret) {
 
 /// An IKE SA's keys are about to be used.
 pub fn ike(shared: &mut Shared, sa: &IkeSa, keys: &IkeKeys, origin: &Origin) {
-    let (true, Some(secret)) = (shared.export_keys, origin.shared.clone()) else {
+    let (true, Some(secret)) = (shared.export_keys, origin.secrets.first.clone()) else {
         return;
     };
     let cipher = keys.suite.cipher;
@@ -94,6 +98,7 @@ pub fn ike(shared: &mut Shared, sa: &IkeSa, keys: &IkeKeys, origin: &Origin) {
         ni: origin.ni.clone(),
         nr: origin.nr.clone(),
         shared: secret,
+        further: origin.secrets.further.clone(),
         d: keys.d.clone(),
         cipher_i: split(cipher, &keys.cipher_i),
         cipher_r: split(cipher, &keys.cipher_r),
@@ -113,7 +118,8 @@ pub fn child(shared: &mut Shared, entry: &Arc<ChildSaEntry>, suite: EspSuite, or
         suite,
         ni: origin.ni.clone(),
         nr: origin.nr.clone(),
-        shared: origin.shared.clone(),
+        shared: origin.secrets.first.clone(),
+        further: origin.secrets.further.clone(),
         inbound: split(suite.cipher, &entry.inbound.key),
         outbound: split(suite.cipher, &entry.outbound.key),
     };

@@ -1,7 +1,7 @@
 //! IKE_INTERMEDIATE (RFC 9242) as responder, and what both sides do with an additional shared secret (RFC 9370 §2.2.2).
 
 use super::error::IkeError;
-use super::keys::{Binding, IkeKeys};
+use super::keys::{Binding, IkeKeys, Secrets};
 use super::respond::Reply;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
@@ -20,7 +20,12 @@ impl IkeSa {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
         };
-        keys.rekey(shared.provider, keys.suite, secret, &binding)
+        keys.rekey(
+            shared.provider,
+            keys.suite,
+            &Secrets::of(Some(secret.clone())),
+            &binding,
+        )
     }
 
     /// Whether, before IKE_AUTH, an additional key exchange is still to come.

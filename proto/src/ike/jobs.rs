@@ -38,17 +38,19 @@ impl Jobs {
         }
     }
 
-    /// Takes the job of the highest priority among those that may start now.
-    pub fn take(&mut self, now: Instant) -> Option<Job> {
-        let due = self.queue.iter().enumerate().filter(|(_, (at, _))| *at <= now);
+    /// Takes the job of the highest priority among those that may start now and that a test lets through.
+    pub fn take(&mut self, now: Instant, may_begin: impl Fn(&Job) -> bool) -> Option<Job> {
+        let due = self.queue.iter().enumerate();
+        let due = due.filter(|(_, (at, job))| *at <= now && may_begin(job));
         let (index, _) = due.min_by(|(_, (_, a)), (_, (_, b))| a.cmp(b))?;
         Some(self.queue.swap_remove(index).1)
     }
 
-    /// When the next job may start.
+    /// When the next job of those that a test lets through may start.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        self.queue.iter().map(|(at, _)| *at).min()
+    pub fn next(&self, may_begin: impl Fn(&Job) -> bool) -> Option<Instant> {
+        let may_begin = self.queue.iter().filter(|(_, job)| may_begin(job));
+        may_begin.map(|(at, _)| *at).min()
     }
 
     /// Whether a job is queued.

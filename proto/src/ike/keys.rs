@@ -30,16 +30,43 @@ pub struct Origin {
     pub ni: Vec<u8>,
     /// Nr.
     pub nr: Vec<u8>,
-    /// g^ir, if there was a key exchange.
-    pub shared: Option<Secret>,
+    /// What was agreed.
+    pub secrets: Secrets,
+}
+
+/// The shared secrets that keys come from.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// SK(0), or g^ir: of the exchange itself, if it had a key exchange.
+    pub first: Option<Secret>,
+    /// SK(1) to SK(n): of the exchanges that followed it (RFC 9370 §2.2.4).
+    pub further: Vec<Secret>,
+}
+
+impl Secrets {
+    /// Those of an exchange that nothing follows.
+    #[must_use]
+    pub const fn of(first: Option<Secret>) -> Self {
+        Self {
+            first,
+            further: Vec::new(),
+        }
+    }
+
+    /// `SK(0) | Ni | Nr | SK(1) | ... SK(n)`
+    fn seed<'a>(&'a self, ni: &'a [u8], nr: &'a [u8]) -> Vec<&'a [u8]> {
+        let first = self.first.as_ref().map_or(&[][..], Secret::expose);
+        let further = self.further.iter().map(Secret::expose);
+        [first, ni, nr].into_iter().chain(further).collect()
+    }
 }
 
 impl Origin {
-    fn new(ni: &[u8], nr: &[u8], shared: Option<&Secret>) -> Option<Box<Self>> {
+    fn new(ni: &[u8], nr: &[u8], secrets: &Secrets) -> Option<Box<Self>> {
         Some(Box::new(Self {
             ni: ni.to_vec(),
             nr: nr.to_vec(),
-            shared: shared.cloned(),
+            secrets: secrets.clone(),
         }))
     }
 }
@@ -73,16 +100,22 @@ impl IkeKeys {
     pub fn derive(provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
         let prf = (provider.prf)(suite.prf)?;
         let skeyseed = prf.prf(&[binding.ni, binding.nr].concat(), &[shared.expose()]);
-        Self::expand(provider, suite, &skeyseed, shared, binding)
+        Self::expand(provider, suite, &skeyseed, &Secrets::of(Some(shared.clone())), binding)
     }
 
     /// Keys of the SA that replaces this one: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's PRF
-    /// (§2.18), the rest with the new one's.
+    /// (§2.18), the rest with the new one's. RFC 9370 §2.2.4: `SKEYSEED = prf(SK_d, SK(0) | Ni | Nr | SK(1) | ... SK(n))`.
     #[must_use]
-    pub fn rekey(&self, provider: &Provider, suite: IkeSuite, shared: &Secret, binding: &Binding<'_>) -> Option<Self> {
+    pub fn rekey(
+        &self,
+        provider: &Provider,
+        suite: IkeSuite,
+        secrets: &Secrets,
+        binding: &Binding<'_>,
+    ) -> Option<Self> {
         let old_prf = (provider.prf)(self.suite.prf)?;
-        let skeyseed = old_prf.prf(self.d.expose(), &[shared.expose(), binding.ni, binding.nr]);
-        Self::expand(provider, suite, &skeyseed, shared, binding)
+        let skeyseed = old_prf.prf(self.d.expose(), &secrets.seed(binding.ni, binding.nr));
+        Self::expand(provider, suite, &skeyseed, secrets, binding)
     }
 
     /// {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (§2.14). With an
@@ -91,7 +124,7 @@ impl IkeKeys {
         provider: &Provider,
         suite: IkeSuite,
         skeyseed: &Secret,
-        shared: &Secret,
+        secrets: &Secrets,
         binding: &Binding<'_>,
     ) -> Option<Self> {
         let prf = (provider.prf)(suite.prf)?;
@@ -117,32 +150,32 @@ impl IkeKeys {
             cipher_r,
             pi,
             pr,
-            origin: Origin::new(binding.ni, binding.nr, Some(shared)),
+            origin: Origin::new(binding.ni, binding.nr, secrets),
         })
     }
 
-    /// KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr) (§2.17).
+    /// KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr) (§2.17), or `prf+ (SK_d, SK(0) | Ni | Nr | SK(1) |  ... SK(n))` (RFC 9370
+    /// §2.2.4).
     #[must_use]
     pub fn child(
         &self,
         provider: &Provider,
         suite: &EspSuite,
-        shared: Option<&Secret>,
+        secrets: &Secrets,
         ni: &[u8],
         nr: &[u8],
     ) -> Option<ChildKeys> {
         let prf = (provider.prf)(self.suite.prf)?;
         // The suite is ESP's: NULL is among them, which no provider of IKE has.
         let each = cipher::sizes(suite.cipher)?.key_material();
-        let seed = [shared.map_or(&[][..], Secret::expose), ni, nr];
-        let keymat = prf.prf_plus(self.d.expose(), &seed, 2 * each)?;
+        let keymat = prf.prf_plus(self.d.expose(), &secrets.seed(ni, nr), 2 * each)?;
         // §2.17: "All keys for SAs carrying data from the initiator to the responder are taken before SAs going from the
         // responder to the initiator", and the encryption key before the integrity key.
         let (first, second) = keymat.expose().split_at(each);
         Some(ChildKeys {
             initiator_to_responder: Secret::new(first.to_vec()),
             responder_to_initiator: Secret::new(second.to_vec()),
-            origin: Origin::new(ni, nr, shared),
+            origin: Origin::new(ni, nr, secrets),
         })
     }
 }

@@ -6,7 +6,9 @@ use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_ver
 use super::error::IkeError;
 use super::event::PeerCertificate;
 use super::exchange::{Exchange, PFS_HINT, PeerRekey, peer_spi};
+use super::followup::Makes;
 use super::jobs::Job;
+use super::keys::Secrets;
 use super::mobike::met_a_nat;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
@@ -17,8 +19,8 @@ use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Mode, Path};
 use crate::policy::spd;
 use crate::wire::message::{
-    ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply, IkeAuthRequest,
-    IkeAuthResponse, Informational, IntermediateReply, Response,
+    ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply, IkeAuthReply,
+    IkeAuthRequest, IkeAuthResponse, Informational, IntermediateReply, Response,
 };
 use crate::wire::{
     Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, Notify, NotifyType, ProtocolId,
@@ -32,7 +34,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn stay(response: Response) -> Option<Self> {
+    pub fn stay(response: Response) -> Option<Self> {
         Some(Self { response, close: None })
     }
 
@@ -52,6 +54,7 @@ impl Reply {
             ExchangeType::IKE_AUTH => Response::IkeAuth(IkeAuthReply::Refused(notify)),
             ExchangeType::CREATE_CHILD_SA => Response::CreateChildSa(CreateChildSaReply::Refused(notify)),
             ExchangeType::IKE_INTERMEDIATE => Response::IkeIntermediate(IntermediateReply::Refused(notify)),
+            ExchangeType::IKE_FOLLOWUP_KE => Response::IkeFollowupKe(FollowupReply::Refused(notify)),
             ExchangeType::INFORMATIONAL => Response::Informational(Informational {
                 notifies: vec![notify],
                 ..Informational::default()
@@ -74,11 +77,13 @@ const PAIRS_A_CHILD: usize = 4;
 /// See [`PAIRS_A_CHILD`].
 const PAIRS_BESIDES: usize = 16;
 
-/// A Child SA made by us as responder, and our answer about it.
+/// A Child SA that we agree to as responder, and our answer about it.
 struct Granted {
-    id: ChildSaId,
+    new: Negotiated,
     answer: ChildPayloads,
     ke: Option<KeyExchange>,
+    /// g^ir, if there was a key exchange.
+    secret: Option<Secret>,
 }
 
 impl IkeSa {
@@ -162,8 +167,11 @@ impl IkeSa {
         self.establish(shared, request.id_i, request.initial_contact);
         let (ni, nr) = (Nonce(self.init.nonce_i.clone()), Nonce(self.init.nonce_r.clone()));
         let child = request.child.map(|offer| {
-            let granted = self.grant(shared, &offer, None, None, (&ni, &nr), true);
-            granted.map(|granted| granted.answer).map_err(|error| {
+            let granted = self.grant(shared, &offer, None, None, true).and_then(|granted| {
+                self.make_child(shared, granted.new, &Secrets::default(), [&ni, &nr])?;
+                Ok(granted.answer)
+            });
+            granted.map_err(|error| {
                 // §1.2: the error stands for the Child SA; the IKE SA is up.
                 self.tell_error(shared, "the first Child SA is refused", &error);
                 error.notify()
@@ -246,8 +254,6 @@ impl IkeSa {
         if ike_verdict(self.ike_activity(), IkeRequest::CreateChild) == Verdict::TemporaryFailure {
             return refuse(&IkeError::TemporaryFailure);
         }
-        let nonce = shared.nonce();
-        let nonces = (&request.nonce, &nonce);
         let (offer, rekeyed) = match &request.kind {
             CreateChildSaKind::NewChild(offer) => (offer, None),
             CreateChildSaKind::RekeyChild { rekeyed, child } => (child, Some(*rekeyed)),
@@ -258,22 +264,8 @@ impl IkeSa {
             Some(Ok(id)) => Some(id),
             Some(Err(error)) => return refuse(&error),
         };
-        match self.grant(shared, offer, request.ke.as_ref(), old, nonces, false) {
-            Ok(Granted { id, answer, ke }) => {
-                if let Some(child) = self.child_mut(id) {
-                    child.unconfirmed = true;
-                }
-                if let Some(old) = old {
-                    self.expect_delete(shared.now.instant, old);
-                }
-                self.note_crossing(shared, id, old, [&request.nonce.0, &nonce.0]);
-                Reply::stay(Response::CreateChildSa(CreateChildSaReply::Child {
-                    child: answer,
-                    nonce,
-                    ke,
-                    other: vec![],
-                }))
-            }
+        match self.agree(shared, offer, request.ke.as_ref(), old, &request.nonce) {
+            Ok(reply) => Reply::stay(Response::CreateChildSa(reply)),
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
                     self.tell_child_refusal(shared, old, &error);
@@ -281,6 +273,89 @@ impl IkeSa {
                 refuse(&error)
             }
         }
+    }
+
+    /// Makes what the peer asks for, or, with additional key exchanges, keeps it until they are done (RFC 9370 §2.2.4).
+    fn agree(
+        &mut self,
+        shared: &mut Shared,
+        offer: &ChildPayloads,
+        ke: Option<&KeyExchange>,
+        old: Option<ChildSaId>,
+        ni: &Nonce,
+    ) -> Result<CreateChildSaReply, IkeError> {
+        let Granted {
+            new,
+            answer,
+            ke,
+            secret,
+        } = self.grant(shared, offer, ke, old, false)?;
+        let nonces = [ni.clone(), shared.nonce()];
+        let [_, nonce] = nonces.clone();
+        let beaten = self.note_crossing(&new, &nonces);
+        let secrets = Secrets::of(secret);
+        let additional = new.suite.additional;
+        let link = if additional.is_empty() {
+            self.complete_child(shared, new, &secrets, &nonces, &beaten)?;
+            None
+        } else {
+            Some(self.begin_series(shared, additional, secrets, nonces, Makes::Child(Box::new(new), beaten)))
+        };
+        Ok(CreateChildSaReply::Child {
+            child: answer,
+            nonce,
+            ke,
+            link,
+            other: vec![],
+        })
+    }
+
+    /// What the peer asked for has all it needs: the pair is made.
+    ///
+    /// # Errors
+    /// What it was to replace is on its way out, or gone.
+    pub fn complete_child(
+        &mut self,
+        shared: &mut Shared,
+        new: Negotiated,
+        secrets: &Secrets,
+        nonces: &[Nonce; 2],
+        beaten: &[ChildSaId],
+    ) -> Result<(), IkeError> {
+        let old = new.rekeys;
+        let there = |child: &Child| child.state == ChildState::Installed && !self.is_replaced(child.id());
+        if old.is_some_and(|id| !self.child(id).is_some_and(there)) {
+            shared.spis.release(new.spi_in);
+            return Err(IkeError::TemporaryFailure);
+        }
+        let [ni, nr] = nonces;
+        let id = self.make_child(shared, new, secrets, [ni, nr])?;
+        if let Some(child) = self.child_mut(id) {
+            child.unconfirmed = true;
+        }
+        if let Some(old) = old {
+            self.expect_delete(shared.now.instant, old);
+        }
+        self.settle_crossing(shared, id, nonces, beaten);
+        Ok(())
+    }
+
+    fn make_child(
+        &mut self,
+        shared: &mut Shared,
+        new: Negotiated,
+        secrets: &Secrets,
+        [ni, nr]: [&Nonce; 2],
+    ) -> Result<ChildSaId, IkeError> {
+        let keys = self
+            .keys
+            .as_ref()
+            .and_then(|keys| keys.child(shared.provider, &new.suite, secrets, &ni.0, &nr.0));
+        let Some(keys) = keys else {
+            shared.spis.release(new.spi_in);
+            return Err(IkeError::Internal("an algorithm is not available"));
+        };
+        Ok(self.install(shared, new, keys, true))
     }
 
     fn tell_child_refusal(&self, shared: &mut Shared, rekeyed: Option<ChildSaId>, error: &IkeError) {
@@ -294,34 +369,44 @@ impl IkeSa {
         shared.failed(failure);
     }
 
-    /// The peer made a pair while our own request for the same is in flight, or was answered just now: the nonces decide,
+    /// The peer makes a pair while our own request for the same is in flight, or was answered just now: the nonces decide,
     /// in a rekey (§2.8.1) and, by the same rule, when both ends ask for a pair of one child that had none. (Two pairs are
     /// allowed, and one that the peer made stays unless the peer deletes it; but two for one child are of no use to us.)
-    fn note_crossing(&mut self, shared: &Shared, id: ChildSaId, rekeyed: Option<ChildSaId>, theirs: [&[u8]; 2]) {
-        let Some(name) = self.child(id).map(|child| Arc::clone(&child.config.name)) else {
-            return;
-        };
+    ///
+    /// Returns the pairs of ours that go when the peer's is there.
+    fn note_crossing(&mut self, new: &Negotiated, theirs: &[Nonce; 2]) -> Vec<ChildSaId> {
         if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
-            && ours.rekeys == rekeyed
-            && (rekeyed.is_some() || ours.name() == &name)
+            && ours.rekeys == new.rekeys
+            && (new.rekeys.is_some() || *ours.name() == new.config.name)
         {
-            let nonces = theirs.map(<[u8]>::to_vec);
-            ours.crossing = Some(PeerRekey { id, nonces });
-            return;
+            let nonces = theirs.clone().map(|nonce| nonce.0);
+            ours.crossing = Some(PeerRekey { id: None, nonces });
+            return Vec::new();
         }
-        if rekeyed.is_some() {
-            return;
+        if new.rekeys.is_some() {
+            return Vec::new();
         }
-        let made = |child: &&mut Child| child.config.name == name && child.is_current() && child.id() != id;
-        for child in self.children.iter_mut().filter(made) {
-            if child
-                .contest
-                .as_deref()
-                .is_some_and(|ours| Some(ours) < theirs.into_iter().min())
-            {
+        let lowest = theirs.iter().map(|nonce| &nonce.0[..]).min();
+        let beaten = |child: &&Child| {
+            let lost = child.contest.as_deref().is_some_and(|ours| Some(ours) < lowest);
+            child.config.name == new.config.name && child.is_current() && lost
+        };
+        self.children.iter().filter(beaten).map(Child::id).collect()
+    }
+
+    /// The pair that the peer asked for is there: see [`Self::note_crossing`].
+    fn settle_crossing(&mut self, shared: &Shared, id: ChildSaId, theirs: &[Nonce; 2], beaten: &[ChildSaId]) {
+        if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
+            && let Some(crossing) = &mut ours.crossing
+            && crossing.nonces.iter().eq(theirs.iter().map(|nonce| &nonce.0))
+        {
+            crossing.id = Some(id);
+        }
+        for id in beaten {
+            if let Some(child) = self.child_mut(*id).filter(|child| child.is_current()) {
                 child.state = ChildState::Rekeyed;
                 child.redundant = true;
-                self.jobs.add(shared.now.instant, Job::DeleteChild(child.id()));
+                self.jobs.add(shared.now.instant, Job::DeleteChild(*id));
             }
         }
     }
@@ -345,20 +430,25 @@ impl IkeSa {
             ChildState::Installed if self.is_replaced(child.id()) => ChildActivity::Rekeyed,
             ChildState::Deleting | ChildState::Lingering { .. } => ChildActivity::Deleting,
             ChildState::Installed => match &self.exchange {
-                Some(Exchange::CreateChild(ours)) if ours.rekeys == Some(child.id()) => ChildActivity::Rekeying,
+                Some(Exchange::CreateChild(ours)) if ours.rekeys == Some(child.id()) => {
+                    if ours.is_following_up() {
+                        ChildActivity::FollowingUp
+                    } else {
+                        ChildActivity::Rekeying
+                    }
+                }
                 _ => ChildActivity::Idle,
             },
         }
     }
 
-    /// Chooses, derives and installs a Child SA for the peer's offer.
+    /// Chooses a Child SA for the peer's offer.
     fn grant(
-        &mut self,
+        &self,
         shared: &mut Shared,
         offer: &ChildPayloads,
         ke: Option<&KeyExchange>,
         rekeys: Option<ChildSaId>,
-        (ni, nr): (&Nonce, &Nonce),
         in_auth: bool,
     ) -> Result<Granted, IkeError> {
         let connection = self.connection.clone().ok_or(IkeError::Internal("no connection"))?;
@@ -392,11 +482,6 @@ impl IkeSa {
         let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;
         let spi_out = peer_spi(&chosen.peer_spi)?;
         let (ke_answer, secret) = respond_key_exchange(shared, chosen.suite.group, ke)?;
-        let keys = self
-            .keys
-            .as_ref()
-            .and_then(|keys| keys.child(shared.provider, &chosen.suite, secret.as_ref(), &ni.0, &nr.0));
-        let keys = keys.ok_or(IkeError::Internal("an algorithm is not available"))?;
         let spi_in = shared.esp_spi().ok_or(IkeError::Internal("all SPIs are in use"))?;
         let mut proposal = chosen.answer;
         proposal.spi = spi_in.to_be_bytes().to_vec();
@@ -423,15 +508,14 @@ impl IkeSa {
             local_ts,
             remote_ts,
             mode: if transport { Mode::Transport } else { Mode::Tunnel },
-            keys,
             we_requested: false,
             rekeys,
         };
-        let id = self.install(shared, new, true);
         Ok(Granted {
-            id,
+            new,
             answer,
             ke: ke_answer,
+            secret,
         })
     }
 

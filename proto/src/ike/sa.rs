@@ -8,6 +8,7 @@ use super::child::Child;
 use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, PeerCertificate, TimerKind};
 use super::exchange::{Exchange, InitExchange, Next, Request};
+use super::followup::{self, Series};
 use super::frag::{FragmentOutcome, Reassembly};
 use super::int_auth::{self, IntAuth};
 use super::jobs::{Job, Jobs};
@@ -140,6 +141,10 @@ pub struct IkeSa {
     /// The peer made it by a rekey that crossed ours of the SA with this SPI, and it is open which of the two new ones
     /// stays.
     pub contested: Option<IkeSpi>,
+    /// The peer's CREATE_CHILD_SA whose additional key exchanges are not done (RFC 9370 §2.2.4).
+    pub series: Vec<Series>,
+    /// STATE_NOT_FOUNDs in a row.
+    pub forgotten: u32,
     /// The first and the last TEMPORARY_FAILURE of a row.
     pub busy: Option<(Instant, Instant)>,
     pub last_heard: Instant,
@@ -219,6 +224,8 @@ impl IkeSa {
             rekey_at: None,
             expire_at: None,
             contested: None,
+            series: Vec::new(),
+            forgotten: 0,
             busy: None,
             last_heard: now,
             last_sent: now,
@@ -294,7 +301,11 @@ impl IkeSa {
     /// Begins the next job if nothing is in flight.
     pub fn work(&mut self, shared: &mut Shared) {
         while self.is_idle() && matches!(self.stage, Stage::Established | Stage::Rekeyed | Stage::Closing) {
-            let Some(job) = self.jobs.take(shared.now.instant) else {
+            let series = &self.series;
+            let Some(job) = self
+                .jobs
+                .take(shared.now.instant, |job| followup::may_begin(series, job))
+            else {
                 return;
             };
             if matches!(self.stage, Stage::Rekeyed | Stage::Closing) && job != Job::DeleteIke {
@@ -417,6 +428,7 @@ impl IkeSa {
             until: shared.now.instant + CLOSED_LINGER,
         };
         self.outgoing = Outgoing::new(u32::MAX);
+        self.drop_series(shared, |_| true);
         for spi in std::mem::take(&mut self.jobs).stillborn() {
             shared.spis.release(spi);
         }

@@ -10,16 +10,17 @@ use super::collision::{IkeActivity, IkeRequest, Verdict, ike_verdict};
 use super::error::IkeError;
 use super::event::{Event, IkeUp};
 use super::exchange::{CrossingIkeRekey, Exchange};
+use super::followup::Makes;
 use super::jobs::{Job, Jobs};
-use super::keys::{Binding, IkeKeys};
+use super::keys::{Binding, IkeKeys, Secrets};
 use super::respond::Reply;
 use super::sa::{IkeSa, Stage};
 use super::shared::{Effect, Shared};
-use crate::crypto::{Group, Secret};
+use crate::crypto::Group;
 use crate::policy::proposal::{IkeProposal, IkeSuite};
 use crate::time::Instant;
 use crate::wire::message::{CreateChildSaReply, CreateChildSaRequest, Response};
-use crate::wire::{DecodeError, IkeSpi, KeyExchange, SecurityAssociation};
+use crate::wire::{DecodeError, IkeSpi, KeyExchange, Nonce, SecurityAssociation};
 use std::time::Duration;
 
 /// Who rekeyed an IKE SA deletes it (§2.8). If that Delete does not come, we send ours after this.
@@ -28,17 +29,14 @@ const DELETE_OVERDUE: Duration = Duration::from_secs(20);
 /// Octets of an IKE SPI in a proposal (§3.3.1).
 pub const IKE_SPI: usize = 8;
 
-/// What a new IKE SA is made of.
-pub struct Successor<'a> {
+/// What was negotiated for a new IKE SA.
+#[derive(Clone, Copy)]
+pub struct Successor {
     pub spi_i: IkeSpi,
     pub spi_r: IkeSpi,
     /// We sent the request, so we are the new SA's original initiator (§1.3.2).
     pub initiator: bool,
     pub suite: IkeSuite,
-    /// g^ir (new).
-    pub secret: &'a Secret,
-    /// Ni and Nr.
-    pub nonces: [&'a [u8]; 2],
     /// When the rekey began.
     pub began: Instant,
 }
@@ -50,6 +48,7 @@ impl IkeSa {
             return IkeActivity::Closing;
         }
         match &self.exchange {
+            Some(Exchange::RekeyIke(ours)) if ours.is_following_up() => IkeActivity::FollowingUp,
             Some(Exchange::RekeyIke(_)) => IkeActivity::Rekeying,
             Some(exchange) if exchange.concerns_a_child() => IkeActivity::ChildBusy,
             // Whether this SA stays is not decided yet: it can't be rekeyed in its turn.
@@ -80,8 +79,11 @@ impl IkeSa {
         }))?;
         let ke_group = Group::from_method(ke.method);
         let chosen = {
-            let ours = IkeProposal::without_additional(&connection.ike_proposals);
-            IkeProposal::choose_without_additional(&ours, offer, IKE_SPI, ke_group)?
+            // What protects this SA protects the next (see `rekey_proposals`), so a rekey without them is no less.
+            let all = &connection.ike_proposals;
+            let plain = IkeProposal::without_additional(all);
+            IkeProposal::choose(all, offer, IKE_SPI, ke_group)
+                .or_else(|_| IkeProposal::choose(&plain, offer, IKE_SPI, ke_group))?
         };
         let group = chosen.suite.group;
         if ke.method != group.method() {
@@ -96,21 +98,25 @@ impl IkeSa {
             spi_r,
             initiator: false,
             suite: chosen.suite,
-            secret: &secret,
-            nonces: [&request.nonce.0, &nonce.0],
             began: shared.now.instant,
         };
-        let mut successor = self.successor(shared, &parts)?;
+        let nonces = [request.nonce.clone(), nonce.clone()];
         if let Some(Exchange::RekeyIke(ours)) = &mut self.exchange {
             // §2.25.2: "it SHOULD reply as usual, and SHOULD prepare to close redundant SAs and move inherited Child SAs
             // later based on the nonces".
             ours.crossing = Some(CrossingIkeRekey {
-                spi: spi_r,
-                nonces: [request.nonce.0.clone(), nonce.0.clone()],
+                spi: None,
+                nonces: nonces.clone().map(|nonce| nonce.0),
             });
-            successor.contested = Some(self.own_spi());
         }
-        self.hand_over(shared, successor, shared.now.instant + DELETE_OVERDUE);
+        let secrets = Secrets::of(Some(secret));
+        let additional = chosen.suite.additional;
+        let link = if additional.is_empty() {
+            self.complete_ike(shared, parts, &secrets, &nonces)?;
+            None
+        } else {
+            Some(self.begin_series(shared, additional, secrets, nonces, Makes::Ike(parts)))
+        };
         let mut proposal = chosen.answer;
         proposal.spi = spi_r.0.to_vec();
         let response = CreateChildSaReply::Ike {
@@ -122,6 +128,7 @@ impl IkeSa {
                 method: group.method(),
                 data: public,
             },
+            link,
             other: vec![],
         };
         Ok(Reply {
@@ -130,16 +137,60 @@ impl IkeSa {
         })
     }
 
+    /// The peer's rekey of this SA has all it needs: the new SA takes over.
+    ///
+    /// # Errors
+    /// This one is on its way out, or has been replaced.
+    pub fn complete_ike(
+        &mut self,
+        shared: &mut Shared,
+        parts: Successor,
+        secrets: &Secrets,
+        nonces: &[Nonce; 2],
+    ) -> Result<(), IkeError> {
+        if ike_verdict(self.ike_activity(), IkeRequest::Rekey) == Verdict::TemporaryFailure {
+            return Err(IkeError::TemporaryFailure);
+        }
+        let [ni, nr] = nonces;
+        let mut successor = self.successor(shared, &parts, secrets, [ni, nr])?;
+        let own_spi = self.own_spi();
+        if let Some(Exchange::RekeyIke(ours)) = &mut self.exchange
+            && let Some(theirs) = &mut ours.crossing
+        {
+            theirs.spi = Some(successor.own_spi());
+            successor.contested = Some(own_spi);
+        }
+        self.hand_over(shared, successor, shared.now.instant + DELETE_OVERDUE);
+        Ok(())
+    }
+
+    /// What is offered in a rekey: additional key exchanges if this SA had some, since then the peer knows them. Else none:
+    /// SK_d of the old SA goes into the new one's keys (RFC 7296 §2.18), so what protected that one protects this one.
+    pub fn rekey_proposals(&self) -> Vec<IkeProposal> {
+        let all = self.connection.as_ref().map(|connection| &connection.ike_proposals[..]);
+        let all = all.unwrap_or_default();
+        match self.suite {
+            Some(suite) if !suite.additional.is_empty() => all.to_vec(),
+            _ => IkeProposal::without_additional(all),
+        }
+    }
+
     /// The IKE SA that replaces this one, still without children.
     ///
     /// # Errors
     /// [`IkeError::Internal`]: the provider lacks an algorithm.
-    pub fn successor(&self, shared: &mut Shared, parts: &Successor<'_>) -> Result<Self, IkeError> {
-        let [ni, nr] = parts.nonces;
+    pub fn successor(
+        &self,
+        shared: &mut Shared,
+        parts: &Successor,
+        secrets: &Secrets,
+        [ni, nr]: [&Nonce; 2],
+    ) -> Result<Self, IkeError> {
+        let (ni, nr) = (&ni.0[..], &nr.0[..]);
         let (spi_i, spi_r) = (parts.spi_i, parts.spi_r);
         let binding = Binding { ni, nr, spi_i, spi_r };
         let old: Option<&IkeKeys> = self.keys.as_ref();
-        let keys = old.and_then(|keys| keys.rekey(shared.provider, parts.suite, parts.secret, &binding));
+        let keys = old.and_then(|keys| keys.rekey(shared.provider, parts.suite, secrets, &binding));
         // §2.18: "The new IKE SA MUST reset its message counters to 0": that is how a new one begins.
         let mut new = Self::new(shared, spi_i, spi_r, parts.initiator, Stage::Established, self.path);
         new.connection.clone_from(&self.connection);
@@ -168,6 +219,8 @@ impl IkeSa {
     /// The new SA takes over what this one has; this one is deleted at `delete_at`, unless the peer does it before.
     /// §2.8.2: the "surviving new IKE SA MUST inherit all the Child SAs".
     pub fn hand_over(&mut self, shared: &mut Shared, mut new: Self, delete_at: Instant) {
+        // What the peer had begun by this one is over: its keys would come from this one's.
+        self.drop_series(shared, |_| true);
         let (children, jobs) = self.give_away(delete_at);
         new.inherit(children, jobs);
         if let (Some(connection), Some(suite), Some(peer)) = (new.name(), new.suite, new.peer_id.clone()) {

@@ -195,6 +195,8 @@ pub enum CreateChildSaReply {
         nonce: Nonce,
         /// KEr.
         ke: Option<KeyExchange>,
+        /// ADDITIONAL_KEY_EXCHANGE: IKE_FOLLOWUP_KE is to come (RFC 9370 §2.2.4).
+        link: Option<Vec<u8>>,
         /// Notifies not understood.
         other: Vec<Notify>,
     },
@@ -206,6 +208,8 @@ pub enum CreateChildSaReply {
         nonce: Nonce,
         /// KEr.
         ke: KeyExchange,
+        /// ADDITIONAL_KEY_EXCHANGE, likewise.
+        link: Option<Vec<u8>>,
         /// Notifies not understood.
         other: Vec<Notify>,
     },
@@ -233,6 +237,26 @@ pub struct Intermediate {
     pub notifies: Vec<Notify>,
 }
 
+/// IKE_FOLLOWUP_KE request or response (RFC 9370 §2.2.4).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FollowupKe {
+    /// KEi(n) or KEr(n).
+    pub ke: KeyExchange,
+    /// ADDITIONAL_KEY_EXCHANGE: "a blob meaningful only to the responder". In a response: the next one.
+    pub link: Option<Vec<u8>>,
+    /// Notifies not understood.
+    pub other: Vec<Notify>,
+}
+
+/// IKE_FOLLOWUP_KE response, of any kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FollowupReply {
+    /// The responder's half.
+    Accepted(FollowupKe),
+    /// An error notify.
+    Refused(Notify),
+}
+
 /// IKE_INTERMEDIATE response, of any kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IntermediateReply {
@@ -255,6 +279,8 @@ pub enum Request {
     Informational(Informational),
     /// IKE_INTERMEDIATE.
     IkeIntermediate(Intermediate),
+    /// IKE_FOLLOWUP_KE.
+    IkeFollowupKe(FollowupKe),
 }
 
 /// A decrypted or plain response, by exchange.
@@ -270,6 +296,8 @@ pub enum Response {
     Informational(Informational),
     /// IKE_INTERMEDIATE.
     IkeIntermediate(IntermediateReply),
+    /// IKE_FOLLOWUP_KE.
+    IkeFollowupKe(FollowupReply),
 }
 
 /// What an INVALID_KE_PAYLOAD, UNSUPPORTED_CRITICAL_PAYLOAD, ... answer is built from: an unprotected message about a

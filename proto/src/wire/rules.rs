@@ -59,6 +59,8 @@ pub const CREATE_CHILD: &[Rule] = &[
 pub const INFORMATIONAL: &[Rule] = &[Rule(PayloadType::DELETE, 0, MANY), Rule(PayloadType::CP, 0, 1)];
 /// IKE_INTERMEDIATE, either direction (RFC 9242 §3.2; RFC 9370 §2.2.2).
 pub const INTERMEDIATE: &[Rule] = &[Rule(PayloadType::KE, 0, 1)];
+/// IKE_FOLLOWUP_KE, either direction (RFC 9370 §2.2.4).
+pub const FOLLOWUP_KE: &[Rule] = &[Rule(PayloadType::KE, 1, 1)];
 
 /// Holds a table against a message.
 ///

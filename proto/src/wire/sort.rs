@@ -2,9 +2,9 @@
 //! writing it is the RFC's.
 
 use super::message::{
-    Capabilities, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, IkeAuthReply,
-    IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Informational, Intermediate,
-    IntermediateReply, Request, Response,
+    Capabilities, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupKe,
+    FollowupReply, IkeAuthReply, IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse,
+    Informational, Intermediate, IntermediateReply, Request, Response,
 };
 use super::payload::{
     Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
@@ -82,6 +82,12 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
             parts.drop_errors();
             Ok(Request::IkeIntermediate(parts.intermediate()))
         }
+        ExchangeType::IKE_FOLLOWUP_KE => {
+            rules::check("IKE_FOLLOWUP_KE request", rules::FOLLOWUP_KE, &payloads)?;
+            let mut parts = Parts::collect(payloads);
+            parts.drop_errors();
+            parts.followup().map(Request::IkeFollowupKe)
+        }
         other => Err(DecodeError::UnknownExchange(other.0)),
     }
 }
@@ -104,6 +110,7 @@ pub fn decode_response(exchange: ExchangeType, payloads: Vec<Payload>) -> Result
                 None => IntermediateReply::Accepted(parts.intermediate()),
             }))
         }
+        ExchangeType::IKE_FOLLOWUP_KE => followup_reply(payloads).map(Response::IkeFollowupKe),
         other => Err(DecodeError::UnknownExchange(other.0)),
     }
 }
@@ -187,20 +194,35 @@ fn create_child_reply(payloads: Vec<Payload>) -> Result<CreateChildSaReply, Deco
     let mut parts = Parts::collect(payloads);
     let child = parts.child("CREATE_CHILD_SA response")?;
     let nonce = need(parts.nonce.take(), "NONCE")?;
+    let link = parts.link();
     Ok(match child {
         Some(child) => CreateChildSaReply::Child {
             child,
             nonce,
             ke: parts.ke,
+            link,
             other: parts.notifies,
         },
         None => CreateChildSaReply::Ike {
             sa: need(parts.sa.take(), "SA")?,
             nonce,
             ke: need(parts.ke.take(), "KE")?,
+            link,
             other: parts.notifies,
         },
     })
+}
+
+fn followup_reply(payloads: Vec<Payload>) -> Result<FollowupReply, DecodeError> {
+    let has_ke = payloads.iter().any(|payload| matches!(payload, Payload::Ke(_)));
+    if !has_ke {
+        let error = Parts::collect(payloads).first_error();
+        return error
+            .map(FollowupReply::Refused)
+            .ok_or_else(|| missing("IKE_FOLLOWUP_KE response", "KE"));
+    }
+    rules::check("IKE_FOLLOWUP_KE response", rules::FOLLOWUP_KE, &payloads)?;
+    Parts::collect(payloads).followup().map(FollowupReply::Accepted)
 }
 
 fn informational(exchange: &'static str, payloads: Vec<Payload>) -> Result<Informational, DecodeError> {
@@ -264,6 +286,20 @@ impl Parts {
             ke: self.ke,
             notifies: self.notifies,
         }
+    }
+
+    fn followup(mut self) -> Result<FollowupKe, DecodeError> {
+        Ok(FollowupKe {
+            ke: need(self.ke.take(), "KE")?,
+            link: self.link(),
+            other: self.notifies,
+        })
+    }
+
+    /// RFC 9370 §2.2.4: what links an exchange to the one before it.
+    fn link(&mut self) -> Option<Vec<u8>> {
+        let found = self.take(NotifyType::ADDITIONAL_KEY_EXCHANGE);
+        found.into_iter().next().map(|notify| notify.data)
     }
 
     /// RFC 7296 §3.10.1: unrecognized error types "in a request ... MUST be ignored"; no known one means anything there.
@@ -445,6 +481,7 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
         }
         Request::Informational(m) => push_informational(&mut out, m),
         Request::IkeIntermediate(m) => push_intermediate(&mut out, m),
+        Request::IkeFollowupKe(m) => push_followup(&mut out, m),
     }
     out
 }
@@ -475,6 +512,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
         Response::IkeSaInit(IkeSaInitReply::Refused(error))
         | Response::IkeAuth(IkeAuthReply::Refused(error))
         | Response::IkeIntermediate(IntermediateReply::Refused(error))
+        | Response::IkeFollowupKe(FollowupReply::Refused(error))
         | Response::CreateChildSa(CreateChildSaReply::Refused(error)) => out.push(Payload::Notify(error.clone())),
         Response::IkeAuth(IkeAuthReply::Accepted(m)) => {
             out.push(Payload::IdR(m.id_r.clone()));
@@ -494,22 +532,32 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             child,
             nonce,
             ke,
+            link,
             other,
         }) => {
             let middle = std::iter::once(Payload::Nonce(nonce.clone()))
                 .chain(ke.clone().map(Payload::Ke))
                 .collect();
             push_child(&mut out, child, Some(middle));
+            push_link(&mut out, link.as_deref());
             out.extend(other.iter().cloned().map(Payload::Notify));
         }
-        Response::CreateChildSa(CreateChildSaReply::Ike { sa, nonce, ke, other }) => {
+        Response::CreateChildSa(CreateChildSaReply::Ike {
+            sa,
+            nonce,
+            ke,
+            link,
+            other,
+        }) => {
             out.push(Payload::Sa(sa.clone()));
             out.push(Payload::Nonce(nonce.clone()));
             out.push(Payload::Ke(ke.clone()));
+            push_link(&mut out, link.as_deref());
             out.extend(other.iter().cloned().map(Payload::Notify));
         }
         Response::Informational(m) => push_informational(&mut out, m),
         Response::IkeIntermediate(IntermediateReply::Accepted(m)) => push_intermediate(&mut out, m),
+        Response::IkeFollowupKe(FollowupReply::Accepted(m)) => push_followup(&mut out, m),
     }
     out
 }
@@ -582,6 +630,16 @@ fn push_child(out: &mut Vec<Payload>, child: &ChildPayloads, middle: Option<Vec<
 fn push_intermediate(out: &mut Vec<Payload>, message: &Intermediate) {
     out.extend(message.ke.clone().map(Payload::Ke));
     out.extend(message.notifies.iter().cloned().map(Payload::Notify));
+}
+
+fn push_followup(out: &mut Vec<Payload>, message: &FollowupKe) {
+    out.push(Payload::Ke(message.ke.clone()));
+    push_link(out, message.link.as_deref());
+    out.extend(message.other.iter().cloned().map(Payload::Notify));
+}
+
+fn push_link(out: &mut Vec<Payload>, link: Option<&[u8]>) {
+    out.extend(link.map(|link| notify(NotifyType::ADDITIONAL_KEY_EXCHANGE, link)));
 }
 
 fn push_informational(out: &mut Vec<Payload>, message: &Informational) {

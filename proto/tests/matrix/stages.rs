@@ -20,7 +20,11 @@ pub struct Stage {
     pub goes_on: fn(&mut Tester, Option<Header>),
 }
 
-const WITHIN: &[ExchangeType] = &[ExchangeType::CREATE_CHILD_SA, ExchangeType::INFORMATIONAL];
+const WITHIN: &[ExchangeType] = &[
+    ExchangeType::CREATE_CHILD_SA,
+    ExchangeType::INFORMATIONAL,
+    ExchangeType::IKE_FOLLOWUP_KE,
+];
 
 fn alive(t: &mut Tester, _: Option<Header>) {
     t.assert_alive();

@@ -11,7 +11,7 @@ use crate::ike_pump::{SITE, Sad};
 use landbridge_proto::crypto::{
     CipherSuite, Encryption, Group, IKE_PROVIDER, KeyExchangeInitiator, PrfAlgorithm, Secret,
 };
-use landbridge_proto::ike::keys::{Binding, IkeKeys};
+use landbridge_proto::ike::keys::{Binding, IkeKeys, Secrets};
 use landbridge_proto::ike::seal::MessageProtection;
 use landbridge_proto::ike::{Command, Counters, Endpoint, Event, IkeSaStatus};
 use landbridge_proto::policy::connection::{Config, Connection, Gateway, Target};
@@ -654,7 +654,7 @@ impl Tester {
             .keys
             .as_ref()
             .unwrap()
-            .rekey(&IKE_PROVIDER, SUITE, &secret, &binding)
+            .rekey(&IKE_PROVIDER, SUITE, &Secrets::of(Some(secret.clone())), &binding)
             .unwrap();
         let mut new = Sa::new(spi, spi_r, true);
         (new.next, new.suite) = (0, self.sa.suite);

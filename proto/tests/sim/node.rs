@@ -332,7 +332,11 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         local_ts: network(local),
         remote_ts: network(remote),
         esp_proposals: vec![EspProposal {
-            additional: Default::default(),
+            additional: if plan.pfs {
+                additional.clone()
+            } else {
+                AdditionalExchanges::default()
+            },
             encryption: vec![Encryption::AesGcm16_256],
             integrity: vec![],
             groups: if plan.pfs { vec![Group::Curve25519] } else { vec![] },

@@ -438,7 +438,7 @@ impl World {
         self.nodes[who].drain_events(now);
         for request in std::mem::take(&mut self.nodes[who].to_sign) {
             let name = request.key.elsewhere().expect("other signatures are made at once");
-            let signature = keys::key(&name).sign(request.scheme, &request.octets).unwrap();
+            let signature = keys::key(name).sign(request.scheme, &request.octets).unwrap();
             let ticket = request.ticket;
             let wait = Duration::from_millis(u64::from(self.rng.next_u32() % 3000));
             self.push(self.now + wait, Due::Signed { who, ticket, signature });

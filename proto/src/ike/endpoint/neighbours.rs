@@ -51,6 +51,9 @@ impl Endpoint {
         if theirs.contested.take().is_none() {
             return;
         }
+        if to.is_some() {
+            theirs.drop_series(&mut self.shared, |_| true);
+        }
         let given = to.map(|to| (to, theirs.give_away(overdue)));
         self.with_sa(from, IkeSa::work);
         if let Some((to, (children, jobs))) = given {

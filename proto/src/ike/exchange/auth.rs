@@ -7,6 +7,7 @@ use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
 use crate::ike::event::PeerCertificate;
 use crate::ike::jobs::Job;
+use crate::ike::keys::Secrets;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::Shared;
 use crate::policy::connection::{self, Connection, StartAction};
@@ -240,10 +241,15 @@ fn accept(
     check_selectors(config, (&config.local_ts, &config.remote_ts), answer).map_err(wrong)?;
     let mode = sa.answered_mode(config, answer).map_err(wrong)?;
     let spi_out = peer_spi(&chosen.peer_spi).map_err(wrong)?;
-    let keys = sa
-        .keys
-        .as_ref()
-        .and_then(|keys| keys.child(shared.provider, &chosen.suite, None, &sa.init.nonce_i, &sa.init.nonce_r));
+    let keys = sa.keys.as_ref().and_then(|keys| {
+        keys.child(
+            shared.provider,
+            &chosen.suite,
+            &Secrets::default(),
+            &sa.init.nonce_i,
+            &sa.init.nonce_r,
+        )
+    });
     let keys = keys.ok_or_else(|| wrong(IkeError::Internal("an algorithm is not available")))?;
     sa.install(
         shared,
@@ -255,10 +261,10 @@ fn accept(
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
             mode,
-            keys,
             we_requested: true,
             rekeys: None,
         },
+        keys,
         true,
     );
     Ok(())

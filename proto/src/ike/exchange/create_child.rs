@@ -1,20 +1,24 @@
 //! CREATE_CHILD_SA as requester: a new Child SA, or the rekey of one (RFC 7296 §1.3.1, §1.3.3).
 
 use super::auth::{CHILD_RETRY, peer_spi, tell_child_refused};
-use super::{Exchange, Next, Request};
+use super::followup::{FollowupFailure, Step};
+use super::{Exchange, Followups, Next, Request};
 use crate::crypto::{Group, Secret};
 use crate::ike::child::{ChildState, Negotiated};
 use crate::ike::collision::{Loser, loser};
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
+use crate::ike::keys::Secrets;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
 use crate::policy::connection;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildName, ChildSaId};
 use crate::policy::selector::is_subset;
-use crate::wire::message::{self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest};
+use crate::wire::message::{
+    self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply,
+};
 use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation, TrafficSelector};
 use std::sync::Arc;
 
@@ -43,6 +47,8 @@ pub struct CreateChildExchange {
     /// its answer is about, which then comes late.
     deleted: Vec<u32>,
     repetitions: u32,
+    /// It was answered: what was agreed on, and the key exchanges that are still to be done for it (RFC 9370 §2.2.4).
+    following: Option<Box<(Negotiated, Followups)>>,
 }
 
 /// Deletes of unknown pairs that are remembered during a request.
@@ -51,8 +57,8 @@ const MOST_DELETED: usize = 8;
 /// The peer's rekey of the same pair, or its pair for the same child.
 #[derive(Clone)]
 pub struct PeerRekey {
-    /// The pair it made.
-    pub id: ChildSaId,
+    /// The pair it made; none yet if more key exchanges are to come.
+    pub id: Option<ChildSaId>,
     /// Its Ni and our Nr.
     pub nonces: [Vec<u8>; 2],
 }
@@ -113,6 +119,7 @@ impl CreateChildExchange {
             crossing: None,
             deleted: Vec::new(),
             repetitions,
+            following: None,
         };
         let request = exchange.request(sa);
         Some((Exchange::CreateChild(Box::new(exchange)), request))
@@ -123,6 +130,11 @@ impl CreateChildExchange {
         if self.deleted.len() < MOST_DELETED {
             self.deleted.push(spi);
         }
+    }
+
+    /// Whether it was answered, and additional key exchanges are under way.
+    pub const fn is_following_up(&self) -> bool {
+        self.following.is_some()
     }
 
     /// The child's name.
@@ -161,9 +173,9 @@ impl CreateChildExchange {
     /// The answer.
     pub fn on_reply(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
         match reply {
-            CreateChildSaReply::Child { child, nonce, ke, .. } => {
-                self.accepted(sa, shared, &child, &nonce, ke.as_ref())
-            }
+            CreateChildSaReply::Child {
+                child, nonce, ke, link, ..
+            } => self.accepted(sa, shared, &child, nonce, ke.as_ref(), link),
             CreateChildSaReply::Refused(notify) => self.refused(sa, shared, &notify),
             CreateChildSaReply::Ike { .. } => {
                 shared.spis.release(self.spi);
@@ -178,54 +190,130 @@ impl CreateChildExchange {
         sa: &mut IkeSa,
         shared: &mut Shared,
         answer: &ChildPayloads,
-        nonce: &Nonce,
+        nonce: Nonce,
         ke: Option<&KeyExchange>,
+        link: Option<Vec<u8>>,
     ) -> Next {
-        match self.negotiated(sa, shared, answer, nonce, ke) {
-            Ok(new) => {
-                sa.busy = None;
-                // §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
-                let redundant = self.crossing.as_ref().is_some_and(|theirs| {
-                    let [ni, nr] = &theirs.nonces;
-                    loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
-                });
-                if self.deleted.contains(&new.spi_out) {
-                    return self.deleted_before(sa, shared, redundant);
-                }
-                let id = sa.install(shared, new, !redundant);
-                if self.crossing.is_none()
-                    && self.rekeys.is_none()
-                    && let Some(child) = sa.child_mut(id)
-                {
-                    child.contest = (&self.nonce.0).min(&nonce.0).clone().into();
-                }
-                // One that the peer brought up since is in use: it is being deleted only if it was there to be taken down.
-                let old = self.rekeys.and_then(|id| sa.child(id));
-                let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name)
-                    && old.is_none_or(|old| old.state == ChildState::Deleting);
-                self.settle(sa, shared, id, redundant);
-                // The operator took the child down meanwhile.
-                if let Some(child) = sa.child_mut(id).filter(|_| taken_down) {
-                    child.state = ChildState::Deleting;
-                    sa.jobs.add(shared.now.instant, Job::DeleteChild(id));
-                }
-                Next::Done
-            }
-            Err(error) => {
-                // The peer has the pair and we don't: it is told, and the old one lives on.
-                sa.tell_error(
-                    shared,
-                    &format!("Child SA {}: the peer's answer is not acceptable", self.config.name),
-                    &error,
-                );
-                // The SPI is given back when the peer has answered that Delete: it still sends there.
-                sa.jobs.add(shared.now.instant, Job::DeleteStillborn(self.spi));
-                if self.crossing.is_some() {
+        let (new, first) = match self.negotiated(sa, answer, ke) {
+            Ok(agreed) => agreed,
+            Err(error) => return self.not_acceptable(sa, shared, &error, link.is_none()),
+        };
+        let additional = new.suite.additional;
+        if additional.is_empty() {
+            return self.complete(sa, shared, new, &Secrets::of(first), &nonce);
+        }
+        // RFC 9370 §2.2.4: "because there is nothing to delete yet, the initiator of this exchange just stops the rekeying
+        // process, and it MUST NOT initiate the IKE_FOLLOWUP_KE exchange."
+        if self.loses(&nonce) {
+            sa.busy = None;
+            shared.spis.release(self.spi);
+            sa.leave_to_series(self.again());
+            return Next::Done;
+        }
+        if self.crossing.is_some() {
+            // The peer stops likewise.
+            let job = self.again();
+            sa.drop_series(shared, |series| series.makes.job() == job);
+        }
+        match Followups::begin(shared, additional, link, nonce, first) {
+            Ok(followups) => self.follow_up(new, followups),
+            Err(error) => self.not_acceptable(sa, shared, &error, false),
+        }
+    }
+
+    /// The next key exchange.
+    fn follow_up(mut self, new: Negotiated, followups: Followups) -> Next {
+        let request = followups.request();
+        self.following = Some(Box::new((new, followups)));
+        Next::Send(Exchange::CreateChild(Box::new(self)), request)
+    }
+
+    /// The answer to one of the key exchanges that follow.
+    pub fn on_followup(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: FollowupReply) -> Next {
+        let Some((new, followups)) = self.following.take().map(|following| *following) else {
+            shared.spis.release(self.spi);
+            return Next::Close("the peer answered with another exchange".to_owned());
+        };
+        match followups.on_reply(shared, reply) {
+            Ok(Step::Next(followups)) => self.follow_up(new, followups),
+            Ok(Step::Complete(secrets, nonce)) => self.complete(sa, shared, new, &secrets, &nonce),
+            Err(FollowupFailure::Wrong { error, last }) => self.not_acceptable(sa, shared, &error, last),
+            Err(FollowupFailure::Refused(notify)) => {
+                shared.spis.release(self.spi);
+                if self.rekeys.is_some_and(|id| sa.child(id).is_none()) {
+                    // The peer deleted what was to be rekeyed: what is to come of that was decided then.
                     return Next::Done;
                 }
-                Next::Later(self.again(), CHILD_RETRY)
+                sa.followup_refused(shared, &format!("Child SA {}", self.config.name), &notify, self.again())
             }
         }
+    }
+
+    /// §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
+    fn loses(&self, nonce: &Nonce) -> bool {
+        self.crossing.as_ref().is_some_and(|theirs| {
+            let [ni, nr] = &theirs.nonces;
+            loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
+        })
+    }
+
+    /// All is agreed on: the pair is made.
+    fn complete(
+        self,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        mut new: Negotiated,
+        secrets: &Secrets,
+        nonce: &Nonce,
+    ) -> Next {
+        let keys = sa
+            .keys
+            .as_ref()
+            .and_then(|keys| keys.child(shared.provider, &new.suite, secrets, &self.nonce.0, &nonce.0));
+        let Some(keys) = keys else {
+            return self.not_acceptable(sa, shared, &IkeError::Internal("an algorithm is not available"), true);
+        };
+        new.rekeys = self.rekeys.filter(|id| sa.child(*id).is_some());
+        (sa.busy, sa.forgotten) = (None, 0);
+        let redundant = self.loses(nonce);
+        if self.deleted.contains(&new.spi_out) {
+            return self.deleted_before(sa, shared, redundant);
+        }
+        let id = sa.install(shared, new, keys, !redundant);
+        if self.crossing.is_none()
+            && self.rekeys.is_none()
+            && let Some(child) = sa.child_mut(id)
+        {
+            child.contest = (&self.nonce.0).min(&nonce.0).clone().into();
+        }
+        // One that the peer brought up since is in use: it is being deleted only if it was there to be taken down.
+        let old = self.rekeys.and_then(|id| sa.child(id));
+        let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name)
+            && old.is_none_or(|old| old.state == ChildState::Deleting);
+        self.settle(sa, shared, id, redundant);
+        // The operator took the child down meanwhile.
+        if let Some(child) = sa.child_mut(id).filter(|_| taken_down) {
+            child.state = ChildState::Deleting;
+            sa.jobs.add(shared.now.instant, Job::DeleteChild(id));
+        }
+        Next::Done
+    }
+
+    /// The old pair lives on. If the peer takes the new one for `made`, it is told.
+    fn not_acceptable(self, sa: &mut IkeSa, shared: &mut Shared, error: &IkeError, made: bool) -> Next {
+        let verdict = format!("Child SA {}: the peer's answer is not acceptable", self.config.name);
+        sa.tell_error(shared, &verdict, error);
+        if made {
+            // The SPI is given back when the peer has answered that Delete: it still sends there.
+            sa.jobs.add(shared.now.instant, Job::DeleteStillborn(self.spi));
+        } else {
+            shared.spis.release(self.spi);
+        }
+        if self.crossing.is_some() {
+            sa.leave_to_series(self.again());
+            return Next::Done;
+        }
+        Next::Later(self.again(), CHILD_RETRY)
     }
 
     /// The peer has made the pair and deleted it, and that Delete was faster than the answer.
@@ -239,40 +327,27 @@ impl CreateChildExchange {
         Next::Done
     }
 
+    /// What the answer says, and g^ir.
     fn negotiated(
         &self,
         sa: &IkeSa,
-        shared: &Shared,
         answer: &ChildPayloads,
-        nonce: &Nonce,
         ke: Option<&KeyExchange>,
-    ) -> Result<Negotiated, IkeError> {
+    ) -> Result<(Negotiated, Option<Secret>), IkeError> {
         let chosen = EspProposal::verify_answer(&self.config.esp_proposals, &answer.sa, true)?;
         check_selectors(&self.config, (&self.selectors.0, &self.selectors.1), answer)?;
-        let mode = sa.answered_mode(&self.config, answer)?;
-        let spi_out = peer_spi(&chosen.peer_spi)?;
-        let shared_secret = self.finish(chosen.suite.group, ke)?;
-        let keys = sa.keys.as_ref().and_then(|keys| {
-            keys.child(
-                shared.provider,
-                &chosen.suite,
-                shared_secret.as_ref(),
-                &self.nonce.0,
-                &nonce.0,
-            )
-        });
-        Ok(Negotiated {
+        let new = Negotiated {
             config: Arc::clone(&self.config),
             suite: chosen.suite,
             spi_in: self.spi,
-            spi_out,
+            spi_out: peer_spi(&chosen.peer_spi)?,
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
-            mode,
-            keys: keys.ok_or(IkeError::Internal("an algorithm is not available"))?,
+            mode: sa.answered_mode(&self.config, answer)?,
             we_requested: true,
-            rekeys: self.rekeys.filter(|id| sa.child(*id).is_some()),
-        })
+            rekeys: self.rekeys,
+        };
+        Ok((new, self.finish(chosen.suite.group, ke)?))
     }
 
     /// g^ir of the new Child SA, if a group was chosen: then both sent KE payloads of it.
@@ -303,7 +378,7 @@ impl CreateChildExchange {
             return;
         }
         // The peer deletes its own; it is not moved over to.
-        if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id)) {
+        if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id?)) {
             child.redundant = true;
             child.replaces = None;
             // One that rekeys nothing is of use as long as it is there.
@@ -327,7 +402,10 @@ impl CreateChildExchange {
         }
         match notify.notify_type {
             // The peer's rekey of the same pair was faster, or the pair is on its way out.
-            _ if rekeyed_by_peer => Next::Done,
+            _ if rekeyed_by_peer => {
+                sa.leave_to_series(self.again());
+                Next::Done
+            }
             NotifyType::INVALID_KE_PAYLOAD if self.repetitions < MOST_REPETITIONS => {
                 // §1.3: repeated in a new exchange with the group that the peer wants, if we have it too.
                 let group = <[u8; 2]>::try_from(notify.data.as_slice())

@@ -4,6 +4,7 @@
 mod auth;
 mod create_child;
 mod delete;
+mod followup;
 mod init;
 mod intermediate;
 mod liveness;
@@ -13,6 +14,7 @@ mod rekey_ike;
 pub use auth::{AuthExchange, peer_spi};
 pub use create_child::{CreateChildExchange, PFS_HINT, PeerRekey};
 pub use delete::DeleteExchange;
+pub use followup::Followups;
 pub use init::{InitExchange, capabilities};
 pub use intermediate::IntermediateExchange;
 pub use liveness::LivenessExchange;
@@ -81,11 +83,13 @@ impl Exchange {
     }
 
     /// The exchange type on the wire.
-    pub const fn exchange_type(&self) -> ExchangeType {
+    pub fn exchange_type(&self) -> ExchangeType {
         match self {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Intermediate(_) => ExchangeType::IKE_INTERMEDIATE,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
+            Self::CreateChild(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
+            Self::RekeyIke(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
         }
@@ -126,6 +130,8 @@ impl Exchange {
             (Self::Auth(exchange), Response::IkeAuth(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::CreateChild(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
             (Self::RekeyIke(exchange), Response::CreateChildSa(reply)) => exchange.on_reply(sa, shared, reply),
+            (Self::CreateChild(exchange), Response::IkeFollowupKe(reply)) => exchange.on_followup(sa, shared, reply),
+            (Self::RekeyIke(exchange), Response::IkeFollowupKe(reply)) => exchange.on_followup(sa, shared, reply),
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
             (Self::Liveness(_), Response::Informational(reply)) => LivenessExchange::on_reply(sa, shared, &reply),
             (Self::Mobike(exchange), Response::Informational(reply)) => exchange.on_reply(sa, shared, &reply),

@@ -1,17 +1,19 @@
 //! CREATE_CHILD_SA as requester, to rekey the IKE SA (RFC 7296 §1.3.2, §2.18).
 
-use super::{Exchange, Next, Request};
-use crate::crypto::Group;
+use super::followup::{FollowupFailure, Step};
+use super::{Exchange, Followups, Next, Request};
+use crate::crypto::{Group, Secret};
 use crate::ike::collision::{Loser, loser};
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
+use crate::ike::keys::Secrets;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::{Effect, Shared};
 use crate::ike::succession::{IKE_SPI, Successor, peer_ike_spi};
 use crate::policy::proposal::IkeProposal;
 use crate::time::Instant;
-use crate::wire::message::{self, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest};
+use crate::wire::message::{self, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply};
 use crate::wire::{DecodeError, IkeSpi, KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation};
 use std::time::Duration;
 
@@ -31,13 +33,15 @@ pub struct RekeyIkeExchange {
     pub crossing: Option<CrossingIkeRekey>,
     repetitions: u32,
     began: Instant,
+    /// It was answered: what was agreed on, and the key exchanges that are still to be done for it (RFC 9370 §2.2.4).
+    following: Option<Box<(Successor, Followups)>>,
 }
 
 /// The peer's rekey of the same IKE SA.
 #[derive(Clone)]
 pub struct CrossingIkeRekey {
-    /// Our SPI in the SA it made.
-    pub spi: IkeSpi,
+    /// Our SPI in the SA it made; none yet if more key exchanges are to come.
+    pub spi: Option<IkeSpi>,
     /// Its Ni and our Nr.
     pub nonces: [Vec<u8>; 2],
 }
@@ -61,13 +65,11 @@ impl RekeyIkeExchange {
             crossing: None,
             repetitions,
             began: shared.now.instant,
+            following: None,
         };
         let request = CreateChildSaRequest {
             // §2.18: "New initiator and responder SPIs are supplied in the SPI fields in the Proposal structures".
-            kind: CreateChildSaKind::RekeyIke(IkeProposal::to_wire(
-                &IkeProposal::without_additional(&sa.connection.as_ref()?.ike_proposals),
-                &exchange.spi.0,
-            )),
+            kind: CreateChildSaKind::RekeyIke(IkeProposal::to_wire(&sa.rekey_proposals(), &exchange.spi.0)),
             nonce: exchange.nonce.clone(),
             ke: Some(KeyExchange {
                 method: group.method(),
@@ -79,13 +81,15 @@ impl RekeyIkeExchange {
         Some((Exchange::RekeyIke(Box::new(exchange)), request))
     }
 
+    /// Whether it was answered, and additional key exchanges are under way.
+    pub const fn is_following_up(&self) -> bool {
+        self.following.is_some()
+    }
+
     /// It will not be answered: if the peer rekeyed the SA too, its new one stays.
     pub fn abandon(self, shared: &mut Shared) {
-        if let Some(theirs) = self.crossing {
-            shared.effects.push(Effect::Settled {
-                from: theirs.spi,
-                to: None,
-            });
+        if let Some(from) = self.crossing.and_then(|theirs| theirs.spi) {
+            shared.effects.push(Effect::Settled { from, to: None });
         }
     }
 
@@ -93,8 +97,12 @@ impl RekeyIkeExchange {
     pub fn on_reply(self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
         match reply {
             CreateChildSaReply::Ike {
-                sa: answer, nonce, ke, ..
-            } => self.accepted(sa, shared, &answer, &nonce, &ke),
+                sa: answer,
+                nonce,
+                ke,
+                link,
+                ..
+            } => self.accepted(sa, shared, &answer, nonce, &ke, link),
             CreateChildSaReply::Refused(notify) => self.refused(sa, shared, &notify),
             CreateChildSaReply::Child { .. } => {
                 self.abandon(shared);
@@ -108,59 +116,137 @@ impl RekeyIkeExchange {
         sa: &mut IkeSa,
         shared: &mut Shared,
         answer: &SecurityAssociation,
-        nonce: &Nonce,
+        nonce: Nonce,
         ke: &KeyExchange,
+        link: Option<Vec<u8>>,
+    ) -> Next {
+        let (parts, first) = match self.negotiated(sa, answer, ke) {
+            Ok(agreed) => agreed,
+            Err(error) => return self.not_acceptable(sa, shared, &error, link.is_none()),
+        };
+        let additional = parts.suite.additional;
+        if additional.is_empty() {
+            return self.complete(sa, shared, &parts, &Secrets::of(Some(first)), &nonce);
+        }
+        // RFC 9370 §2.2.4: "because there is nothing to delete yet, the initiator of this exchange just stops the rekeying
+        // process, and it MUST NOT initiate the IKE_FOLLOWUP_KE exchange."
+        if self.loses(&nonce) {
+            sa.leave_to_series(Job::RekeyIke);
+            self.abandon(shared);
+            return Next::Done;
+        }
+        if self.crossing.is_some() {
+            // The peer stops likewise.
+            sa.drop_series(shared, |series| series.makes.job() == Job::RekeyIke);
+        }
+        match Followups::begin(shared, additional, link, nonce, Some(first)) {
+            Ok(followups) => self.follow_up(parts, followups),
+            Err(error) => self.not_acceptable(sa, shared, &error, false),
+        }
+    }
+
+    /// The next key exchange.
+    fn follow_up(mut self, parts: Successor, followups: Followups) -> Next {
+        let request = followups.request();
+        self.following = Some(Box::new((parts, followups)));
+        Next::Send(Exchange::RekeyIke(Box::new(self)), request)
+    }
+
+    /// The answer to one of the key exchanges that follow.
+    pub fn on_followup(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: FollowupReply) -> Next {
+        let Some((parts, followups)) = self.following.take().map(|following| *following) else {
+            self.abandon(shared);
+            return Next::Close("the peer answered with another exchange".to_owned());
+        };
+        match followups.on_reply(shared, reply) {
+            Ok(Step::Next(followups)) => self.follow_up(parts, followups),
+            Ok(Step::Complete(secrets, nonce)) => self.complete(sa, shared, &parts, &secrets, &nonce),
+            Err(FollowupFailure::Wrong { error, last }) => self.not_acceptable(sa, shared, &error, last),
+            Err(FollowupFailure::Refused(notify)) => {
+                let settled = self.crossing.as_ref().is_some_and(|theirs| theirs.spi.is_some());
+                self.abandon(shared);
+                if settled {
+                    return Next::Done;
+                }
+                sa.followup_refused(shared, "the IKE SA", &notify, Job::RekeyIke)
+            }
+        }
+    }
+
+    /// §2.8.2: "The new IKE SA containing the lowest nonce SHOULD be deleted by the node that created it, and the other
+    /// surviving new IKE SA MUST inherit all the Child SAs."
+    fn loses(&self, nonce: &Nonce) -> bool {
+        self.crossing.as_ref().is_some_and(|theirs| {
+            let [ni, nr] = &theirs.nonces;
+            loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
+        })
+    }
+
+    /// All is agreed on: the new SA is made.
+    fn complete(
+        self,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        parts: &Successor,
+        secrets: &Secrets,
+        nonce: &Nonce,
     ) -> Next {
         let now = shared.now.instant;
-        let mut new = match self.negotiated(sa, shared, answer, nonce, ke) {
+        let mut new = match sa.successor(shared, parts, secrets, [&self.nonce, nonce]) {
             Ok(new) => new,
-            Err(error) => {
-                sa.tell_error(
-                    shared,
-                    "rekeying the IKE SA: the peer's answer is not acceptable",
-                    &error,
-                );
-                if self.crossing.is_none() {
-                    // The peer takes a new SA for made that we don't have: begin anew.
-                    sa.jobs.add(now, Job::DeleteIke);
-                    sa.stage = Stage::Closing;
-                }
-                self.abandon(shared);
-                return Next::Done;
-            }
+            Err(error) => return self.not_acceptable(sa, shared, &error, true),
         };
-        let Some(theirs) = self.crossing else {
-            sa.hand_over(shared, new, now);
-            return Next::Done;
-        };
-        // §2.8.2: "The new IKE SA containing the lowest nonce SHOULD be deleted by the node that created it, and the other
-        // surviving new IKE SA MUST inherit all the Child SAs."
-        let [ni, nr] = &theirs.nonces;
-        let redundant = loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours;
-        let (from, ours) = (theirs.spi, new.own_spi());
+        sa.forgotten = 0;
+        let redundant = self.loses(nonce);
+        let theirs = self.crossing.and_then(|theirs| theirs.spi);
         if redundant {
             let _nothing = new.give_away(now);
             new.established = None;
             shared.effects.push(Effect::Successor(Box::new(new)));
-            shared.effects.push(Effect::Settled { from, to: None });
-        } else {
-            sa.hand_over(shared, new, now);
-            shared.effects.push(Effect::Settled { from, to: Some(ours) });
+            if let Some(from) = theirs {
+                shared.effects.push(Effect::Settled { from, to: None });
+            }
+            return Next::Done;
+        }
+        let to = Some(new.own_spi());
+        sa.hand_over(shared, new, now);
+        if let Some(from) = theirs {
+            shared.effects.push(Effect::Settled { from, to });
         }
         Next::Done
     }
 
+    /// If the peer takes the new SA for `made`, which we don't have, all begins anew.
+    fn not_acceptable(self, sa: &mut IkeSa, shared: &mut Shared, error: &IkeError, made: bool) -> Next {
+        sa.tell_error(
+            shared,
+            "rekeying the IKE SA: the peer's answer is not acceptable",
+            error,
+        );
+        let crossed = self.crossing.is_some();
+        self.abandon(shared);
+        match (made, crossed) {
+            (_, true) => {
+                sa.leave_to_series(Job::RekeyIke);
+                Next::Done
+            }
+            (false, false) => Next::Later(Job::RekeyIke, REFUSED_WAIT),
+            (true, false) => {
+                sa.jobs.add(shared.now.instant, Job::DeleteIke);
+                sa.stage = Stage::Closing;
+                Next::Done
+            }
+        }
+    }
+
+    /// What the answer says, and g^ir (new).
     fn negotiated(
         &self,
         sa: &IkeSa,
-        shared: &mut Shared,
         answer: &SecurityAssociation,
-        nonce: &Nonce,
         ke: &KeyExchange,
-    ) -> Result<IkeSa, IkeError> {
-        let connection = sa.connection.as_ref().ok_or(IkeError::Internal("no connection"))?;
-        let offered = IkeProposal::without_additional(&connection.ike_proposals);
-        let chosen = IkeProposal::verify_answer(&offered, answer, IKE_SPI)?;
+    ) -> Result<(Successor, Secret), IkeError> {
+        let chosen = IkeProposal::verify_answer(&sa.rekey_proposals(), answer, IKE_SPI)?;
         let group = self.kex.group();
         if chosen.suite.group != group || ke.method != group.method() {
             return Err(IkeError::Malformed(DecodeError::Invalid {
@@ -168,23 +254,21 @@ impl RekeyIkeExchange {
                 why: "it does not go with the proposal chosen",
             }));
         }
-        let secret = self.kex.finish(&ke.data)?;
         let parts = Successor {
             spi_i: self.spi,
             spi_r: peer_ike_spi(&chosen.peer_spi)?,
             initiator: true,
             suite: chosen.suite,
-            secret: &secret,
-            nonces: [&self.nonce.0, &nonce.0],
             began: self.began,
         };
-        sa.successor(shared, &parts)
+        Ok((parts, self.kex.finish(&ke.data)?))
     }
 
     fn refused(self, sa: &mut IkeSa, shared: &mut Shared, notify: &Notify) -> Next {
         if self.crossing.is_some() {
             // §2.8.2: the peer did not notice the crossing: its new SA is the one, and "the first peer can forget its own
             // rekey attempt".
+            sa.leave_to_series(Job::RekeyIke);
             self.abandon(shared);
             return Next::Done;
         }

@@ -232,6 +232,9 @@ impl IkeSa {
             (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::CreateChildSa(request)) => {
                 self.respond_create_child(shared, *request)
             }
+            (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::IkeFollowupKe(request)) => {
+                self.respond_followup(shared, &request)
+            }
             (Stage::Established | Stage::Rekeyed | Stage::Closing, WireRequest::Informational(request)) => {
                 Some(self.respond_informational(shared, path, &request))
             }

@@ -26,6 +26,7 @@ impl IkeSa {
             self.give_up_signing(shared);
             return;
         }
+        self.series_timeout(shared);
         let schedule = schedule(shared);
         match self.outgoing.due(now, &schedule, &mut shared.rng) {
             Due::Wait => {}
@@ -88,9 +89,13 @@ impl IkeSa {
         );
         match self.outgoing.in_flight() {
             Some(request) => timers.push((request.due, TimerKind::Retransmit)),
-            None if self.is_idle() => timers.extend(self.jobs.next().map(|at| (at, TimerKind::Retry))),
+            None if self.is_idle() => {
+                let next = self.jobs.next(|job| followup::may_begin(&self.series, job));
+                timers.extend(next.map(|at| (at, TimerKind::Retry)));
+            }
             None => {}
         }
+        timers.extend(self.series_expires().map(|at| (at, TimerKind::SeriesExpiry)));
         for collected in [&self.requests, &self.responses] {
             timers.extend(collected.parts.expires_at().map(|at| (at, TimerKind::ReassemblyExpiry)));
         }

@@ -28,8 +28,7 @@ pub(super) fn is_additional(transform: &Transform) -> bool {
 }
 
 impl IkeProposal {
-    /// The same without additional key exchanges: for rekeys of the IKE SA. SK_d of the old SA goes into the new one's keys
-    /// (RFC 7296 §2.18), so what protected that one protects this one.
+    /// The same without additional key exchanges.
     #[must_use]
     pub fn without_additional(list: &[Self]) -> Vec<Self> {
         let mut out: Vec<Self> = Vec::new();

@@ -394,10 +394,12 @@ impl EspProposal {
         if !sorted.prf.is_empty() {
             return Err(wrong(text, "a PRF belongs to the IKE proposals".to_owned()));
         }
-        if !sorted.additional.is_empty() {
+        // RFC 9370 §2.2.4: they follow "the one performed in the CREATE_CHILD_SA".
+        if !sorted.additional.is_empty() && sorted.groups.is_empty() {
             return Err(wrong(
                 text,
-                "additional key exchanges belong to the IKE proposals; what they protect, Child SAs inherit".to_owned(),
+                "an additional key exchange follows a first one: name a group too, as in aes256gcm16-x25519-ke1_mlkem768"
+                    .to_owned(),
             ));
         }
         let esn = if sorted.esn.is_empty() { vec![false] } else { sorted.esn };
