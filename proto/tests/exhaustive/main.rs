@@ -21,6 +21,7 @@ mod side;
 use ike_pump::{Pump, SITE, child, side_a, side_b};
 use landbridge_proto::ike::Command;
 use landbridge_proto::policy::connection::{Connection, Gateway, StartAction, Target};
+use landbridge_proto::policy::proposal::IkeProposal;
 use landbridge_proto::time::Instant;
 use search::{Budget, Found, Laws, Search};
 use side::Side;
@@ -45,12 +46,19 @@ fn number(name: &str, otherwise: u8) -> u8 {
         .unwrap_or(otherwise)
 }
 
-/// Without PFS: a key exchange changes no order, and costs most of the time.
-fn connection(mut connection: Connection, ours: u8, theirs: u8, start: StartAction) -> Connection {
+/// Without PFS, a key exchange changes no order, and costs most of the time; or `followed` by an additional one (RFC 9370
+/// §2.2.4), in rekeys of both kinds.
+fn connection(mut connection: Connection, ours: u8, theirs: u8, start: StartAction, followed: bool) -> Connection {
+    let mut esp = "aes256gcm16";
+    if followed {
+        esp = "aes256gcm16-x25519-ke1_mlkem512";
+        connection.ike_proposals = vec![IkeProposal::parse("aes256gcm16-prfsha256-x25519-ke1_mlkem512").unwrap()];
+        connection.fragmentation = false;
+    }
     let children = [("net", 0, start), ("more", 128, StartAction::None)];
     let children = children.map(|(name, third, start)| {
         let network = |second: u8| format!("10.{second}.{third}.0/17");
-        let child = child(name, &network(ours), &network(theirs), "aes256gcm16", start);
+        let child = child(name, &network(ours), &network(theirs), esp, start);
         (child.name.clone(), child)
     });
     connection.children = children.into();
@@ -58,9 +66,9 @@ fn connection(mut connection: Connection, ours: u8, theirs: u8, start: StartActi
 }
 
 /// Two ends that are up, with one pair of the child "net".
-fn ends(seed: u8) -> ([Side; 2], Instant, Target) {
-    let a = connection(side_a(), 1, 2, StartAction::Start);
-    let b = connection(side_b(), 2, 1, StartAction::None);
+fn ends(seed: u8, followed: bool) -> ([Side; 2], Instant, Target) {
+    let a = connection(side_a(), 1, 2, StartAction::Start, followed);
+    let b = connection(side_b(), 2, 1, StartAction::None, followed);
     let mut pump = Pump::with(a, b, seed, Gateway::default());
     pump.connect();
     pump.deliver_all();
@@ -180,7 +188,7 @@ fn is_settled(ends: [&Side; 2], operations: [Option<Operation>; 2]) -> Result<()
 }
 
 /// Searches through two operations (or one), once for each seed.
-fn search(operations: [Option<Operation>; 2]) -> Found {
+fn search(operations: [Option<Operation>; 2], followed: bool) -> Found {
     let faults = number("LANDBRIDGE_SEARCH_FAULTS", 1);
     let budget = Budget {
         drops: faults,
@@ -203,7 +211,7 @@ fn search(operations: [Option<Operation>; 2]) -> Found {
         .flatten()
         .all(|o| !matches!(o, O::DeleteChild | O::DeleteIke));
     for seed in 0..seeds {
-        let (sides, now, target) = ends(seed);
+        let (sides, now, target) = ends(seed, followed);
         let both = [0, 1].into_iter().zip(operations);
         let asked = both
             .filter_map(|(who, operation)| Some((who, command(operation?, target))))
@@ -219,12 +227,18 @@ fn search(operations: [Option<Operation>; 2]) -> Found {
                 all.schedules += found.schedules;
                 all.states += found.states;
             }
-            Err(problem) => panic!("{operations:?}, seed {seed}, up to {faults} faults: {problem}"),
+            Err(problem) => {
+                panic!("{operations:?}, followed: {followed}, seed {seed}, up to {faults} faults: {problem}")
+            }
         }
     }
     println!(
-        "{operations:?}: {} leaves, {:.3e} schedules, {} situations, {} states",
-        all.leaves, all.schedules, all.situations, all.states
+        "{operations:?}{}: {} leaves, {:.3e} schedules, {} situations, {} states",
+        if followed { ", followed" } else { "" },
+        all.leaves,
+        all.schedules,
+        all.situations,
+        all.states
     );
     all
 }
@@ -232,8 +246,10 @@ fn search(operations: [Option<Operation>; 2]) -> Found {
 #[test]
 fn one_operation() {
     for operation in ALL {
-        search([Some(operation), None]);
-        search([None, Some(operation)]);
+        for followed in [false, true] {
+            search([Some(operation), None], followed);
+            search([None, Some(operation)], followed);
+        }
     }
 }
 
@@ -241,8 +257,11 @@ macro_rules! pairs {
     ($($name:ident: $operation:expr;)*) => {$(
         #[test]
         fn $name() {
-            let run = |other| std::panic::catch_unwind(|| search([Some($operation), Some(other)])).is_ok();
-            let wrong: Vec<_> = ALL.into_iter().filter(|other| !run(*other)).collect();
+            let run = |other, followed| {
+                std::panic::catch_unwind(|| search([Some($operation), Some(other)], followed)).is_ok()
+            };
+            let mut all = ALL.into_iter().flat_map(|other| [(other, false), (other, true)]);
+            let wrong: Vec<_> = all.by_ref().filter(|(other, followed)| !run(*other, *followed)).collect();
             assert!(wrong.is_empty(), "with {wrong:?}: see above");
         }
     )*};
