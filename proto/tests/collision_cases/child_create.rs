@@ -50,6 +50,28 @@ fn test_duplicate() {
     }
 }
 
+/// A Child SA of its own with three key exchanges (RFC 9370 §2.2.4).
+#[test]
+fn test_multi_ke() {
+    for who in 0..2 {
+        let (a, b) = two();
+        let multi = |connection| proposing(connection, &[MULTI_IKE], &[MULTI_ESP]);
+        let mut pump = Pump::up(multi(a), multi(b));
+        up_child(&mut pump, who, "more");
+        to(&mut pump, 1 - who);
+        for _ in 0..2 {
+            to(&mut pump, who);
+            assert_eq!(asked(&pump, 1 - who, ExchangeType::IKE_FOLLOWUP_KE), 1);
+            assert_eq!(pump.sad[1 - who].pairs.len(), 1, "nothing is made yet");
+            to(&mut pump, 1 - who);
+        }
+        to(&mut pump, who);
+        calm_down(&mut pump);
+        assert_eq!(pump.sa(0).children.len(), 2);
+        assert_eq!(pump.sa(who).children[1].suite.to_string(), MULTI_ESP);
+    }
+}
+
 /// One end asks for a Child SA, the other rekeys the IKE SA: TEMPORARY_FAILURE at both (§2.25.1, §2.25.2), and again later.
 #[test]
 fn test_collision_ike_rekey() {

@@ -561,3 +561,162 @@ fn test_collision_ike_delete() {
         assert_eq!(pump.events[0].iter().filter(wants).count(), deletes);
     }
 }
+
+/// Either end rekeys, with three key exchanges: the new pair is made after the last.
+#[test]
+fn test_regular_multi_ke() {
+    for who in 0..2 {
+        let mut pump = up_multi(0);
+        pump.rekey_child(who);
+        to(&mut pump, 1 - who);
+        for _ in 0..2 {
+            to(&mut pump, who);
+            assert_eq!(asked(&pump, 1 - who, ExchangeType::IKE_FOLLOWUP_KE), 1);
+            assert_eq!([pump.sad[0].pairs.len(), pump.sad[1].pairs.len()], [1, 1]);
+            to(&mut pump, 1 - who);
+        }
+        assert_eq!(pump.sad[1 - who].pairs.len(), 2);
+        to(&mut pump, who);
+        calm_down(&mut pump);
+        assert_eq!(pump.sa(0).children[0].suite.to_string(), MULTI_ESP);
+        no_outage(&pump);
+    }
+}
+
+/// The first group is refused; the additional ones come after the right one.
+#[test]
+fn test_regular_ke_invalid_multi_ke() {
+    for who in 0..2 {
+        let mut pump = up_proposing(
+            0,
+            [&[IKE], &[IKE]],
+            [
+                &["aes256gcm16-x25519-ecp384-ke1_mlkem512"],
+                &["aes256gcm16-ecp256-ecp384-ke1_mlkem512"],
+            ],
+        );
+        pump.rekey_child(who);
+        to(&mut pump, 1 - who);
+        assert_eq!(said(&pump, 1 - who, "[N(INVALID_KE_PAYLOAD)]"), 1);
+        calm_down(&mut pump);
+        assert_eq!(
+            pump.sa(0).children[0].suite.to_string(),
+            "aes256gcm16-ecp384-ke1_mlkem512"
+        );
+        no_outage(&pump);
+    }
+}
+
+/// Both have asked; nothing is delivered.
+fn both_rekey_of(mut pump: Pump) -> Pump {
+    pump.rekey_child(0);
+    pump.rekey_child(1);
+    assert_eq!(pump.wire.len(), 2);
+    pump
+}
+
+/// RFC 9370 §2.2.4: "because there is nothing to delete yet, the initiator of this exchange just stops the rekeying process,
+/// and it MUST NOT initiate the IKE_FOLLOWUP_KE exchange."
+#[test]
+fn test_collision_multi_ke() {
+    let mut winners = [0, 0];
+    for seed in 0..SEEDS {
+        let mut pump = both_rekey_of(up_multi(seed));
+        for who in [1, 0, 0, 1] {
+            to(&mut pump, who);
+        }
+        let asked = [1, 0].map(|to| asked(&pump, to, ExchangeType::IKE_FOLLOWUP_KE));
+        assert!(asked == [1, 0] || asked == [0, 1], "{asked:?}");
+        assert_eq!([pump.sad[0].pairs.len(), pump.sad[1].pairs.len()], [1, 1]);
+        winners[asked[1]] += 1;
+        calm_down(&mut pump);
+        no_outage(&pump);
+        for who in 0..2 {
+            assert_eq!(said(&pump, who, "IKE_FOLLOWUP_KE request"), 2 * asked[who]);
+        }
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// A's exchange has one key exchange, B's three. If A's stays, B just stops; if B's does, A deletes its own.
+#[test]
+fn test_collision_mixed() {
+    let mut winners = [0, 0];
+    for seed in 0..SEEDS {
+        let mut pump = both_rekey_of(up_mixed(seed));
+        for who in [1, 0, 0, 1] {
+            to(&mut pump, who);
+        }
+        assert_eq!(pump.sad[0].pairs.len(), 2, "A's new one");
+        let stays = asked(&pump, 0, ExchangeType::IKE_FOLLOWUP_KE);
+        winners[stays] += 1;
+        calm_down(&mut pump);
+        no_outage(&pump);
+        let suite = pump.sa(0).children[0].suite.to_string();
+        assert_eq!(suite, [ESP, MULTI_ESP][stays]);
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// One answer is late: the other end has compared the nonces, and has gone on or stopped, before it comes.
+#[test]
+fn test_collision_delayed_response_multi_ke() {
+    for (seed, late) in (0..SEEDS).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        let mut pump = both_rekey_of(up_multi(seed));
+        to(&mut pump, 1);
+        to(&mut pump, 0);
+        let answer = take(&mut pump, late);
+        pump.deliver_all();
+        pump.hand(&answer);
+        calm_down(&mut pump);
+        no_outage(&pump);
+        assert_eq!(pump.sa(0).children[0].suite.to_string(), MULTI_ESP);
+    }
+}
+
+/// One request is late, and comes at each moment of the other end's series: "In this case, a TEMPORARY_FAILURE notification
+/// MUST be sent in response to such a request."
+#[test]
+fn test_collision_delayed_request_multi_ke() {
+    for (seed, late) in (0..SEEDS).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        for exchanges in 0..2 {
+            let first = 1 - late;
+            let mut pump = both_rekey_of(up_multi(seed));
+            let request = take(&mut pump, first);
+            to(&mut pump, late);
+            to(&mut pump, first);
+            for _ in 0..exchanges {
+                to(&mut pump, late);
+                to(&mut pump, first);
+            }
+            assert_eq!(asked(&pump, late, ExchangeType::IKE_FOLLOWUP_KE), 1);
+            pump.hand(&request);
+            assert_eq!(said(&pump, first, "[N(TEMPORARY_FAILURE)]"), 1);
+            calm_down(&mut pump);
+            no_outage(&pump);
+            assert_eq!(said(&pump, late, "N(REKEY_SA)"), 1, "it is not tried again");
+        }
+    }
+}
+
+/// One end rekeys what the other deletes, at each moment of the series.
+#[test]
+fn test_collision_delete_multi_ke() {
+    for (deletes, rekeys) in [(0, 1), (1, 0)] {
+        for messages in 0..6 {
+            let mut pump = up_multi(0);
+            pump.rekey_child(rekeys);
+            for step in 0..messages {
+                to(&mut pump, if step % 2 == 0 { deletes } else { rekeys });
+            }
+            let old = pair(&pump, deletes);
+            pump.down(deletes, Some("net"));
+            calm_or_gone(&mut pump, deletes, old);
+        }
+    }
+}
+
+fn calm_or_gone(pump: &mut Pump, deletes: usize, old: ChildSaId) {
+    finish_deleted(pump, deletes);
+    assert!(!pump.sad[deletes].pairs.contains_key(&old));
+}

@@ -292,3 +292,130 @@ fn all_gone(pump: &mut Pump) {
         assert!(pump.sad[who].pairs.is_empty());
     }
 }
+
+/// Three key exchanges: the new IKE SA is made after the last.
+#[test]
+fn test_regular_multi_ke() {
+    for who in 0..2 {
+        let mut pump = up_multi(0);
+        let (spi, changes) = (pump.sa(0).spi_i, changes(&pump));
+        rekey_ike(&mut pump, who);
+        to(&mut pump, 1 - who);
+        for _ in 0..2 {
+            to(&mut pump, who);
+            assert_eq!(asked(&pump, 1 - who, ExchangeType::IKE_FOLLOWUP_KE), 1);
+            assert_eq!([pump.status(0).len(), pump.status(1).len()], [1, 1]);
+            to(&mut pump, 1 - who);
+        }
+        rekeyed(&mut pump, spi, changes);
+        assert_eq!(pump.sa(who).suite.unwrap().to_string(), MULTI_IKE);
+        assert!(pump.sa(who).initiator);
+    }
+}
+
+/// Both have asked; nothing is delivered.
+fn both_rekey_of(mut pump: Pump) -> Pump {
+    rekey_ike(&mut pump, 0);
+    rekey_ike(&mut pump, 1);
+    assert_eq!(pump.wire.len(), 2);
+    pump
+}
+
+/// RFC 9370 §2.2.4: "because there is nothing to delete yet, the initiator of this exchange just stops the rekeying process,
+/// and it MUST NOT initiate the IKE_FOLLOWUP_KE exchange."
+#[test]
+fn test_collision_multi_ke() {
+    let mut winners = [0, 0];
+    for seed in 0..SEEDS {
+        let mut pump = both_rekey_of(up_multi(seed));
+        let (spi, changes) = (pump.sa(0).spi_i, changes(&pump));
+        for who in [1, 0, 0, 1] {
+            to(&mut pump, who);
+        }
+        let asked = [1, 0].map(|to| asked(&pump, to, ExchangeType::IKE_FOLLOWUP_KE));
+        assert!(asked == [1, 0] || asked == [0, 1], "{asked:?}");
+        assert_eq!([pump.status(0).len(), pump.status(1).len()], [1, 1]);
+        winners[asked[1]] += 1;
+        rekeyed(&mut pump, spi, changes);
+        assert!(pump.sa(asked[1]).initiator);
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// B's exchange has one key exchange, A's three. If B's stays, A just stops; if A's does, B deletes its own.
+#[test]
+fn test_collision_mixed() {
+    let mut winners = [0, 0];
+    for seed in 0..SEEDS {
+        // Whoever answers chooses by its own order; and the first IKE SA has three: else none are offered in its rekey.
+        let ike = [&[IKE, MULTI_IKE][..], &[MULTI_IKE, IKE][..]];
+        let mut pump = both_rekey_of(up_proposing(seed, ike, [&[ESP], &[ESP]]));
+        let (spi, changes) = (pump.sa(0).spi_i, changes(&pump));
+        for who in [1, 0, 0, 1] {
+            to(&mut pump, who);
+        }
+        let stays = 1 - asked(&pump, 1, ExchangeType::IKE_FOLLOWUP_KE);
+        winners[stays] += 1;
+        rekeyed(&mut pump, spi, changes);
+        assert!(pump.sa(stays).initiator);
+        assert_eq!(pump.sa(0).suite.unwrap().to_string(), [MULTI_IKE, IKE][stays]);
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// One answer is late: the other end has compared the nonces, and has gone on or stopped, before it comes.
+#[test]
+fn test_collision_delayed_response_multi_ke() {
+    for (seed, late) in (0..SEEDS).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        let mut pump = both_rekey_of(up_multi(seed));
+        let (spi, changes) = (pump.sa(0).spi_i, changes(&pump));
+        to(&mut pump, 1);
+        to(&mut pump, 0);
+        let answer = take(&mut pump, late);
+        pump.deliver_all();
+        pump.hand(&answer);
+        rekeyed(&mut pump, spi, changes);
+    }
+}
+
+/// One request is late, and comes at each moment of the other end's series: "In this case, a TEMPORARY_FAILURE notification
+/// MUST be sent in response to such a request."
+#[test]
+fn test_collision_delayed_request_multi_ke() {
+    for (seed, late) in (0..SEEDS).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        for exchanges in 0..2 {
+            let first = 1 - late;
+            let mut pump = both_rekey_of(up_multi(seed));
+            let (spi, changes) = (pump.sa(0).spi_i, changes(&pump));
+            let request = take(&mut pump, first);
+            to(&mut pump, late);
+            to(&mut pump, first);
+            for _ in 0..exchanges {
+                to(&mut pump, late);
+                to(&mut pump, first);
+            }
+            assert_eq!(asked(&pump, late, ExchangeType::IKE_FOLLOWUP_KE), 1);
+            pump.hand(&request);
+            assert_eq!(said(&pump, first, "[N(TEMPORARY_FAILURE)]"), 1);
+            rekeyed(&mut pump, spi, changes);
+            assert!(pump.sa(first).initiator);
+        }
+    }
+}
+
+/// One end rekeys what the other deletes, at each moment of the series.
+#[test]
+fn test_collision_delete_multi_ke() {
+    for deletes in 0..2 {
+        for messages in 0..6 {
+            let mut pump = up_multi(0);
+            pump.reconnect = false;
+            rekey_ike(&mut pump, 1 - deletes);
+            for step in 0..messages {
+                to(&mut pump, if step % 2 == 0 { deletes } else { 1 - deletes });
+            }
+            pump.down(deletes, None);
+            all_gone(&mut pump);
+        }
+    }
+}

@@ -20,30 +20,16 @@ mod ike_rekey;
 use ike_pump::{Letter, Pump, SITE, child, side_a, side_b};
 use landbridge_proto::ike::{Command, Event};
 use landbridge_proto::policy::connection::{Connection, Gateway, StartAction};
-use landbridge_proto::policy::proposal::EspProposal;
+use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
+use landbridge_proto::wire::ExchangeType;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The cases that are left out: each needs more than one key exchange in a rekey (RFC 9370), which is not spoken yet.
-const LEFT_OUT: [&str; 15] = [
-    "child_create::test_multi_ke",
-    "child_rekey::test_regular_multi_ke",
-    "child_rekey::test_regular_ke_invalid_multi_ke",
-    "child_rekey::test_collision_multi_ke",
-    "child_rekey::test_collision_mixed",
-    "child_rekey::test_collision_delayed_response_multi_ke",
-    "child_rekey::test_collision_delayed_request_multi_ke",
-    "child_rekey::test_collision_delete_multi_ke",
-    "ike_rekey::test_regular_multi_ke",
-    "ike_rekey::test_regular_ke_invalid_multi_ke",
-    "ike_rekey::test_collision_multi_ke",
-    "ike_rekey::test_collision_mixed",
-    "ike_rekey::test_collision_delayed_response_multi_ke",
-    "ike_rekey::test_collision_delayed_request_multi_ke",
-    "ike_rekey::test_collision_delete_multi_ke",
-];
+/// The case that is left out: two endpoints have the group of the SA in use in common and begin with that one, so neither
+/// refuses it; and the peer that is played by hand knows no additional key exchanges.
+const LEFT_OUT: [&str; 1] = ["ike_rekey::test_regular_ke_invalid_multi_ke"];
 
 /// Thirty, eighteen, five, three and two cases there: each is here or in the list.
 #[test]
@@ -79,6 +65,48 @@ fn up_with(seed: u8) -> Pump {
     pump.deliver_all();
     pump.assert_joined();
     pump
+}
+
+/// Both sides with these proposals; several in order of preference.
+fn proposing(mut connection: Connection, ike: &[&str], esp: &[&str]) -> Connection {
+    connection.ike_proposals = ike.iter().map(|text| IkeProposal::parse(text).unwrap()).collect();
+    // A datagram a message, so that a test can take it off the wire.
+    connection.fragment_size = 4000;
+    for child in connection.children.values_mut() {
+        Arc::make_mut(child).esp_proposals = esp.iter().map(|text| EspProposal::parse(text).unwrap()).collect();
+    }
+    connection
+}
+
+const IKE: &str = "aes256gcm16-prfsha256-x25519";
+const MULTI_IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem512-ke2_ecp256";
+const ESP: &str = "aes256gcm16-x25519";
+const MULTI_ESP: &str = "aes256gcm16-x25519-ke1_mlkem512-ke2_ecp256";
+
+/// Rekeys of both kinds have three key exchanges (RFC 9370 §2.2.4).
+fn up_multi(seed: u8) -> Pump {
+    up_proposing(seed, [&[MULTI_IKE], &[MULTI_IKE]], [&[MULTI_ESP], &[MULTI_ESP]])
+}
+
+/// Those that A asks for have one, those that B asks for three: whoever answers chooses by its own order.
+fn up_mixed(seed: u8) -> Pump {
+    up_proposing(seed, [&[IKE], &[IKE]], [&[MULTI_ESP, ESP], &[ESP, MULTI_ESP]])
+}
+
+fn up_proposing(seed: u8, ike: [&[&str]; 2], esp: [&[&str]; 2]) -> Pump {
+    let a = proposing(side_a(), ike[0], esp[0]);
+    let b = proposing(side_b(), ike[1], esp[1]);
+    let mut pump = Pump::with(a, b, seed, Gateway::default());
+    pump.connect();
+    pump.deliver_all();
+    pump.assert_joined();
+    pump
+}
+
+/// Requests of a kind that lie on the wire for an end.
+fn asked(pump: &Pump, to: usize, exchange: ExchangeType) -> usize {
+    let is = |letter: &&Letter| letter.to == to && letter.exchange() == exchange && !letter.is_response();
+    pump.wire.iter().filter(is).count()
 }
 
 /// Neither side has the group that the other tries first.

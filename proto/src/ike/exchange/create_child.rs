@@ -214,6 +214,7 @@ impl CreateChildExchange {
             // The peer stops likewise.
             let job = self.again();
             sa.drop_series(shared, |series| series.makes.job() == job);
+            self.outdo(sa);
         }
         match Followups::begin(shared, additional, link, nonce, first) {
             Ok(followups) => self.follow_up(new, followups),
@@ -365,6 +366,19 @@ impl CreateChildExchange {
         }
     }
 
+    /// Ours stays. The peer deletes its own; it is not moved over to.
+    fn outdo(&self, sa: &mut IkeSa) {
+        let theirs = self.crossing.as_ref().and_then(|theirs| theirs.id);
+        if let Some(child) = theirs.and_then(|id| sa.child_mut(id)) {
+            child.redundant = true;
+            child.replaces = None;
+            // One that rekeys nothing is of use as long as it is there.
+            if self.rekeys.is_some() && child.state == ChildState::Installed {
+                child.state = ChildState::Rekeyed;
+            }
+        }
+    }
+
     /// The new pair is there: who deletes which (§2.8, §2.8.1).
     fn settle(self, sa: &mut IkeSa, shared: &mut Shared, id: ChildSaId, redundant: bool) {
         let now = shared.now.instant;
@@ -377,15 +391,7 @@ impl CreateChildExchange {
             sa.jobs.add(now, Job::DeleteChild(id));
             return;
         }
-        // The peer deletes its own; it is not moved over to.
-        if let Some(child) = self.crossing.and_then(|theirs| sa.child_mut(theirs.id?)) {
-            child.redundant = true;
-            child.replaces = None;
-            // One that rekeys nothing is of use as long as it is there.
-            if self.rekeys.is_some() && child.state == ChildState::Installed {
-                child.state = ChildState::Rekeyed;
-            }
-        }
+        self.outdo(sa);
         let Some(old) = self.rekeys else { return };
         // §2.8: "when the new one is established, delete the old one": that is for whoever asked.
         if let Some(child) = sa.child_mut(old).filter(|child| child.state == ChildState::Installed) {
