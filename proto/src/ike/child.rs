@@ -6,7 +6,7 @@ use super::export;
 use super::jobs::Job;
 use super::keys::ChildKeys;
 use super::sa::IkeSa;
-use super::shared::{Effect, Shared};
+use super::shared::{Claim, Effect, Shared};
 use crate::crypto::Secret;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
@@ -123,6 +123,7 @@ impl Child {
             ..
         } = &*self.entry;
         shared.sad(SadUpdate::Remove(*id));
+        shared.claims.remove(&(Arc::clone(connection), *id));
         shared.spis.release(inbound.spi);
         if self.state == ChildState::Installed || self.state == ChildState::Deleting {
             let (connection, child) = (Arc::clone(connection), Arc::clone(child));
@@ -203,6 +204,12 @@ impl IkeSa {
         });
         if let Some(origin) = origin {
             export::child(shared, &entry, suite, &origin);
+        }
+        if let Some(peer) = self.peer_id.clone() {
+            let entry = Arc::clone(&entry);
+            shared
+                .claims
+                .insert((Arc::clone(&entry.connection), id), Claim { peer, entry });
         }
         shared.sad(SadUpdate::InstallInbound(Arc::clone(&entry)));
         let wait_for_peer = rekeys.is_some() && !we_requested;

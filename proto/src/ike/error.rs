@@ -29,6 +29,14 @@ pub enum IkeError {
         /// Our children, in words.
         wanted: Vec<String>,
     },
+    /// Another peer has these networks.
+    #[error("{} is behind another peer of this connection already: {by}", words(.wanted))]
+    Claimed {
+        /// What the peer wants to have behind it.
+        wanted: Vec<TrafficSelector>,
+        /// Whose it is.
+        by: String,
+    },
     /// The peer's key exchange value is wrong.
     #[error("key exchange: {0}")]
     KeyExchange(#[from] KeyExchangeError),
@@ -67,7 +75,7 @@ impl IkeError {
             }
             Self::Malformed(_) | Self::KeyExchange(_) => plain(NotifyType::INVALID_SYNTAX),
             Self::NoProposal(_) | Self::Internal(_) => plain(NotifyType::NO_PROPOSAL_CHOSEN),
-            Self::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
+            Self::TsUnacceptable { .. } | Self::Claimed { .. } => plain(NotifyType::TS_UNACCEPTABLE),
             // §2.21.2: "All errors that occur in an IKE_AUTH exchange, causing the authentication to fail for whatever
             // reason ... SHOULD result in an AUTHENTICATION_FAILED notification".
             Self::Auth(_) | Self::UnknownPeer(_) => plain(NotifyType::AUTHENTICATION_FAILED),
@@ -105,6 +113,14 @@ impl IkeError {
                 vec![format!("{} === {}", words(offered_remote), words(offered_local))],
                 wanted.clone(),
                 Some("make remote_ts and local_ts here mirror local_ts and remote_ts at the peer".to_owned()),
+            ),
+            Self::Claimed { .. } => (
+                vec![],
+                vec![],
+                Some(
+                    "give each peer networks of its own, or a connection of its own (remote.id) with other routes"
+                        .to_owned(),
+                ),
             ),
             Self::UnknownPeer(error) => (
                 vec![error.shown.clone()],

@@ -477,6 +477,14 @@ impl IkeSa {
                     && crate::policy::selector::is_subset(remote, &offer.ts_i)
             })
             .unwrap_or((local_ts, remote_ts));
+        if let Some(peer) = &self.peer_id
+            && let Some(other) = shared.claimed_by_another(&connection.name, peer, &local_ts, &remote_ts)
+        {
+            return Err(IkeError::Claimed {
+                by: other.to_string(),
+                wanted: remote_ts,
+            });
+        }
         let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));
         // §1.2: IKE_AUTH has no KE payload, so no group either; CREATE_CHILD_SA has what the proposals say.
         let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;

@@ -6,13 +6,14 @@ use super::jobs::Jobs;
 use super::sa::IkeSa;
 use crate::crypto::Provider;
 use crate::policy::connection::{Config, Connection};
-use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Path, SadUpdate};
+use crate::policy::selector;
 use crate::policy::spi::SpiAllocator;
 use crate::time::{Instant, Now};
-use crate::wire::{Header, Identification, IkeSpi, Payload, summarize};
+use crate::wire::{Header, Identification, IkeSpi, Payload, TrafficSelector, summarize};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub established: u64,
     /// The machine's addresses that gateways can be reached by; empty: not known.
     pub addresses: Vec<IpAddr>,
+    /// Which peer of a connection has which networks behind it: the pairs of each connection, one after the other.
+    pub claims: BTreeMap<(ConnectionName, ChildSaId), Claim>,
     /// Children that the operator took down: they don't come back by themselves.
     pub down: BTreeSet<(ConnectionName, ChildName)>,
     /// Signatures asked for so far.
@@ -48,6 +51,13 @@ pub struct Shared {
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
+}
+
+/// A Child SA pair, and whose it is.
+#[derive(Clone)]
+pub struct Claim {
+    pub peer: Identification,
+    pub entry: Arc<ChildSaEntry>,
 }
 
 /// What one SA's work means for the rest of the endpoint.
@@ -100,6 +110,7 @@ impl Shared {
             effects: Vec::new(),
             established: 0,
             addresses: Vec::new(),
+            claims: BTreeMap::new(),
             down: BTreeSet::new(),
             tickets: 0,
             tell_messages: true,
@@ -116,6 +127,30 @@ impl Shared {
             let child = (Arc::clone(&connection.name), Arc::clone(child));
             self.down.contains(&child)
         })
+    }
+
+    /// Another peer of the connection that has part of these networks behind it already. RFC 3948 §5.1: with two peers behind
+    /// one NAT the gateway "can become confused about where to send packets", and "Implementors MUST devise ways of
+    /// preventing this from occurring".
+    pub fn claimed_by_another(
+        &self,
+        connection: &ConnectionName,
+        peer: &Identification,
+        local_ts: &[TrafficSelector],
+        remote_ts: &[TrafficSelector],
+    ) -> Option<&Identification> {
+        let meet = |a: &[TrafficSelector], b: &[TrafficSelector]| {
+            a.iter().any(|a| b.iter().any(|b| selector::intersect(a, b).is_some()))
+        };
+        let first = (Arc::clone(connection), ChildSaId(0));
+        let mut claims = self
+            .claims
+            .range(first..)
+            .take_while(|((name, _), _)| name == connection);
+        let taken = claims.find(|(_, claim)| {
+            !claim.peer.same(peer) && meet(&claim.entry.local_ts, local_ts) && meet(&claim.entry.remote_ts, remote_ts)
+        });
+        taken.map(|(_, claim)| &claim.peer)
     }
 
     /// A fresh IKE SPI, not zero.

@@ -94,7 +94,7 @@ pub fn rows() -> Vec<Row> {
             "two peers behind one NAT don't take each other's traffic",
             "Implementors MUST devise ways of preventing this from occurring.",
             here!(two_peers_behind_one_nat),
-            there("tests/config_cases.rs", "every_case_is_judged_as_written_beside_it"),
+            here!(a_network_belongs_to_one_peer),
         ),
         row(
             ("K11", "RFC 4555 §3.1", Must),
@@ -268,6 +268,50 @@ fn two_peers_behind_one_nat() {
     std::mem::swap(&mut t.sa, &mut u);
     t.path.remote.set_port(500);
     t.assert_alive();
+}
+
+/// One connection for any peer with the key: the second to want a network that the first has does not get it, and keeps its
+/// IKE SA (RFC 7296 §1.2); the first itself may come back, and when it is gone, the other may have it.
+#[test]
+fn a_network_belongs_to_one_peer() {
+    let mut anybody = side_b();
+    anybody.remote.id = None;
+    let mut t = Tester::new(anybody);
+    t.begin();
+    assert_eq!(t.pairs(), 1);
+    let join = |t: &mut Tester, name: &str, spi: u32, network: &str, port: u16| {
+        let mut before = crate::peer::Sa::new(IkeSpi(u64::from(spi).to_be_bytes()), IkeSpi::ZERO, true);
+        std::mem::swap(&mut t.sa, &mut before);
+        t.path.remote.set_port(port);
+        let payloads = t.init_payloads();
+        t.init(&payloads);
+        let named = id(true, name);
+        let mut payloads = vec![named.clone(), t.auth(crate::peer::PSK, &named)];
+        payloads.extend(child(spi, None, network, "10.2.0.0/16"));
+        let answer = t.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+        (before, answer)
+    };
+    for (spi, network) in [(0x2000, "10.1.0.0/16"), (0x2100, "10.1.128.0/17")] {
+        let (first, answer) = join(&mut t, "c.example", spi, network, 1025);
+        assert!(answer.has(NotifyType::TS_UNACCEPTABLE), "{network}");
+        assert!(t.is_up() && t.failures().iter().any(|told| told.contains("a.example")));
+        assert_eq!(t.pairs(), 1);
+        t.sa = first;
+    }
+    t.path.remote.set_port(500);
+    t.assert_alive();
+    // The first comes back from elsewhere: it is the same peer, by whatever letters.
+    let (first, answer) = join(&mut t, "A.example", 0x2300, "10.1.0.0/16", 1027);
+    assert_eq!(answer.notifies(), []);
+    // When all of it has gone, another may have the network.
+    for sa in [None, Some(first)] {
+        t.sa = sa.unwrap_or(t.sa);
+        t.request(ExchangeType::INFORMATIONAL, &[Payload::Delete(Delete::Ike)]);
+    }
+    assert_eq!(t.pairs(), 0);
+    let (_, answer) = join(&mut t, "c.example", 0x2400, "10.1.0.0/16", 1028);
+    assert_eq!(answer.notifies(), []);
+    assert_eq!(t.pairs(), 1);
 }
 
 #[test]
