@@ -173,3 +173,33 @@ fn out_of_order() {
     assert!(pump.wire.is_empty());
     pump.assert_joined();
 }
+
+/// RFC 9242 §3.3.2: "The prf calculations MUST be applied to whole messages only, before possible IKE fragmentation": a
+/// message that is cut into other fragments on a narrow way (RFC 7383 §2.5.2) is covered once. Also when an answer was lost.
+#[test]
+fn on_a_narrow_way() {
+    for narrow in [true, false] {
+        let mut pump = pump(
+            &["aes256gcm16-prfsha384-x25519-ke1_mlkem1024"],
+            &["aes256gcm16-prfsha384-x25519-ke1_mlkem1024"],
+        );
+        let mut asked = 0;
+        pump.run_for(Duration::from_secs(60), |letter| {
+            let intermediate = letter.exchange() == ExchangeType::IKE_INTERMEDIATE;
+            asked += usize::from(intermediate && letter.to == 1);
+            if narrow {
+                letter.octets.len() + 32 <= 576
+            } else {
+                !(intermediate && letter.to == 0 && asked <= 4)
+            }
+        });
+        assert!(asked > 4, "{narrow}: it was cut smaller");
+        assert!(
+            pump.failures(0).is_empty(),
+            "{narrow}: {:?} {:?}",
+            pump.failures(0),
+            pump.lines(1)
+        );
+        pump.assert_joined();
+    }
+}

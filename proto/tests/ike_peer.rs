@@ -7,6 +7,7 @@ use ike_pump::{Letter, Nat, Pump, SITE, side_a, side_b};
 use landbridge_proto::ike::{Command, Event};
 use landbridge_proto::policy::connection::{StartAction, Target};
 use landbridge_proto::policy::sad::{SadReport, SadUpdate};
+use landbridge_proto::policy::selector;
 use landbridge_proto::wire::ExchangeType;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -347,4 +348,142 @@ fn a_trap_brings_the_connection_up() {
     };
     pump.report(0, elsewhere);
     assert_eq!(asked(&pump), 1);
+}
+
+/// Checklist J6, §2.4: "an endpoint MUST NOT conclude that the other endpoint has failed based on any routing information
+/// (e.g., ICMP messages) or IKE messages that arrive without cryptographic protection (e.g., Notify messages complaining
+/// about unknown SPIs)": whoever forges them brings about one liveness check a minute, and no more.
+#[test]
+fn forged_complaints_about_spis() {
+    let mut pump = Pump::up(side_a(), side_b());
+    let mut stranger = Pump::new(side_a(), side_b());
+    for who in 0..2 {
+        // A true one, as an end without state sends it.
+        pump.rekey_child(1 - who);
+        let request = pump.wire.remove(0);
+        stranger.ends[who].handle_datagram(stranger.at(), request.path, &request.octets);
+        let mut octets = Vec::new();
+        while stranger.ends[who].poll_event().is_some() {}
+        stranger.ends[who].poll_transmit(&mut octets).unwrap();
+        pump.hand(&request);
+        pump.deliver_all();
+        let complaint = Letter {
+            to: 1 - who,
+            path: ike_pump::reversed(request.path),
+            octets,
+        };
+        pump.hand(&complaint);
+        assert_eq!(pump.wire.len(), 1, "it asks");
+        assert!(pump.saw(1 - who, "INFORMATIONAL request"));
+        pump.deliver_all();
+        for _ in 0..100 {
+            pump.hand(&complaint);
+            pump.run_for(SECOND / 4, everything);
+            assert!(pump.wire.is_empty());
+        }
+        pump.run_for(40 * SECOND, everything);
+        pump.hand(&complaint);
+        assert_eq!(pump.wire.len(), 1, "and later again");
+        pump.deliver_all();
+        pump.assert_joined();
+    }
+}
+
+/// Checklist L2, §1.5: ESP with an SPI that is not ours comes from a peer with whom there is an IKE SA: it is told within
+/// that, once a minute.
+#[test]
+fn the_peer_is_told_of_unknown_spis() {
+    let mut pump = Pump::up(side_a(), side_b());
+    let remote = pump.sa(1).path.remote;
+    for spi in 5000..5100 {
+        pump.report(1, SadReport::UnknownSpi { spi, remote });
+        pump.deliver_all();
+    }
+    let told = |pump: &Pump| {
+        pump.lines(0)
+            .iter()
+            .filter(|line| line.contains("[N(INVALID_SPI)]"))
+            .count()
+    };
+    assert_eq!(told(&pump), 1);
+    // Nobody else is.
+    pump.run_for(61 * SECOND, everything);
+    let elsewhere = "203.0.113.99:4500".parse().unwrap();
+    pump.report(
+        1,
+        SadReport::UnknownSpi {
+            spi: 5000,
+            remote: elsewhere,
+        },
+    );
+    assert!(pump.wire.is_empty());
+    pump.assert_joined();
+}
+
+/// A connection whose IKE_AUTH is large: many selectors.
+fn large() -> Pump {
+    let (mut a, mut b) = (side_a(), side_b());
+    for (connection, ours, theirs) in [(&mut a, 1, 2), (&mut b, 2, 1)] {
+        let net = std::sync::Arc::make_mut(connection.children.get_mut("net").unwrap());
+        let list = |site: u8| {
+            let texts = (0..60).map(|n| format!("10.{site}.{n}.0/25"));
+            texts.map(|text| selector::parse(&text).unwrap()).collect::<Vec<_>>()
+        };
+        (net.local_ts, net.remote_ts) = (list(ours), list(theirs));
+    }
+    Pump::new(a, b)
+}
+
+/// Checklist M8, RFC 7383 §2.5.2: "it MUST start from larger values and refragment the original message, using the next
+/// smaller value of the threshold if it did not receive a response in a reasonable time after several retransmissions".
+#[test]
+fn fragments_become_smaller_on_a_narrow_way() {
+    let mut pump = large();
+    pump.connect();
+    let mut sizes = [Vec::new(), Vec::new()];
+    pump.run_for(30 * SECOND, |letter| {
+        sizes[letter.to].push(letter.octets.len());
+        letter.octets.len() + 32 <= 576
+    });
+    assert!(pump.is_up(0) && pump.is_up(1), "{:?}", pump.lines(0));
+    let [answers, asked] = &sizes;
+    // Twice as configured, then smaller, and no larger again.
+    let large: Vec<usize> = asked.iter().copied().filter(|len| *len + 32 > 576).collect();
+    assert_eq!(large.len(), 4, "{asked:?}");
+    assert!(
+        large.iter().max() == Some(&(1280 - 32)) && asked[1..5] == large,
+        "{asked:?}"
+    );
+    // The answer goes as the request came.
+    assert!(answers.iter().all(|len| len + 32 <= 576), "{answers:?}");
+    // "In subsequent exchanges, the node should start with the current value of the fragmentation threshold."
+    pump.rekey_child(0);
+    pump.run_for(SECOND, |letter| {
+        assert!(letter.octets.len() + 32 <= 576);
+        true
+    });
+    pump.assert_joined();
+}
+
+/// §2.6.1: fragments of a request that was answered, cut anew because the answer was lost, "MUST only trigger a
+/// retransmission of the response message"; and only the first of them does.
+#[test]
+fn a_request_cut_anew_is_answered_once_more() {
+    let mut pump = large();
+    pump.connect();
+    let (mut fragments, mut answers) = (Vec::new(), 0);
+    pump.run_for(30 * SECOND, |letter| {
+        if letter.to == 1 && letter.exchange() == ExchangeType::IKE_AUTH {
+            fragments.push(letter.octets.len());
+        }
+        // The answers are lost until the request comes in smaller pieces.
+        let lost = letter.to == 0 && letter.exchange() == ExchangeType::IKE_AUTH && fragments.len() <= 4;
+        answers += usize::from(letter.to == 0 && !lost);
+        !lost
+    });
+    assert!(fragments.len() > 4, "{fragments:?}");
+    pump.assert_joined();
+    assert_eq!(pump.status(1).len(), 1);
+    // The answer to IKE_SA_INIT, and the fragments of the one to IKE_AUTH.
+    assert_eq!(answers, 1 + 2);
 }

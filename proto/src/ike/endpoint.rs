@@ -32,7 +32,7 @@ use crate::wire::{
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ pub struct Endpoint {
     standing: BTreeMap<ConnectionName, Standing>,
     stray_answers: Budget,
     init_refusals: Budget,
+    complaints: Budget,
     shutting_down: bool,
 }
 
@@ -130,6 +131,7 @@ impl Endpoint {
             standing: BTreeMap::new(),
             stray_answers: Budget::new(STRAY_ANSWERS),
             init_refusals: Budget::new(INIT_REFUSALS),
+            complaints: Budget::new(STRAY_ANSWERS),
             shutting_down: false,
         }
     }
@@ -181,7 +183,12 @@ impl Endpoint {
             self.with_sa(own, |sa, shared| sa.handle_message(shared, path, datagram, &outer));
         } else {
             self.shared.counters.unknown_spi += 1;
-            self.answer_unknown_spi(path, &header, datagram);
+            match outer.body {
+                // RFC 7296 §1.5: only "an encrypted IKE request packet" is answered; what is in the clear may be about an
+                // SPI of ESP, and then "the receiving node MUST NOT respond to it".
+                OuterBody::Plain { first, payloads } => self.hear_complaint(path, first, payloads),
+                OuterBody::Sk { .. } | OuterBody::Skf { .. } => self.answer_unknown_spi(path, &header, datagram),
+            }
         }
     }
 
@@ -238,8 +245,15 @@ impl Endpoint {
             | SadReport::Sent(id)
             | SadReport::PeerMoved { id, .. } => id,
             SadReport::Acquire { source, destination } => return self.acquire(source, destination),
-            SadReport::UnknownSpi { .. } => {
+            SadReport::UnknownSpi { spi, remote } => {
                 self.shared.counters.unknown_spi += 1;
+                // ESP without UDP has no port.
+                let same = |peer: SocketAddr| peer == remote || remote.port() == 0 && peer.ip() == remote.ip();
+                let known = |sa: &&IkeSa| sa.is_established() && same(sa.path.remote);
+                let own = self.sas.values().find(known).map(IkeSa::own_spi);
+                if let Some(own) = own {
+                    self.with_sa(own, |sa, shared| sa.tell_unknown_spi(shared, spi));
+                }
                 return;
             }
         };

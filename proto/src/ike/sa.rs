@@ -1,9 +1,11 @@
 //! One IKE SA: its stage, its windows, and the way of every message in and out.
 
+mod fragments;
 mod messages;
 mod telling;
 mod timers;
 
+use self::fragments::Sizes;
 use super::child::Child;
 use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, PeerCertificate, TimerKind};
@@ -159,10 +161,15 @@ pub struct IkeSa {
     pub initial_contact: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
+    /// When a hint that the peer has lost its state was last followed.
+    pub hinted: Option<Instant>,
+    /// An SPI of ESP from the peer that is not ours, to be told to it.
+    pub unknown_spi: Option<u32>,
     /// Where its ends are (RFC 4555).
     pub mobike: Mobike,
     /// Our further addresses that the peer was told of.
     pub announced: Vec<IpAddr>,
+    sizes: Sizes,
     requests: Collected,
     responses: Collected,
 }
@@ -234,8 +241,11 @@ impl IkeSa {
             answers: None,
             initial_contact: false,
             signing: None,
+            hinted: None,
+            unknown_spi: None,
             mobike: Mobike::default(),
             announced: Vec::new(),
+            sizes: Sizes::default(),
             requests: Collected::default(),
             responses: Collected::default(),
         }
@@ -356,6 +366,7 @@ impl IkeSa {
     pub fn establish(&mut self, shared: &mut Shared, peer: Identification, initial_contact: bool) {
         let now = shared.now.instant;
         self.stage = Stage::Established;
+        self.sizes.keep(None);
         self.post_quantum = self.suite.is_some_and(|suite| suite.is_post_quantum());
         self.begin_lifetime(shared);
         shared.established += 1;
@@ -393,6 +404,7 @@ impl IkeSa {
         if matches!(self.stage, Stage::Closed { .. }) {
             return;
         }
+        self.sizes.done();
         if let Some(exchange) = self.exchange.take() {
             exchange.abandon(self, shared);
         }

@@ -112,6 +112,15 @@ impl Outgoing {
         }
     }
 
+    /// The request in flight is sent in other datagrams from now on, and its tries begin anew.
+    pub fn replace(&mut self, now: Instant, datagrams: Vec<Vec<u8>>, schedule: &Schedule) {
+        if let Some(request) = &mut self.in_flight {
+            request.datagrams = datagrams;
+            request.sent = 1;
+            request.due = now + schedule.timeout;
+        }
+    }
+
     /// An authenticated response came: true if it answers the request in flight, which then is no more.
     pub fn answered(&mut self, message_id: u32) -> bool {
         let answers = self
@@ -213,6 +222,13 @@ impl Incoming {
             Some(next) => self.expected = next,
             None => self.used_up = true,
         }
+    }
+
+    /// The answer to the last request, if that had this ID.
+    #[must_use]
+    pub fn last_answer(&self, message_id: u32) -> Option<&[Vec<u8>]> {
+        let last = self.last.as_ref().filter(|last| last.message_id == message_id)?;
+        Some(&last.datagrams)
     }
 
     /// The ID expected next.

@@ -157,6 +157,15 @@ fn the_ike_sa_goes_with_its_children() {
 #[test]
 fn unprotected_complaints_change_nothing() {
     for mut t in [Tester::up(side_b()), Tester::up_as_responder(side_a())] {
+        // The first is followed by a question, and no other for a minute.
+        let header = t.sa.header(ExchangeType::INFORMATIONAL, true, 7);
+        t.send(&encode_plain(&header, &[notify(NotifyType::INVALID_IKE_SPI)]));
+        let asked = t.next_request().unwrap();
+        assert_eq!(
+            (asked.header.exchange, asked.payloads),
+            (ExchangeType::INFORMATIONAL, vec![])
+        );
+        t.respond(&asked.header, &[]);
         let state = t.state();
         for complaint in [
             NotifyType::INVALID_IKE_SPI,
@@ -177,6 +186,49 @@ fn unprotected_complaints_change_nothing() {
                 }
             }
         }
+        t.assert_alive();
+    }
+}
+
+/// RFC 7296 §1.5: the complaint about an SPI of ESP that comes outside of any IKE SA "should only be used by the recipient as
+/// a hint that something might be wrong (because it could easily be forged)", and "the receiving node MUST NOT respond to it".
+#[test]
+fn a_complaint_about_an_spi_of_esp_is_a_hint() {
+    for mut t in [Tester::up(side_b()), Tester::up_as_responder(side_a())] {
+        let pair = t.sad.pairs.values().next().unwrap();
+        let (known, unknown) = (pair.outbound.spi, pair.outbound.spi ^ 1);
+        let complaint = |spi: u32| {
+            let mut about = notify(NotifyType::INVALID_SPI);
+            if let Payload::Notify(about) = &mut about {
+                about.data = spi.to_be_bytes().to_vec();
+            }
+            let header = Header {
+                spi_i: IkeSpi::ZERO,
+                spi_r: IkeSpi::ZERO,
+                exchange: ExchangeType::INFORMATIONAL,
+                flags: Flags {
+                    initiator: true,
+                    response: false,
+                },
+                message_id: 0,
+            };
+            encode_plain(&header, &[about])
+        };
+        let mut elsewhere = t.path;
+        elsewhere.remote.set_ip([203, 0, 113, 77].into());
+        t.send_from(elsewhere, &complaint(known));
+        t.send(&complaint(unknown));
+        assert!(t.out.is_empty(), "not about us");
+        for _ in 0..100 {
+            t.send(&complaint(known));
+        }
+        assert_eq!(t.out.len(), 1);
+        let asked = t.next_request().unwrap();
+        assert_eq!(asked.payloads, vec![]);
+        t.respond(&asked.header, &[]);
+        t.pass(Duration::from_secs(10));
+        t.send(&complaint(known));
+        assert!(t.out.is_empty(), "once a minute");
         t.assert_alive();
     }
 }

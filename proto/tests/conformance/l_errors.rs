@@ -4,10 +4,11 @@ use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::Tester;
 use crate::peer::messages::*;
 use crate::table::Level::{Must, Practice, Should};
-use crate::table::{Row, here, out, row, there};
+use crate::table::{Row, here, row, there};
 use landbridge_proto::ike::Command;
 use landbridge_proto::policy::sad::SadReport;
 use landbridge_proto::wire::*;
+use std::time::Duration;
 
 const MATRIX: &str = "proto/tests/matrix";
 
@@ -23,14 +24,11 @@ pub fn rows() -> Vec<Row> {
         ),
         row(
             ("L2", "RFC 7296 §1.5", Should),
-            "an unknown ESP SPI: told within the IKE SA, if at all, and rarely",
+            "an unknown ESP SPI: told within the IKE SA, rarely",
             "If an error occurs outside the context of an IKE request (e.g., the node is getting ESP messages on a nonexistent \
              SPI), the node SHOULD initiate an INFORMATIONAL exchange with a Notify payload describing the problem.",
-            out(
-                "it is counted and not told: whoever can send ESP could make us send IKE; a peer out of step finds out by its \
-                 liveness check",
-            ),
-            here!(unknown_esp_spis_are_counted),
+            here!(unknown_esp_spis_are_told_seldom),
+            here!(unknown_esp_spis_of_strangers_are_counted),
         ),
         row(
             ("L3", "RFC 7296 §2.21.3", Must),
@@ -103,15 +101,42 @@ fn unknown_ike_spis_draw_a_hint() {
     t.assert_alive();
 }
 
+/// RFC 7296 §1.5: "The Notification Data contains the SPI of the invalid packet."
 #[test]
-fn unknown_esp_spis_are_counted() {
+fn unknown_esp_spis_are_told_seldom() {
+    // By UDP, and without (no port).
+    for port in [None, Some(0)] {
+        let mut t = Tester::up(side_b());
+        let mut remote = t.path.remote;
+        remote.set_port(port.unwrap_or(remote.port()));
+        for spi in 5000..6000 {
+            t.report(SadReport::UnknownSpi { spi, remote });
+        }
+        assert_eq!(t.out.len(), 1);
+        let told = t.next_request().unwrap();
+        assert_eq!(told.header.exchange, ExchangeType::INFORMATIONAL);
+        let notify = told.notify(NotifyType::INVALID_SPI).unwrap();
+        assert_eq!(
+            (told.payloads.len(), &notify.data[..]),
+            (1, &5000_u32.to_be_bytes()[..])
+        );
+        t.respond(&told.header, &[]);
+        t.pass(Duration::from_secs(10));
+        t.report(SadReport::UnknownSpi { spi: 6000, remote });
+        assert!(t.out.is_empty(), "once a minute");
+        assert_eq!(t.counters().unknown_spi, 1001);
+        t.assert_alive();
+    }
+}
+
+#[test]
+fn unknown_esp_spis_of_strangers_are_counted() {
     let mut t = Tester::up(side_b());
     let state = t.state();
+    let mut remote = t.path.remote;
+    remote.set_ip([203, 0, 113, 77].into());
     for spi in 0..1000 {
-        t.report(SadReport::UnknownSpi {
-            spi,
-            remote: t.path.remote,
-        });
+        t.report(SadReport::UnknownSpi { spi, remote });
     }
     assert!(t.out.is_empty());
     assert_eq!(t.state(), state);

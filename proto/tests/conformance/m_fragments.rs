@@ -4,13 +4,14 @@ use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::messages::*;
 use crate::peer::{Sent, Tester, seal};
 use crate::table::Level::{Must, Practice, Should};
-use crate::table::{Row, here, out, row, there};
+use crate::table::{Row, here, row, there};
 use landbridge_proto::ike::Command;
 use landbridge_proto::policy::connection::Connection;
 use landbridge_proto::wire::*;
 use std::time::Duration;
 
 const FRAG: &str = "proto/src/ike/frag.rs";
+const PEER: &str = "proto/tests/ike_peer.rs";
 const ENDPOINT: &str = "proto/tests/endpoint.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -35,10 +36,7 @@ pub fn rows() -> Vec<Row> {
             "When splitting the content of an Encrypted payload into chunks, the sender SHOULD choose their size so that the \
              resulting IP datagrams will be smaller than some fragmentation threshold.",
             here!(our_fragments_are_as_they_should_be),
-            out(
-                "the threshold is the connection's fragment_size, 1280 octets unless set: what IPv6 guarantees, and IPv4 \
-                 nearly always has",
-            ),
+            there(PEER, "fragments_become_smaller_on_a_narrow_way"),
         ),
         row(
             ("M4", "RFC 7383 §2.5", Must),
@@ -77,8 +75,8 @@ pub fn rows() -> Vec<Row> {
             "the path is probed with ever smaller fragments",
             "While doing probes, it MUST start from larger values and refragment the original message, using the next smaller \
              value of the threshold if it did not receive a response in a reasonable time after several retransmissions.",
-            out("not done: fragments have the size that is configured from the start, see M3"),
-            out("not done: see the positive test"),
+            there(PEER, "fragments_become_smaller_on_a_narrow_way"),
+            there(PEER, "a_request_cut_anew_is_answered_once_more"),
         ),
         row(
             ("M9", "RFC 7383 §2.4", Practice),

@@ -477,6 +477,14 @@ impl Pump {
     }
 }
 
+/// The way back.
+pub fn reversed(path: Path) -> Path {
+    Path {
+        local: path.remote,
+        remote: path.local,
+    }
+}
+
 impl Sad {
     pub fn apply(&mut self, update: &SadUpdate) {
         self.changes += 1;

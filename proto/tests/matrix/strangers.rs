@@ -161,6 +161,11 @@ fn a_flood_of_first_messages_leaves_room_for_the_honest() {
 #[test]
 fn responses_are_never_answered() {
     let mut t = Tester::up(side_b());
+    // RFC 7296 §1.5: a hint, which is followed once a minute by a question of our own.
+    let header = t.sa.header(ExchangeType::INFORMATIONAL, true, 0);
+    t.send(&encode_plain(&header, &[notify(NotifyType::INVALID_IKE_SPI)]));
+    let asked = t.next_request().unwrap();
+    t.respond(&asked.header, &[]);
     for exchange in 0..=255 {
         for unknown in [false, true] {
             let mut header = t.sa.header(ExchangeType(exchange), true, 0);

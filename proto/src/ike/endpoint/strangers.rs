@@ -55,6 +55,24 @@ impl Endpoint {
         self.shared.transmit(path, &[datagram]);
     }
 
+    /// A peer without state says that it does not know an SPI of ESP: a hint (RFC 7296 §1.5). Finding out whose SPI it is
+    /// costs a walk through all SAs, so few a second are looked at.
+    pub(super) fn hear_complaint(&mut self, path: Path, first: wire::PayloadType, payloads: &[u8]) {
+        if !self.complaints.spend(self.shared.now.instant) {
+            return;
+        }
+        let payloads = wire::decode_payloads(first, payloads).unwrap_or_default();
+        let spi = payloads.iter().find_map(|payload| match payload {
+            Payload::Notify(n) if n.notify_type == NotifyType::INVALID_SPI => n.data.as_slice().try_into().ok(),
+            _ => None,
+        });
+        let Some(spi) = spi.map(u32::from_be_bytes) else { return };
+        let is_meant = |sa: &&IkeSa| sa.path.remote.ip() == path.remote.ip() && sa.child_by_peer_spi(spi).is_some();
+        if let Some(own) = self.sas.values().find(is_meant).map(IkeSa::own_spi) {
+            self.with_sa(own, IkeSa::hint);
+        }
+    }
+
     /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.
     pub(super) fn handle_init_request(&mut self, path: Path, datagram: &[u8], header: &Header, payloads: Vec<Payload>) {
         let digest = Incoming::digest(datagram);

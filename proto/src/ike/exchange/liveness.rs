@@ -5,8 +5,8 @@ use crate::ike::jobs::Job;
 use crate::ike::mobike::digests;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
-use crate::wire::NotifyType;
 use crate::wire::message::{self, Informational};
+use crate::wire::{Notify, NotifyType};
 
 /// Nothing is needed for it: any authentic answer will do.
 #[derive(Clone)]
@@ -14,8 +14,13 @@ pub struct LivenessExchange;
 
 impl LivenessExchange {
     /// The request.
-    pub fn begin(sa: &IkeSa) -> (Exchange, Request) {
+    pub fn begin(sa: &mut IkeSa) -> (Exchange, Request) {
         let mut request = Informational::default();
+        // RFC 7296 §1.5: "it MAY send an INVALID_SPI notification of the wayward packet over that IKE SA in an
+        // INFORMATIONAL exchange. The Notification Data contains the SPI of the invalid packet."
+        let unknown = sa.unknown_spi.take();
+        let notify = |spi: u32| Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes().to_vec());
+        request.notifies.extend(unknown.map(notify));
         // RFC 4555 §3.8: "When the initiator is behind a NAT ..., it SHOULD include these notifications in DPD messages".
         if watches_the_nat(sa) {
             request.notifies.extend(sa.nat_detection(sa.path));

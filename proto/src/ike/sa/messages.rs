@@ -1,6 +1,10 @@
 //! The way of every message in and out of an IKE SA.
 
+use super::fragments::around_ike;
 use super::*;
+
+/// Hints that anybody can forge are followed at most this often.
+const HINT_PAUSE: Duration = Duration::from_secs(60);
 
 impl IkeSa {
     /// A protected message with our SPI in it. Until the ICV verifies nothing but counters moves.
@@ -11,11 +15,43 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        if header.flags.response {
+        if is_lost_sa(outer) {
+            shared.counters.unexpected += 1;
+            self.hint(shared);
+        } else if header.flags.response {
             self.handle_response(shared, path, datagram, outer)
         } else {
             self.handle_request(shared, path, datagram, outer)
         }
+    }
+
+    /// Somebody says, unprotected, that the peer does not know an SA. RFC 7296 §2.4: "an endpoint MUST NOT conclude that the
+    /// other endpoint has failed based on any routing information (e.g., ICMP messages) or IKE messages that arrive without
+    /// cryptographic protection". It is a reason to ask, seldom.
+    pub fn hint(&mut self, shared: &mut Shared) {
+        let now = shared.now.instant;
+        if self.is_established() && self.may_follow_hint(now) {
+            self.jobs.add(now, Job::Liveness);
+        }
+        self.work(shared);
+    }
+
+    /// ESP with an SPI that is not ours came from the peer: it is told, within the IKE SA (§1.5), as seldom.
+    pub fn tell_unknown_spi(&mut self, shared: &mut Shared, spi: u32) {
+        let now = shared.now.instant;
+        if self.is_established() && self.may_follow_hint(now) {
+            self.unknown_spi = Some(spi);
+            self.jobs.add(now, Job::Liveness);
+        }
+        self.work(shared);
+    }
+
+    fn may_follow_hint(&mut self, now: Instant) -> bool {
+        let seldom = self.hinted.is_none_or(|last| now.saturating_since(last) >= HINT_PAUSE);
+        if seldom {
+            self.hinted = Some(now);
+        }
+        seldom
     }
 
     pub(super) fn handle_request(&mut self, shared: &mut Shared, path: Path, datagram: &[u8], outer: &Outer<'_>) {
@@ -29,6 +65,7 @@ impl IkeSa {
                 return;
             }
             Arrival::OutOfWindow => {
+                self.repeat_refragmented(shared, path, outer);
                 shared.counters.replayed += 1;
                 return;
             }
@@ -55,7 +92,7 @@ impl IkeSa {
             return;
         }
         self.derive_late(shared);
-        let Some(OpenedMessage { body, digest, head }) = self.open(shared, datagram, outer, false) else {
+        let Some(OpenedMessage { body, digest, head }) = self.open(shared, path, datagram, outer, false) else {
             return;
         };
         self.heard(shared, path);
@@ -107,6 +144,7 @@ impl IkeSa {
         let datagrams = self.seal(shared, &answer, &payloads);
         self.take_next_keys(shared);
         self.incoming.answered(digest, datagrams.clone());
+        self.sizes.answered(header.exchange);
         shared.transmit(path, &datagrams);
         self.last_sent = shared.now.instant;
         if let Some(reason) = reply.close {
@@ -131,13 +169,14 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        let Some(OpenedMessage { body, head, .. }) = self.open(shared, datagram, outer, true) else {
+        let Some(OpenedMessage { body, head, .. }) = self.open(shared, path, datagram, outer, true) else {
             return;
         };
         self.heard(shared, path);
         self.answered_by(shared, path);
         self.add_int_auth(&header, head, &body.payloads, shared);
         self.outgoing.answered(header.message_id);
+        self.sizes.done();
         let Some(exchange) = self.exchange.take() else { return };
         let decoded = wire::decode_payloads(body.first, &body.payloads);
         if let Ok(payloads) = &decoded {
@@ -214,7 +253,9 @@ impl IkeSa {
             self.init.request.clone_from(&datagram);
             vec![datagram]
         } else {
-            self.seal(shared, &header, &payloads)
+            let datagrams = self.seal(shared, &header, &payloads);
+            self.keep_unsealed(&header, payloads, &datagrams);
+            datagrams
         };
         shared.transmit(self.path, &datagrams);
         let schedule = super::timers::schedule(shared);
@@ -244,7 +285,10 @@ impl IkeSa {
 
     pub(super) fn heard(&mut self, shared: &mut Shared, path: Path) {
         self.last_heard = shared.now.instant;
-        self.jobs.drop_if(|job| *job == Job::Liveness);
+        // One that has something to say is not dropped with the rest.
+        if self.unknown_spi.is_none() {
+            self.jobs.drop_if(|job| *job == Job::Liveness);
+        }
         // RFC 4555 §3.8: "The host not behind a NAT MUST NOT use these dynamic updates for IKEv2 packets".
         if !self.mobike.enabled {
             self.follow_peer(shared, path.remote);
@@ -274,6 +318,7 @@ impl IkeSa {
             crate::ike::export::ike(shared, self, keys, &origin);
         }
         let provider = shared.provider;
+        self.sizes.keep(self.protection.take());
         self.protection = keys
             .as_ref()
             .and_then(|keys| MessageProtection::new(provider, keys, self.initiator, &mut shared.rng));
@@ -285,6 +330,7 @@ impl IkeSa {
     pub(super) fn open(
         &mut self,
         shared: &mut Shared,
+        path: Path,
         datagram: &[u8],
         outer: &Outer<'_>,
         response: bool,
@@ -309,6 +355,9 @@ impl IkeSa {
         let (fragment, total, associated) = match outer.body {
             OuterBody::Plain { .. } => return None,
             OuterBody::Sk { associated, .. } => {
+                if !response {
+                    self.sizes.asked(None);
+                }
                 let head = Some(int_auth::head_of_sk(associated));
                 return Some(OpenedMessage { body, digest, head });
             }
@@ -323,6 +372,9 @@ impl IkeSa {
         if !self.peer_fragments {
             shared.counters.fragments_dropped += 1;
             return None;
+        }
+        if !response && fragment == 1 {
+            self.sizes.asked(Some((datagram.len() + around_ike(path), total)));
         }
         let collected = if response {
             &mut self.responses
@@ -353,13 +405,7 @@ impl IkeSa {
     pub(super) fn seal(&mut self, shared: &mut Shared, header: &Header, payloads: &[Payload]) -> Vec<Vec<u8>> {
         let (first, chain) = encode_payloads(payloads);
         self.add_int_auth(header, Some(int_auth::head_of_own(header, first)), &chain, shared);
-        // RFC 7383 §2.5.1: IP header, UDP header and non-ESP marker come on top.
-        let around = if self.path.is_ipv6() { 40 } else { 20 } + 8 + 4;
-        let fragment = self
-            .connection
-            .as_ref()
-            .filter(|c| self.peer_fragments && c.fragmentation);
-        let most = fragment.map(|connection| connection.fragment_size.saturating_sub(around));
+        let most = self.most(header.flags.response);
         match &mut self.protection {
             Some(protection) => protection.seal(header, first, &chain, most, &mut shared.rng),
             None => Vec::new(),
@@ -383,6 +429,17 @@ impl IkeSa {
         let sk_p = if header.flags.initiator { &keys.pi } else { &keys.pr };
         self.int_auth.add(prf, sk_p, header.flags.initiator, head, payloads);
     }
+}
+
+/// Whether a message says, in the clear, that its sender does not know the IKE SA.
+fn is_lost_sa(outer: &Outer<'_>) -> bool {
+    let OuterBody::Plain { first, payloads } = outer.body else {
+        return false;
+    };
+    let payloads = wire::decode_payloads(first, payloads).unwrap_or_default();
+    let lost =
+        |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == wire::NotifyType::INVALID_IKE_SPI);
+    outer.header.flags.response && payloads.iter().any(lost)
 }
 
 fn fragment_number(outer: &Outer<'_>) -> Option<u16> {

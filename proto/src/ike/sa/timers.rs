@@ -31,6 +31,7 @@ impl IkeSa {
         match self.outgoing.due(now, &schedule, &mut shared.rng) {
             Due::Wait => {}
             Due::Retransmit(path, datagrams) => {
+                let datagrams = self.refragment(shared).unwrap_or(datagrams);
                 shared.counters.retransmitted += 1;
                 shared.transmit(path, &datagrams);
                 self.last_sent = now;
