@@ -19,6 +19,7 @@
 //! | `m_fragments` | IKE fragmentation |
 //! | `n_esp` | ESP |
 //! | `o_policy` | policy, audit |
+//! | `p_extensions` | post-quantum key exchange, other extensions |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 #[path = "../ike_pump/mod.rs"]
@@ -41,6 +42,7 @@ mod l_errors;
 mod m_fragments;
 mod n_esp;
 mod o_policy;
+mod p_extensions;
 mod table;
 
 use table::{Proof, Row};
@@ -63,6 +65,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('M', 10, m_fragments::rows()),
         ('N', 24, n_esp::rows()),
         ('O', 4, o_policy::rows()),
+        ('P', 11, p_extensions::rows()),
     ]
 }
 

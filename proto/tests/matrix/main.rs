@@ -293,6 +293,16 @@ fn rekeying_a_child() {
 }
 
 #[test]
+fn in_a_series_of_the_peer() {
+    run(&stages::in_a_series_of_the_peer());
+}
+
+#[test]
+fn following_up() {
+    run(&stages::following_up());
+}
+
+#[test]
 fn rekeying_the_ike_sa() {
     run(&stages::rekeying_the_ike_sa());
 }

@@ -4,7 +4,10 @@ use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::Tester;
 use crate::peer::messages::*;
 use landbridge_proto::ike::Command;
-use landbridge_proto::wire::{ExchangeType, Header, NotifyType};
+use landbridge_proto::policy::connection::Connection;
+use landbridge_proto::policy::proposal::EspProposal;
+use landbridge_proto::wire::{ExchangeType, Header, KeMethod, NotifyType};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A stage.
@@ -150,6 +153,72 @@ pub fn rekeying_a_child() -> Stage {
         goes_on: |t, asked| {
             t.assert_alive();
             t.refuse(&asked.unwrap(), NotifyType::TEMPORARY_FAILURE);
+            alive(t, None);
+        },
+    }
+}
+
+const MULTI: &str = "aes256gcm16-x25519-ke1_mlkem512";
+
+/// Child SAs with a second key exchange (RFC 9370 §2.2.4).
+fn multi(mut connection: Connection) -> Connection {
+    for child in connection.children.values_mut() {
+        Arc::make_mut(child).esp_proposals = vec![EspProposal::parse(MULTI).unwrap()];
+    }
+    connection
+}
+
+/// T's CREATE_CHILD_SA was answered, and IKE_FOLLOWUP_KE is to come.
+pub fn in_a_series_of_the_peer() -> Stage {
+    Stage {
+        name: "in a series of the peer",
+        keys: true,
+        requests: WITHIN,
+        build: || {
+            let mut t = Tester::up(multi(side_b()));
+            let mut payloads = t.child_offer(true);
+            payloads[0] = esp_words(esp_spi_of(&payloads), MULTI, true);
+            payloads.push(t.nonce(32));
+            payloads.push(ke(KeMethod::CURVE25519, &[9; 32]));
+            let answer = t.request(ExchangeType::CREATE_CHILD_SA, &payloads).unwrap();
+            assert!(answer.has(NotifyType::ADDITIONAL_KEY_EXCHANGE));
+            (t, None)
+        },
+        goes_on: |t, asked| {
+            assert_eq!(t.dut.spis_in_use(), 2);
+            t.pass(Duration::from_secs(25));
+            assert_eq!(t.dut.spis_in_use(), 1);
+            alive(t, asked);
+        },
+    }
+}
+
+/// The DUT's own, and its IKE_FOLLOWUP_KE is in flight.
+pub fn following_up() -> Stage {
+    Stage {
+        name: "following up",
+        keys: true,
+        requests: WITHIN,
+        build: || {
+            let mut t = Tester::up_as_responder(multi(side_a()));
+            t.command(Command::RekeyChild {
+                connection: SITE.into(),
+                child: None,
+            });
+            let asked = t.next_request().unwrap();
+            let mut payloads = t.child_offer(true);
+            payloads[0] = esp_words(esp_spi_of(&payloads), MULTI, true);
+            payloads.push(t.nonce(32));
+            payloads.push(ke(KeMethod::CURVE25519, &[9; 32]));
+            payloads.push(notify_with(NotifyType::ADDITIONAL_KEY_EXCHANGE, &[1, 2, 3]));
+            t.respond(&asked.header, &payloads);
+            let next = t.next_request().unwrap();
+            assert_eq!(next.header.exchange, ExchangeType::IKE_FOLLOWUP_KE);
+            (t, Some(next.header))
+        },
+        goes_on: |t, asked| {
+            t.assert_alive();
+            t.refuse(&asked.unwrap(), NotifyType::STATE_NOT_FOUND);
             alive(t, None);
         },
     }
