@@ -36,6 +36,7 @@ use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
 use arc_swap::ArcSwap;
+use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
@@ -99,6 +100,8 @@ pub struct DataOptions {
     pub pin: bool,
     /// ESP without UDP.
     pub raw: RawEsp,
+    /// Who seals and opens. No configuration says otherwise than the default; benchmarks and tests may.
+    pub provider: &'static Provider,
 }
 
 /// Whether there are raw sockets for ESP without UDP. A peer that detected no NAT may use it at any time (RFC 7296 §2.23).
@@ -114,7 +117,7 @@ pub enum RawEsp {
 }
 
 impl Default for DataOptions {
-    /// One worker on port 4500, all offloads, not pinned.
+    /// One worker on port 4500, all offloads, not pinned, with [`ESP_PROVIDER`].
     fn default() -> Self {
         Self {
             workers: 1,
@@ -125,6 +128,7 @@ impl Default for DataOptions {
             coalesce: true,
             pin: false,
             raw: RawEsp::default(),
+            provider: &ESP_PROVIDER,
         }
     }
 }
@@ -250,7 +254,7 @@ impl DataPlane {
         let mut data = Self {
             shared: Arc::clone(&shared),
             threads: Vec::with_capacity(workers),
-            register: Register::new(granted.raw),
+            register: Register::new(granted.raw, options.provider),
             options: options.clone(),
             granted,
         };

@@ -4,7 +4,7 @@ use super::stats::Counters;
 use super::{ChildSaStats, ConnectionStats};
 use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
-use landbridge_proto::crypto::ESP_PROVIDER;
+use landbridge_proto::crypto::Provider;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
@@ -121,10 +121,12 @@ pub(super) enum Refusal {
 }
 
 /// What the table is made from; control's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Register {
     /// There are raw sockets.
     raw: bool,
+    /// Who seals and opens.
+    provider: &'static Provider,
     children: BTreeMap<ChildSaId, Arc<ChildSa>>,
     inbound: Vec<Option<Arc<ChildSa>>>,
     interfaces: Vec<Option<Registered>>,
@@ -144,8 +146,14 @@ struct Registered {
 
 impl Register {
     /// An empty one, for a data path that has raw sockets or has not.
-    pub(super) fn new(raw: bool) -> Self {
-        Self { raw, ..Self::default() }
+    pub(super) fn new(raw: bool, provider: &'static Provider) -> Self {
+        Self {
+            raw,
+            provider,
+            children: BTreeMap::new(),
+            inbound: Vec::new(),
+            interfaces: Vec::new(),
+        }
     }
 
     /// The table of this moment.
@@ -231,8 +239,8 @@ impl Register {
             return Err(Refusal::Taken);
         }
         let seed = entry.iv_seed.expose().first_chunk().ok_or(Refusal::Cipher)?;
-        let inbound = InboundSa::new(&ESP_PROVIDER, &entry.inbound, entry.replay_window).ok_or(Refusal::Cipher)?;
-        let outbound = OutboundSa::new(&ESP_PROVIDER, &entry.outbound, *seed).ok_or(Refusal::Cipher)?;
+        let inbound = InboundSa::new(self.provider, &entry.inbound, entry.replay_window).ok_or(Refusal::Cipher)?;
+        let outbound = OutboundSa::new(self.provider, &entry.outbound, *seed).ok_or(Refusal::Cipher)?;
         let child = Arc::new(ChildSa {
             entry: Arc::clone(entry),
             path: entry.path,

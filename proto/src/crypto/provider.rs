@@ -20,6 +20,12 @@ pub struct Provider {
     pub key_exchange: fn(Group) -> Option<&'static dyn KeyExchange>,
 }
 
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Provider({})", self.name)
+    }
+}
+
 /// RustCrypto and dalek: all algorithms, used for IKE. NULL encryption is not among them (RFC 7296 §5).
 pub static IKE_PROVIDER: Provider = Provider {
     name: "RustCrypto",
