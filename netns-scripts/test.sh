@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root
 cd "$LB_TOP"
-stages="format lint docs unit simulation netns interop systemd demo"
+stages="format lint docs unit simulation netns interop systemd demo instructions"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A test that can't run here says so; under this script that is a failure, not a skip.
 export LANDBRIDGE_TEST_STRICT=1
@@ -41,9 +41,11 @@ stage_interop() {
 }
 stage_systemd() { cargo build --release --quiet && netns-scripts/systemd.sh; }
 stage_demo()    { netns-scripts/demo.sh; }
+# What a packet costs, in instructions: times are not repeatable, these are.
+stage_instructions() { netns-scripts/instructions; }
 
 need_packages build-essential iproute2 iputils-ping nftables tcpdump tshark iperf3 procps openssl softhsm2 opensc python3 kmod \
-    systemd-container debootstrap debian-archive-keyring
+    systemd-container debootstrap debian-archive-keyring valgrind
 [ $# -gt 0 ] && stages=$*
 for stage in $stages; do
     step "$stage"

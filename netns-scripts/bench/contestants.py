@@ -63,9 +63,9 @@ class Plain(Contestant):
 class Piped(Contestant):
     """What takes no handshake: a program with an interface name and addresses."""
 
-    def __init__(self, name, about, *command):
+    def __init__(self, name, about, mtu, *command):
         super().__init__(name, about)
-        self.command = command
+        self.mtu, self.command = mtu, command
 
     def start(self, side):
         words = {"bin": self.options.bin, "target": self.options.target, "local": WAN[side], "remote": WAN[other(side)],
@@ -74,7 +74,7 @@ class Piped(Contestant):
         wait_for("the TUN is there", lambda: network.has_device("g" + side, "tun0"))
 
     def settle(self, side):
-        tun_up(side, "tun0", 1420)
+        tun_up(side, "tun0", self.mtu)
 
 
 class Landbridge(Contestant):
@@ -257,8 +257,8 @@ CEILING = ("{target}/examples/ceiling", "tun0", "{local}", "{remote}", "{local_n
 
 ALL = [
     Plain("plain", "plain routing, no tunnel"),
-    Piped("tunlimit", "super-packets through a TUN, nothing sealed, one thread (tunpipe.c)", "{bin}/tunpipe", "tun0", "{local}", "{remote}", "4000"),
-    Piped("ceiling", "Landbridge's data path with a cipher that does nothing", *CEILING, "none"),
+    Piped("tunlimit", "super-packets through a TUN, nothing sealed, one thread (tunpipe.c)", 1420, "{bin}/tunpipe", "tun0", "{local}", "{remote}", "4000"),
+    Piped("ceiling", "Landbridge's data path with a cipher that does nothing", 1438, *CEILING, "none"),
     Landbridge("landbridge-aes256gcm", "Landbridge, AES-256-GCM"),
     Landbridge("landbridge-aes128gcm", "Landbridge, AES-128-GCM", esp="aes128gcm16"),
     Landbridge("landbridge-chacha20", "Landbridge, ChaCha20-Poly1305", esp="chacha20poly1305"),
