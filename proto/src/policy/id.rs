@@ -1,5 +1,5 @@
 //! Identities in words (RFC 7296 §3.5): `10.0.0.1`, `gw.example.com`, `user@example.com`, `C=CH, CN=gw`,
-//! `keyid:0a0b0c`.
+//! `keyid:0x0a0b0c`.
 
 use crate::pki::name;
 use crate::wire::{IdType, Identification};
@@ -70,8 +70,10 @@ impl Identification {
         }
     }
 
-    /// Reads an identity as operators write it: an address, a name, `user@name`, a distinguished name, or with a prefix `fqdn:`, `email:`,
-    /// `keyid:` (text, or `0x` and hex). A leading `@` makes a name of what follows, as with other implementations.
+    /// Reads an identity as operators write it: an address, a name, `user@name`, a distinguished name, or what a prefix says:
+    /// `ipv4:`, `ipv6:`, `fqdn:` or `dns:`, `email:`, `rfc822:` or `userfqdn:`, `asn1dn:`, `keyid:`. After `asn1dn:` and
+    /// `keyid:` hex may stand, as `0x...` or `#...`. As with other implementations, `@` makes a name of what follows, `@@` a
+    /// mail address, `@#` a key ID in hex.
     ///
     /// # Errors
     /// What is wrong, in words.
@@ -80,18 +82,45 @@ impl Identification {
         if text.is_empty() {
             return Err("an identity can't be empty".to_owned());
         }
-        if let Some(name) = text.strip_prefix("fqdn:").or_else(|| text.strip_prefix('@')) {
-            return Ok(Self::new(IdType::FQDN, name.as_bytes().to_vec()));
-        }
-        if let Some(mail) = text.strip_prefix("email:") {
-            return Ok(Self::new(IdType::RFC822_ADDR, mail.as_bytes().to_vec()));
-        }
-        if let Some(key) = text.strip_prefix("keyid:") {
-            let data = match key.strip_prefix("0x") {
-                Some(hex) => from_hex(hex).ok_or_else(|| format!("keyid:{key}: not hexadecimal"))?,
-                None => key.as_bytes().to_vec(),
+        let plain = |id_type, text: &str| Ok(Self::new(id_type, text.as_bytes().to_vec()));
+        if let Some(rest) = text.strip_prefix('@') {
+            return match rest.as_bytes().first() {
+                Some(b'#') => from_hex(&rest[1..])
+                    .map(|data| Self::new(IdType::KEY_ID, data))
+                    .ok_or_else(|| format!("{text}: not hexadecimal")),
+                Some(b'@') => plain(IdType::RFC822_ADDR, &rest[1..]),
+                _ => plain(IdType::FQDN, rest),
             };
-            return Ok(Self::new(IdType::KEY_ID, data));
+        }
+        if let Some((prefix, rest)) = text.split_once(':') {
+            let octets = || {
+                let hex = rest.strip_prefix("0x").or_else(|| rest.strip_prefix('#'));
+                hex.map(|hex| from_hex(hex).ok_or_else(|| format!("{text}: not hexadecimal")))
+            };
+            match prefix {
+                "fqdn" | "dns" => return plain(IdType::FQDN, rest),
+                "email" | "rfc822" | "userfqdn" => return plain(IdType::RFC822_ADDR, rest),
+                "keyid" => {
+                    let data = octets().unwrap_or_else(|| Ok(rest.as_bytes().to_vec()))?;
+                    return Ok(Self::new(IdType::KEY_ID, data));
+                }
+                "asn1dn" => {
+                    let der = octets().unwrap_or_else(|| name::parse(rest))?;
+                    return match name::to_words(&der) {
+                        Some(_) => Ok(Self::new(IdType::DER_ASN1_DN, der)),
+                        None => Err(format!("{text}: these octets are not the DER of a distinguished name")),
+                    };
+                }
+                "ipv4" => {
+                    let address = rest.parse().map(|address: Ipv4Addr| Self::address(address.into()));
+                    return address.map_err(|_| format!("{text}: {rest:?} is not an IPv4 address"));
+                }
+                "ipv6" => {
+                    let address = rest.parse().map(|address: Ipv6Addr| Self::address(address.into()));
+                    return address.map_err(|_| format!("{text}: {rest:?} is not an IPv6 address"));
+                }
+                _ => {}
+            }
         }
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::address(address));
@@ -106,7 +135,7 @@ impl Identification {
             return Ok(Self::new(IdType::FQDN, text.as_bytes().to_vec()));
         }
         Err(format!(
-            "{text:?} is neither an address, a name nor user@name; for anything else write keyid:..."
+            "{text:?} is neither an address, a name nor user@name; for anything else write keyid:..., or another prefix"
         ))
     }
 
@@ -155,6 +184,46 @@ mod tests {
         assert_eq!(Identification::parse("CN=gw").unwrap().id_type, IdType::DER_ASN1_DN);
         assert!(Identification::parse("XX=gw").unwrap_err().contains("is not known"));
         assert!(Identification::parse("").is_err());
+    }
+
+    /// The prefixes and signs of swanctl.conf.
+    #[test]
+    fn a_prefix_says_the_type() {
+        let same = [
+            ("ipv4:10.0.0.1", "10.0.0.1"),
+            ("ipv6:2001:db8::1", "2001:DB8::1"),
+            ("fqdn:gw.example", "gw.example"),
+            ("dns:gw.example", "@gw.example"),
+            ("email:a@b.example", "a@b.example"),
+            ("rfc822:a@b.example", "@@a@b.example"),
+            ("userfqdn:a@b.example", "email:a@b.example"),
+            ("asn1dn:C=CH, CN=gw", "C=CH, CN=gw"),
+            ("asn1dn:#300d310b3009060355040613024348", "C=CH"),
+            ("asn1dn:0x300d310b3009060355040613024348", "C=CH"),
+            ("keyid:#00fF", "keyid:0x00ff"),
+            ("@#00ff", "keyid:0x00ff"),
+            ("keyid:office", "keyid:0x6f6666696365"),
+        ];
+        for (a, b) in same {
+            let id = |text: &str| Identification::parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!(id(a), id(b), "{a} and {b}");
+        }
+        assert_eq!(
+            Identification::parse("email:10.0.0.1").unwrap().id_type,
+            IdType::RFC822_ADDR
+        );
+        let wrong = [
+            "ipv4:2001:db8::1",
+            "ipv6:10.0.0.1",
+            "ipv4:gw",
+            "asn1dn:gw",
+            "asn1dn:#3001",
+            "keyid:#0",
+            "@#xy",
+        ];
+        for text in wrong {
+            assert!(Identification::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
