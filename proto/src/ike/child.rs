@@ -378,11 +378,7 @@ impl IkeSa {
         let wanted = config.start_action == connection::StartAction::Start
             && !shared.is_down(self.connection.as_deref(), &config.name);
         // What is to be up always comes back, but not at once: the peer had its reason.
-        let another = self
-            .children
-            .iter()
-            .any(|child| child.is_current() && child.config.name == name);
-        if wanted && self.is_established() && !another {
+        if wanted && self.is_established() && self.next_offer(config).is_some() {
             let wait = Duration::from_secs(1) + shared.jitter(Duration::from_secs(1));
             self.jobs.add(shared.now.instant + wait, Job::CreateChild(name));
         }

@@ -23,6 +23,7 @@ use crate::policy::connection::{Config, Connection, StartAction, Target};
 use crate::policy::pad;
 use crate::policy::proposal::IkeProposal;
 use crate::policy::sad::{ChildName, ConnectionName, Path, SadReport, SadUpdate};
+use crate::policy::selector::is_subset;
 use crate::time::{Instant, Now};
 use crate::wire::message::{IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse, Request, Response};
 use crate::wire::{

@@ -12,6 +12,7 @@
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `mobike` | ends that move (RFC 4555) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
+//! | `parts` | a child that the peer takes in several Child SAs (RFC 7296 §2.9) |
 //! | `jobs` | what an IKE SA means to do next |
 //! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
 //! | `export` | keys for decrypting captures, only on demand |
@@ -38,6 +39,7 @@ pub mod kex;
 pub mod keys;
 pub mod mobike;
 pub mod nat;
+mod parts;
 mod respond;
 mod sa;
 pub mod seal;

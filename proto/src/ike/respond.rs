@@ -10,6 +10,7 @@ use super::followup::Makes;
 use super::jobs::Job;
 use super::keys::Secrets;
 use super::mobike::met_a_nat;
+use super::parts::MOST;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use crate::crypto::Secret;
@@ -17,6 +18,7 @@ use crate::policy::connection::{self, Connection};
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Mode, Path};
+use crate::policy::selector::meet;
 use crate::policy::spd;
 use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply, IkeAuthReply,
@@ -71,8 +73,8 @@ impl Reply {
     }
 }
 
-/// Child SAs of an IKE SA: so many for each child configured (several may be narrowed from one, and old ones linger), and
-/// so many besides. Then NO_ADDITIONAL_SAS (RFC 7296 §1.3); rekeys may go to twice that.
+/// Child SAs of an IKE SA: so many for each child configured (several may be narrowed from one, and old ones linger), or one
+/// for each two of its selectors, and so many besides. Then NO_ADDITIONAL_SAS (RFC 7296 §1.3); rekeys may go to twice that.
 const PAIRS_A_CHILD: usize = 4;
 /// See [`PAIRS_A_CHILD`].
 const PAIRS_BESIDES: usize = 16;
@@ -377,7 +379,7 @@ impl IkeSa {
     fn note_crossing(&mut self, new: &Negotiated, theirs: &[Nonce; 2]) -> Vec<ChildSaId> {
         if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
             && ours.rekeys == new.rekeys
-            && (new.rekeys.is_some() || *ours.name() == new.config.name)
+            && (new.rekeys.is_some() || *ours.name() == new.config.name && ours.is_about(new))
         {
             let nonces = theirs.clone().map(|nonce| nonce.0);
             ours.crossing = Some(PeerRekey { id: None, nonces });
@@ -389,7 +391,11 @@ impl IkeSa {
         let lowest = theirs.iter().map(|nonce| &nonce.0[..]).min();
         let beaten = |child: &&Child| {
             let lost = child.contest.as_deref().is_some_and(|ours| Some(ours) < lowest);
-            child.config.name == new.config.name && child.is_current() && lost
+            let same = meet(
+                (&child.entry.local_ts, &child.entry.remote_ts),
+                (&new.local_ts, &new.remote_ts),
+            );
+            child.config.name == new.config.name && child.is_current() && lost && same
         };
         self.children.iter().filter(beaten).map(Child::id).collect()
     }
@@ -453,7 +459,9 @@ impl IkeSa {
     ) -> Result<Granted, IkeError> {
         let connection = self.connection.clone().ok_or(IkeError::Internal("no connection"))?;
         // What an authenticated peer may pile up has an end too.
-        let room = connection.children.len() * PAIRS_A_CHILD + PAIRS_BESIDES;
+        let pairs =
+            |child: &Arc<connection::Child>| (child.local_ts.len() * child.remote_ts.len()).clamp(PAIRS_A_CHILD, MOST);
+        let room = connection.children.values().map(pairs).sum::<usize>() + PAIRS_BESIDES;
         if self.children.len() >= if rekeys.is_some() { 2 * room } else { room } {
             return Err(IkeError::NoAdditionalSas);
         }
@@ -461,6 +469,11 @@ impl IkeSa {
         let only = old.map(|child| Arc::clone(&child.config));
         let in_use = old.map(|child| (child.entry.local_ts.clone(), child.entry.remote_ts.clone()));
         let choice = spd::choose_child(&connection, only.as_deref(), &offer.ts_r, &offer.ts_i);
+        // §2.9: "there may be several subsets that are acceptable but their union is not".
+        let more_possible = only.is_none()
+            && choice
+                .as_ref()
+                .is_some_and(|choice| spd::has_more(&connection, choice, &offer.ts_r, &offer.ts_i));
         let spd::Choice {
             child: config,
             local_ts,
@@ -505,7 +518,7 @@ impl IkeSa {
             transport_mode: transport,
             no_tfc_padding: false,
             non_first_fragments: false,
-            additional_ts_possible: false,
+            additional_ts_possible: more_possible,
         };
         let config: Arc<connection::Child> = config;
         let new = Negotiated {

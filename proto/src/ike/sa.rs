@@ -17,6 +17,7 @@ use super::jobs::{Job, Jobs};
 use super::keys::IkeKeys;
 use super::mobike::Mobike;
 use super::nat::NatSituation;
+use super::parts::Parts;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
@@ -32,6 +33,7 @@ use crate::wire::{
     self, ExchangeType, Flags, HashAlgorithm, Header, Identification, IkeSpi, Outer, OuterBody, Payload,
     encode_payloads, encode_plain,
 };
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +130,8 @@ pub struct IkeSa {
     pub exchange: Option<Exchange>,
     pub jobs: Jobs,
     pub children: Vec<Child>,
+    /// The children that the peer takes in parts.
+    pub parts: BTreeMap<ChildName, Parts>,
     pub began: Instant,
     pub established: Option<Instant>,
     /// The how-manieth to be established, and how many were when it began: which was there before which, exactly.
@@ -222,6 +226,7 @@ impl IkeSa {
             exchange: None,
             jobs: Jobs::default(),
             children: Vec::new(),
+            parts: BTreeMap::new(),
             began: now,
             established: None,
             number: 0,

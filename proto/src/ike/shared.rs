@@ -139,16 +139,14 @@ impl Shared {
         local_ts: &[TrafficSelector],
         remote_ts: &[TrafficSelector],
     ) -> Option<&Identification> {
-        let meet = |a: &[TrafficSelector], b: &[TrafficSelector]| {
-            a.iter().any(|a| b.iter().any(|b| selector::intersect(a, b).is_some()))
-        };
         let first = (Arc::clone(connection), ChildSaId(0));
         let mut claims = self
             .claims
             .range(first..)
             .take_while(|((name, _), _)| name == connection);
         let taken = claims.find(|(_, claim)| {
-            !claim.peer.same(peer) && meet(&claim.entry.local_ts, local_ts) && meet(&claim.entry.remote_ts, remote_ts)
+            !claim.peer.same(peer)
+                && selector::meet((&claim.entry.local_ts, &claim.entry.remote_ts), (local_ts, remote_ts))
         });
         taken.map(|(_, claim)| &claim.peer)
     }

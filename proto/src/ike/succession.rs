@@ -203,6 +203,7 @@ impl IkeSa {
         new.mobike = self.mobike.inherit();
         new.announced.clone_from(&self.announced);
         new.suite = Some(parts.suite);
+        new.parts.clone_from(&self.parts);
         new.peer_id.clone_from(&self.peer_id);
         new.peer_fragments = self.peer_fragments;
         new.peer_hashes.clone_from(&self.peer_hashes);

@@ -180,6 +180,17 @@ pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Vec<Traf
     out
 }
 
+/// Whether two pairs of selector lists have traffic in common.
+#[must_use]
+pub fn meet(
+    (a_local, a_remote): (&[TrafficSelector], &[TrafficSelector]),
+    (b_local, b_remote): (&[TrafficSelector], &[TrafficSelector]),
+) -> bool {
+    let any =
+        |a: &[TrafficSelector], b: &[TrafficSelector]| a.iter().any(|a| b.iter().any(|b| intersect(a, b).is_some()));
+    any(a_local, b_local) && any(a_remote, b_remote)
+}
+
 /// Whether each selector of `inner` lies within those of `outer`, one or several together.
 #[must_use]
 pub fn is_subset(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {

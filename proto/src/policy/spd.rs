@@ -51,6 +51,26 @@ pub fn choose_child(
     Some(choices.swap_remove(index))
 }
 
+/// Whether another child would take some of the offer that this choice leaves out.
+#[must_use]
+pub fn has_more(
+    connection: &Connection,
+    choice: &Choice,
+    local_offer: &[TrafficSelector],
+    remote_offer: &[TrafficSelector],
+) -> bool {
+    let others = connection
+        .children
+        .values()
+        .filter(|child| child.name != choice.child.name);
+    others.into_iter().any(|child| {
+        let local = narrow(local_offer, &child.local_ts);
+        let remote = narrow(remote_offer, &child.remote_ts);
+        let covered = is_subset(&local, &choice.local_ts) && is_subset(&remote, &choice.remote_ts);
+        !local.is_empty() && !remote.is_empty() && !covered
+    })
+}
+
 /// A connection's children in words.
 #[must_use]
 pub fn in_words(connection: &Connection) -> Vec<String> {

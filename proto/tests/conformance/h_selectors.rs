@@ -4,8 +4,9 @@ use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::Tester;
 use crate::peer::messages::*;
 use crate::table::Level::{Must, Should};
-use crate::table::{Row, here, out, row, there};
+use crate::table::{Row, here, row, there};
 use landbridge_proto::ike::Command;
+use landbridge_proto::policy::connection::Connection;
 use landbridge_proto::policy::selector;
 use landbridge_proto::wire::*;
 
@@ -51,11 +52,8 @@ pub fn rows() -> Vec<Row> {
             "ADDITIONAL_TS_POSSIBLE and SINGLE_PAIR_REQUIRED are understood",
             "Because of this, if only some parts of the TSi and TSr proposed by the initiator are acceptable to the responder, \
              responders SHOULD narrow the selectors to an acceptable subset rather than use SINGLE_PAIR_REQUIRED.",
-            here!(additional_ts_possible_does_no_harm),
-            out(
-                "SINGLE_PAIR_REQUIRED is told to the operator and tried again later with the configured selectors: a pair of \
-                 addresses comes from a packet, and packets don't begin SAs of their own here",
-            ),
+            there("proto/tests/ike_parts.rs", "what_was_narrowed_away_is_asked_for"),
+            here!(a_single_pair_is_required),
         ),
         row(
             ("H6", "RFC 7296 §3.13.1", Must),
@@ -256,13 +254,52 @@ fn a_rekey_keeps_the_scope() {
     }
 }
 
+/// "The requestor is expected to respond by requesting an SA for only the specific traffic it is trying to forward."
 #[test]
-fn additional_ts_possible_does_no_harm() {
+fn a_single_pair_is_required() {
+    let two = |mut connection: Connection| {
+        let net = std::sync::Arc::make_mut(connection.children.get_mut("net").unwrap());
+        net.remote_ts.push(selector::parse("10.3.0.0/16").unwrap());
+        connection
+    };
+    for in_auth in [true, false] {
+        let (mut t, asked) = Tester::until_auth(two(side_a()));
+        let mut payloads = t.auth_answer();
+        payloads.truncate(2);
+        payloads.push(notify(if in_auth {
+            NotifyType::SINGLE_PAIR_REQUIRED
+        } else {
+            NotifyType::TS_UNACCEPTABLE
+        }));
+        t.respond(&asked.header, &payloads);
+        assert!(t.is_up() && t.pairs() == 0);
+        if !in_auth {
+            t.pass(std::time::Duration::from_secs(60));
+            let asked = t.next_request().unwrap();
+            // It was sent several times.
+            t.out.clear();
+            assert_eq!(selectors(&asked.payloads).1.len(), 2);
+            t.refuse(&asked.header, NotifyType::SINGLE_PAIR_REQUIRED);
+        }
+        // At once, with one of each; then the other.
+        for network in ["10.2.0.0/16", "10.3.0.0/16"] {
+            let asked = t.next_request().unwrap();
+            assert_eq!(asked.header.exchange, ExchangeType::CREATE_CHILD_SA);
+            let (i, r) = selectors(&asked.payloads);
+            assert_eq!((i.len(), r.clone()), (1, vec![selector::parse(network).unwrap()]));
+            t.refuse(&asked.header, NotifyType::TS_UNACCEPTABLE);
+        }
+        assert!(t.out.is_empty(), "it does not go on for ever");
+        assert!(t.is_up());
+    }
+    // A child of one pair only: nothing less can be asked for.
     let (mut t, asked) = Tester::until_auth(side_a());
     let mut payloads = t.auth_answer();
-    payloads.push(notify(NotifyType::ADDITIONAL_TS_POSSIBLE));
+    payloads.truncate(2);
+    payloads.push(notify(NotifyType::SINGLE_PAIR_REQUIRED));
     t.respond(&asked.header, &payloads);
-    assert!(t.is_up() && t.pairs() == 1);
+    assert!(t.out.is_empty() && t.is_up());
+    assert!(t.failures().iter().any(|told| told.contains("SINGLE_PAIR_REQUIRED")));
 }
 
 #[test]

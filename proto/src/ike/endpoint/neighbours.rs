@@ -185,7 +185,13 @@ impl Endpoint {
         for pair in &leaving.children {
             let left = self.sas.values().filter(others).flat_map(|sa| &sa.children);
             let left = left.filter(|other| other.is_current() && other.config.name == pair.config.name);
-            moves.extend(left.map(Child::id).max().map(|id| (id, pair.id())));
+            // A child may be up in parts: then the one that has the same traffic.
+            let covers = |other: &Child| {
+                is_subset(&pair.entry.local_ts, &other.entry.local_ts)
+                    && is_subset(&pair.entry.remote_ts, &other.entry.remote_ts)
+            };
+            let best = left.max_by_key(|other| (covers(other), other.id()));
+            moves.extend(best.map(|other| (other.id(), pair.id())));
         }
         for (id, old) in moves {
             let replaces = Some(old);

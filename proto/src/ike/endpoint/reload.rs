@@ -108,6 +108,9 @@ impl IkeSa {
             }
         }
         for (name, change) in &changes.children {
+            if !matches!(change, ChildChange::InPlace(_)) {
+                self.parts.remove(name);
+            }
             let starts = new
                 .children
                 .get(name)

@@ -156,6 +156,12 @@ impl AuthExchange {
         let Err((notify_type, error)) = outcome else {
             return Next::Done;
         };
+        if error.is_none() && notify_type == NotifyType::SINGLE_PAIR_REQUIRED && sa.ask_singly(&config) {
+            shared.spis.release(spi);
+            sa.jobs
+                .add(shared.now.instant, Job::CreateChild(Arc::clone(&config.name)));
+            return Next::Done;
+        }
         // §1.2: the IKE SA is up all the same.
         match &error {
             Some(error) => {
@@ -267,6 +273,9 @@ fn accept(
         keys,
         true,
     );
+    let asked = (config.local_ts.clone(), config.remote_ts.clone());
+    let given = (answer.ts_i.clone(), answer.ts_r.clone());
+    sa.note_answer(shared, config, &asked, &given, answer.additional_ts_possible);
     Ok(())
 }
 

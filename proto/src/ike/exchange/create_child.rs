@@ -10,12 +10,13 @@ use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::Secrets;
+use crate::ike::parts::Offer;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
 use crate::policy::connection;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildName, ChildSaId};
-use crate::policy::selector::is_subset;
+use crate::policy::selector::{is_subset, meet};
 use crate::wire::message::{
     self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply,
 };
@@ -40,7 +41,9 @@ pub struct CreateChildExchange {
     /// The pair it rekeys.
     pub rekeys: Option<ChildSaId>,
     /// TSi and TSr of the offer.
-    selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+    selectors: Offer,
+    /// The answer had ADDITIONAL_TS_POSSIBLE.
+    more_possible: bool,
     /// The peer rekeyed the same pair meanwhile, or made one for the same child.
     pub crossing: Option<PeerRekey>,
     /// What the peer deleted, by its inbound SPIs, while our request is in flight, and we don't know: perhaps the pair that
@@ -70,13 +73,7 @@ impl CreateChildExchange {
         if shared.is_down(sa.connection.as_deref(), name) {
             return None;
         }
-        if sa
-            .children
-            .iter()
-            .any(|child| child.is_current() && child.config.name == *name)
-        {
-            return None;
-        }
+        sa.next_offer(config)?;
         Self::begin(shared, Arc::clone(config), None, None, 0, sa)
     }
 
@@ -102,13 +99,13 @@ impl CreateChildExchange {
             Some(group) => Some(KeyExchanges::start(shared.provider, group, &mut shared.rng)?),
             None => None,
         };
-        let spi = shared.esp_spi()?;
-        let nonce = shared.nonce();
         // §2.9.2: "the new SA MUST NOT have narrower selectors than the original": those in use are the offer.
         let selectors = match rekeys.and_then(|id| sa.child(id)) {
             Some(old) => (old.entry.local_ts.clone(), old.entry.remote_ts.clone()),
-            None => (config.local_ts.clone(), config.remote_ts.clone()),
+            None => sa.next_offer(&config)?,
         };
+        let spi = shared.esp_spi()?;
+        let nonce = shared.nonce();
         let exchange = Self {
             config,
             spi,
@@ -116,6 +113,7 @@ impl CreateChildExchange {
             nonce,
             rekeys,
             selectors,
+            more_possible: false,
             crossing: None,
             deleted: Vec::new(),
             repetitions,
@@ -135,6 +133,14 @@ impl CreateChildExchange {
     /// Whether it was answered, and additional key exchanges are under way.
     pub const fn is_following_up(&self) -> bool {
         self.following.is_some()
+    }
+
+    /// Whether it asks for some of the traffic of this pair.
+    pub fn is_about(&self, pair: &Negotiated) -> bool {
+        meet(
+            (&self.selectors.0, &self.selectors.1),
+            (&pair.local_ts, &pair.remote_ts),
+        )
     }
 
     /// The child's name.
@@ -186,7 +192,7 @@ impl CreateChildExchange {
     }
 
     fn accepted(
-        self,
+        mut self,
         sa: &mut IkeSa,
         shared: &mut Shared,
         answer: &ChildPayloads,
@@ -198,6 +204,7 @@ impl CreateChildExchange {
             Ok(agreed) => agreed,
             Err(error) => return self.not_acceptable(sa, shared, &error, link.is_none()),
         };
+        self.more_possible = answer.additional_ts_possible;
         let additional = new.suite.additional;
         if additional.is_empty() {
             return self.complete(sa, shared, new, &Secrets::of(first), &nonce);
@@ -291,7 +298,14 @@ impl CreateChildExchange {
         let old = self.rekeys.and_then(|id| sa.child(id));
         let taken_down = shared.is_down(sa.connection.as_deref(), &self.config.name)
             && old.is_none_or(|old| old.state == ChildState::Deleting);
+        let config = Arc::clone(&self.config);
+        let (asked, more_possible) = (self.selectors.clone(), self.more_possible);
+        let is_new = self.rekeys.is_none() && !redundant && !taken_down;
         self.settle(sa, shared, id, redundant);
+        if let Some(made) = sa.child(id).filter(|_| is_new) {
+            let answer = (made.entry.local_ts.clone(), made.entry.remote_ts.clone());
+            sa.note_answer(shared, &config, &asked, &answer, more_possible);
+        }
         // The operator took the child down meanwhile.
         if let Some(child) = sa.child_mut(id).filter(|_| taken_down) {
             child.state = ChildState::Deleting;
@@ -459,8 +473,15 @@ impl CreateChildExchange {
                 sa.jobs.at_once(now, Job::CreateChild(Arc::clone(&self.config.name)));
                 Next::Done
             }
+            NotifyType::SINGLE_PAIR_REQUIRED if self.rekeys.is_none() && sa.ask_singly(&self.config) => {
+                sa.jobs.at_once(shared.now.instant, self.again());
+                Next::Done
+            }
             other => {
                 self.tell_refused(sa, shared, other);
+                if self.rekeys.is_none() && sa.note_refused_part(shared, &self.config, &self.selectors) {
+                    return Next::Done;
+                }
                 Next::Later(self.again(), CHILD_RETRY)
             }
         }
