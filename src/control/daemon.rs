@@ -1,5 +1,6 @@
 //! The loop: datagrams, reports, commands, timers and signals go into the endpoint; orders, transmits and news come out.
 
+use super::RunError;
 use super::addresses::{self, Watch};
 use super::attempts::{Attempts, Resolved};
 use super::clock::Clock;
@@ -10,10 +11,9 @@ use super::routes::Routes;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
-use super::{RunError, describe, status};
-use crate::config::{self, Configuration, Prefix};
+use crate::config::{Configuration, Prefix};
 use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
-use landbridge_proto::ike::{Command, Endpoint, Event};
+use landbridge_proto::ike::Endpoint;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,15 +48,15 @@ pub struct Daemon {
     pub(super) desk: SigningDesk,
     watch: Option<Watch>,
     /// The machine's addresses as they were last looked at.
-    addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) routes: Routes,
     /// What is up may have changed since the routes were looked at.
-    routes_due: bool,
+    pub(super) routes_due: bool,
     transmit: Vec<u8>,
     /// Where the keys of all SAs go, if the operator wants that.
-    keys: Option<KeyExport>,
-    stopping: bool,
-    stopped: bool,
+    pub(super) keys: Option<KeyExport>,
+    pub(super) stopping: bool,
+    pub(super) stopped: bool,
 }
 
 /// What comes from the workers.
@@ -348,115 +348,6 @@ impl Daemon {
         }
     }
 
-    async fn handle_event(&mut self, event: Event) {
-        match event {
-            Event::Sad(update) => self.data.apply(&update),
-            Event::IkeUp(up) => {
-                self.attempts.succeeded(&up.connection);
-                let known = self.known.entry(Arc::clone(&up.connection)).or_default();
-                known.failure = None;
-                known.path = Some((up.path, up.encapsulation));
-                self.log(Level::Info, Some(&up.connection), &describe::ike_up(&up));
-                if let Some(shown) = &up.peer_certificate {
-                    let left = shown.not_after.saturating_sub(self.clock.now().unix);
-                    if left < config::EXPIRY_WARNING {
-                        let text = format!(
-                            "the peer's certificate {} expires on {}",
-                            shown.subject,
-                            config::day(shown.not_after)
-                        );
-                        self.log(Level::Warn, Some(&up.connection), &text);
-                    }
-                }
-                self.adapt_mtu(&up.connection, &up.path, up.encapsulation).await;
-            }
-            Event::IkeDown {
-                connection,
-                spi_i,
-                spi_r,
-                reason,
-            } => {
-                self.routes_due = true;
-                self.log(
-                    Level::Info,
-                    Some(&connection),
-                    &format!("IKE SA {spi_i}-{spi_r} is down: {reason}"),
-                );
-            }
-            Event::ChildUp(up) => {
-                self.routes_due = true;
-                self.log(Level::Info, Some(&up.connection), &describe::child_up(&up));
-            }
-            Event::ChildDown {
-                connection,
-                child,
-                reason,
-                ..
-            } => {
-                self.routes_due = true;
-                self.log(
-                    Level::Info,
-                    Some(&connection),
-                    &format!("Child SA {child} is down: {reason}"),
-                );
-            }
-            Event::Failed(failure) => {
-                self.log(Level::Warn, failure.connection.as_deref(), &describe::failure(&failure));
-                if let Some(connection) = failure.connection.clone() {
-                    let at = self.clock.now().instant;
-                    self.known.entry(connection).or_default().failure = Some((at, failure));
-                }
-            }
-            Event::NeedTarget { connection, at } => {
-                if let (Some(tunnel), false) = (self.configuration.tunnels.get(&connection).cloned(), self.stopping) {
-                    let wait = at.saturating_since(self.clock.now().instant);
-                    self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
-                }
-            }
-            Event::Message {
-                connection,
-                received,
-                path,
-                line,
-            } => {
-                let arrow = if received { "<-" } else { "->" };
-                self.log(
-                    Level::Debug,
-                    connection.as_deref(),
-                    &format!("{arrow} {} {line}", path.remote),
-                );
-            }
-            Event::Sign(request) => {
-                if let Err((ticket, why)) = self.desk.submit(request) {
-                    self.endpoint.handle_signature(self.clock.now(), ticket, why);
-                }
-            }
-            Event::NeedPaths {
-                spi,
-                connection,
-                local_port,
-                remotes,
-            } => {
-                let configured = self.configuration.ike.connections.get(&connection);
-                let configured = configured.map(|c| c.local_addrs.clone()).unwrap_or_default();
-                let paths = addresses::paths(&remotes, &configured, &self.addresses, local_port);
-                self.endpoint.handle_paths(self.clock.now(), spi, paths);
-            }
-            Event::Moved {
-                connection,
-                from,
-                to,
-                encapsulation,
-                reason,
-            } => {
-                self.log(Level::Info, Some(&connection), &describe::moved(&from, &to, &reason));
-                self.adapt_mtu(&connection, &to, encapsulation).await;
-            }
-            Event::Keys(keys) => self.export(&keys),
-            Event::ShutdownComplete => self.stopped = true,
-        }
-    }
-
     /// The key exchange learns the machine's addresses, and that routes may have changed.
     async fn look_at_addresses(&mut self) {
         let Some(watch) = &self.watch else { return };
@@ -473,88 +364,6 @@ impl Daemon {
         }
     }
 
-    /// A name was resolved (or not): make the attempt, or try again later.
-    fn connect(&mut self, resolved: Resolved) {
-        let Resolved {
-            connection,
-            child,
-            target,
-        } = resolved;
-        let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else {
-            return;
-        };
-        match target {
-            Ok(target) => {
-                let command = Command::Up {
-                    connection: Arc::clone(&connection),
-                    child,
-                    target,
-                };
-                if let Err(error) = self.endpoint.handle_command(self.clock.now(), command) {
-                    self.log(Level::Warn, Some(&connection), &error.to_string());
-                }
-            }
-            Err(error) => {
-                let wait = self.attempts.back_off(&connection, tunnel.retry);
-                let again = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
-                self.log(
-                    Level::Warn,
-                    Some(&connection),
-                    &format!("{error}; next attempt in {again}"),
-                );
-                self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
-            }
-        }
-    }
-
-    async fn obey(&mut self, order: Order, answer: Answer) {
-        let now = self.clock.now();
-        let done = match order {
-            Order::Status => return answer.status(status::snapshot(self)),
-            Order::Log => return answer.log(self.journal.recent(), self.journal.follow()),
-            Order::Reload { dry_run: true } => self.dry_run(),
-            Order::Reload { dry_run: false } => self.reload().await,
-            Order::Up { connection, child } => match self.configuration.tunnels.get(&connection).cloned() {
-                None => Err(format!("no connection named {connection:?}")),
-                Some(tunnel) if tunnel.remote_hosts.is_empty() => Err(format!(
-                    "connection {connection:?} has no remote_addrs to connect to: it waits for the peer"
-                )),
-                Some(tunnel) => {
-                    self.attempts
-                        .connect_child(&connection, child, &tunnel, &self.configuration, Duration::ZERO);
-                    Ok(format!("connecting {connection}"))
-                }
-            },
-            Order::Down { connection, child } => {
-                self.attempts.cancel(&connection);
-                let told = format!("taking down {connection}");
-                self.endpoint
-                    .handle_command(now, Command::Down { connection, child })
-                    .map(|()| told)
-                    .map_err(|e| e.to_string())
-            }
-            Order::Rekey { connection, child } => {
-                let told = format!("rekeying {connection}");
-                self.endpoint
-                    .handle_command(now, Command::RekeyChild { connection, child })
-                    .map(|()| told)
-                    .map_err(|e| e.to_string())
-            }
-            Order::RekeyIke { connection } => {
-                let told = format!("rekeying the IKE SA of {connection}");
-                self.endpoint
-                    .handle_command(now, Command::RekeyIke { connection })
-                    .map(|()| told)
-                    .map_err(|e| e.to_string())
-            }
-            Order::Stop => {
-                self.begin_stop();
-                Ok("stopping".to_owned())
-            }
-        };
-        answer.done(done);
-    }
-
     /// Certificates and revocation lists that run out, or have.
     fn warn_of_expiries(&mut self) {
         let unix = self.clock.now().unix;
@@ -566,39 +375,6 @@ impl Daemon {
             .collect::<Vec<_>>()
         {
             self.log(Level::Warn, None, &warning);
-        }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping {
-            self.stopped = true; // asked twice: at once
-            return;
-        }
-        self.stopping = true;
-        self.notify(&[sd_notify::NotifyState::Stopping]);
-        self.attempts.cancel_all();
-        self.log(Level::Info, None, "stopping: deleting all SAs");
-        if let Err(error) = self.endpoint.handle_command(self.clock.now(), Command::Shutdown) {
-            tracing::debug!(%error, "shutdown");
-            self.stopped = true;
-        }
-    }
-
-    /// The path is known now: the inner MTU follows from it, unless the configuration gives one.
-    async fn adapt_mtu(&mut self, name: &ConnectionName, path: &Path, encapsulation: Encapsulation) {
-        let Some(tunnel) = self.configuration.tunnels.get(name).filter(|t| t.mtu.is_none()) else {
-            return;
-        };
-        let mtu = status::inner_mtu(&self.configuration, name, Some((path, encapsulation)));
-        let known = self.known.entry(Arc::clone(name)).or_default();
-        if known.mtu != mtu {
-            known.mtu = mtu;
-            self.data.set_mtu(name, mtu);
-            if !tunnel.transport
-                && let Err(error) = self.links.set_mtu(&tunnel.interface, mtu).await
-            {
-                tracing::warn!(%error, "MTU");
-            }
         }
     }
 
@@ -630,16 +406,6 @@ impl Daemon {
         // Nothing is left to fail here.
         drop(self.routes.become_(&self.links, &BTreeMap::new(), |_| false).await);
         self.data.stop();
-    }
-
-    fn export(&mut self, keys: &landbridge_proto::ike::export::ExportedKeys) {
-        let unix = self.clock.now().unix;
-        let Some(export) = &mut self.keys else { return };
-        let text = match export.write(unix, keys) {
-            Ok(whose) => format!("the keys of {whose} were written to {}", export.path().display()),
-            Err(error) => format!("keys can't be written to {}: {error}", export.path().display()),
-        };
-        self.log(Level::Warn, None, &text);
     }
 
     pub(super) fn log(&mut self, level: Level, connection: Option<&str>, text: &str) {

@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `daemon` | the loop: what comes in, what goes out |
+//! | `events`, `orders` | what the key exchange tells, and what the operator wants |
 //! | `sockets` | UDP 500 and control's part of UDP 4500 |
 //! | `attempts`, `resolve` | when to connect, and where to |
 //! | `addresses` | the machine's addresses, and the ways to a peer's |
@@ -19,9 +20,11 @@ pub mod client;
 mod clock;
 mod daemon;
 mod describe;
+mod events;
 mod journal;
 pub mod key_export;
 mod links;
+mod orders;
 mod policy_routes;
 pub mod protocol;
 mod reload;

@@ -1,0 +1,111 @@
+//! What the operator wants, by the control socket or a signal; and attempts whose target was resolved.
+
+use super::attempts::Resolved;
+use super::daemon::Daemon;
+use super::journal::Level;
+use super::server::{Answer, Order};
+use super::status;
+use landbridge_proto::ike::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Daemon {
+    /// Carries out an order and answers it.
+    pub(super) async fn obey(&mut self, order: Order, answer: Answer) {
+        let now = self.clock.now();
+        let done = match order {
+            Order::Status => return answer.status(status::snapshot(self)),
+            Order::Log => return answer.log(self.journal.recent(), self.journal.follow()),
+            Order::Reload { dry_run: true } => self.dry_run(),
+            Order::Reload { dry_run: false } => self.reload().await,
+            Order::Up { connection, child } => match self.configuration.tunnels.get(&connection).cloned() {
+                None => Err(format!("no connection named {connection:?}")),
+                Some(tunnel) if tunnel.remote_hosts.is_empty() => Err(format!(
+                    "connection {connection:?} has no remote_addrs to connect to: it waits for the peer"
+                )),
+                Some(tunnel) => {
+                    self.attempts
+                        .connect_child(&connection, child, &tunnel, &self.configuration, Duration::ZERO);
+                    Ok(format!("connecting {connection}"))
+                }
+            },
+            Order::Down { connection, child } => {
+                self.attempts.cancel(&connection);
+                let told = format!("taking down {connection}");
+                self.endpoint
+                    .handle_command(now, Command::Down { connection, child })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
+            Order::Rekey { connection, child } => {
+                let told = format!("rekeying {connection}");
+                self.endpoint
+                    .handle_command(now, Command::RekeyChild { connection, child })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
+            Order::RekeyIke { connection } => {
+                let told = format!("rekeying the IKE SA of {connection}");
+                self.endpoint
+                    .handle_command(now, Command::RekeyIke { connection })
+                    .map(|()| told)
+                    .map_err(|e| e.to_string())
+            }
+            Order::Stop => {
+                self.begin_stop();
+                Ok("stopping".to_owned())
+            }
+        };
+        answer.done(done);
+    }
+
+    /// A name was resolved (or not): make the attempt, or try again later.
+    pub(super) fn connect(&mut self, resolved: Resolved) {
+        let Resolved {
+            connection,
+            child,
+            target,
+        } = resolved;
+        let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else {
+            return;
+        };
+        match target {
+            Ok(target) => {
+                let command = Command::Up {
+                    connection: Arc::clone(&connection),
+                    child,
+                    target,
+                };
+                if let Err(error) = self.endpoint.handle_command(self.clock.now(), command) {
+                    self.log(Level::Warn, Some(&connection), &error.to_string());
+                }
+            }
+            Err(error) => {
+                let wait = self.attempts.back_off(&connection, tunnel.retry);
+                let again = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
+                self.log(
+                    Level::Warn,
+                    Some(&connection),
+                    &format!("{error}; next attempt in {again}"),
+                );
+                self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
+            }
+        }
+    }
+
+    /// All SAs are deleted, and when the peers have answered, or not in time, the daemon ends.
+    pub(super) fn begin_stop(&mut self) {
+        if self.stopping {
+            self.stopped = true; // asked twice: at once
+            return;
+        }
+        self.stopping = true;
+        self.notify(&[sd_notify::NotifyState::Stopping]);
+        self.attempts.cancel_all();
+        self.log(Level::Info, None, "stopping: deleting all SAs");
+        if let Err(error) = self.endpoint.handle_command(self.clock.now(), Command::Shutdown) {
+            tracing::debug!(%error, "shutdown");
+            self.stopped = true;
+        }
+    }
+}
