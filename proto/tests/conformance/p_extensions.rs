@@ -2,14 +2,15 @@
 
 use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::messages::*;
-use crate::peer::{Message, Tester};
+use crate::peer::{Message, PSK, Tester};
 use crate::table::Level::Must;
 use crate::table::{Row, here, out, row, there};
 use landbridge_proto::crypto::{Group, IKE_PROVIDER, KeyExchangeInitiator, PrfAlgorithm};
 use landbridge_proto::ike::Command;
+use landbridge_proto::ike::keys::{Binding, Secrets};
 use landbridge_proto::policy::connection::Connection;
-use landbridge_proto::policy::proposal::EspProposal;
-use landbridge_proto::wire::{ExchangeType, NotifyType, Payload};
+use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
+use landbridge_proto::wire::{ExchangeType, Header, NotifyType, Payload, encode_payloads};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ pub fn rows() -> Vec<Row> {
             "AUTH covers every IKE_INTERMEDIATE message, also one that came in fragments",
             "The essence of this modification is that a new chunk called \"IntAuth\" is appended to the string of octets that is signed \
              (or MACed) by the peers.",
-            there(INTERMEDIATE, "fragments_change_nothing"),
-            there("proto/src/ike/int_auth.rs", "the_same_however_it_came"),
+            here!(auth_covers_ike_intermediate),
+            here!(auth_without_it_is_refused),
         ),
         row(
             ("P2", "RFC 9370 §2.2.2", Must),
@@ -101,6 +102,126 @@ pub fn rows() -> Vec<Row> {
             out("not there yet"),
         ),
     ]
+}
+
+/// A message of IKE_INTERMEDIATE as AUTH covers it: "the Length field in the IKE Header and the Payload Length field in the
+/// Encrypted payload header are adjusted so that they don't count the lengths of Initialization Vector, Integrity Checksum
+/// Data, Padding, and Pad Length fields."
+fn chunk(header: &Header, payloads: &[Payload]) -> Vec<u8> {
+    let (first, inner) = encode_payloads(payloads);
+    let mut out = [header.spi_i.0, header.spi_r.0].concat();
+    let flags = u8::from(header.flags.initiator) << 3 | u8::from(header.flags.response) << 5;
+    out.extend([46, 0x20, 43, flags]);
+    out.extend(header.message_id.to_be_bytes());
+    out.extend((28 + 4 + inner.len() as u32).to_be_bytes());
+    out.extend([first.0, 0]);
+    out.extend((4 + inner.len() as u16).to_be_bytes());
+    out.extend(inner);
+    out
+}
+
+/// T's way to IKE_AUTH with two additional key exchanges: IntAuth_iN and IntAuth_rN by T's own account.
+fn until_auth(fragment: Option<usize>) -> (Tester, [Vec<u8>; 2]) {
+    let mut b = side_b();
+    b.ike_proposals = vec![IkeProposal::parse("aes256gcm16-prfsha256-x25519-ke2_mlkem512-ke5_ecp256").unwrap()];
+    b.fragment_size = fragment.map_or(4000, |_| 300);
+    let mut t = Tester::new(b.clone());
+    let mut payloads = t.init_payloads();
+    payloads[0] = Payload::Sa(IkeProposal::to_wire(&b.ike_proposals, &[]));
+    payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
+    payloads.push(notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED));
+    let answer = t.init(&payloads);
+    assert!(answer.has(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
+    t.fragment = fragment;
+    let prf = (IKE_PROVIDER.prf)(PrfAlgorithm::HmacSha256).unwrap();
+    let mut int_auth = [Vec::new(), Vec::new()];
+    for group in [Group::MlKem512, Group::Ecp256] {
+        let ours = initiate(&mut t, group);
+        let request = [ke(group.method(), ours.public())];
+        let header = t.sa.header(ExchangeType::IKE_INTERMEDIATE, false, t.sa.next);
+        let answer = t.request(ExchangeType::IKE_INTERMEDIATE, &request).unwrap();
+        let (method, data) = ke_of(&answer.payloads).unwrap();
+        assert_eq!(method, group.method());
+        // "the most recently updated SK_p[i/r] keys available before the corresponded IKE_INTERMEDIATE exchange is started"
+        let keys = t.sa.keys.clone().unwrap();
+        let chunks = [chunk(&header, &request), chunk(&answer.header, &answer.payloads)];
+        for ((key, sum), chunk) in [&keys.pi, &keys.pr].into_iter().zip(&mut int_auth).zip(chunks) {
+            *sum = prf.prf(key.expose(), &[sum, &chunk]).expose().to_vec();
+        }
+        let binding = Binding {
+            ni: &t.sa.ni,
+            nr: &t.sa.nr,
+            spi_i: t.sa.spi_i,
+            spi_r: t.sa.spi_r,
+        };
+        let secrets = Secrets::of(Some(ours.finish(&data).unwrap()));
+        let keys = keys.rekey(&IKE_PROVIDER, keys.suite, &secrets, &binding).unwrap();
+        t.sa.set_keys(keys, &mut t.rng);
+    }
+    (t, int_auth)
+}
+
+/// "InitiatorSignedOctets = RealMsg1 | NonceRData | MACedIDForI | IntAuth", the responder's likewise.
+fn mic(t: &Tester, initiator: bool, id: &Payload, int_auth: &[u8]) -> Vec<u8> {
+    let prf = (IKE_PROVIDER.prf)(PrfAlgorithm::HmacSha256).unwrap();
+    let keys = t.sa.keys.as_ref().unwrap();
+    let (message, nonce, key) = if initiator {
+        (&t.sa.request, &t.sa.nr, &keys.pi)
+    } else {
+        (&t.sa.response, &t.sa.ni, &keys.pr)
+    };
+    let maced = prf.prf(key.expose(), &[&id_body(id)]);
+    let pad = prf.prf(PSK, &[b"Key Pad for IKEv2"]);
+    let mic = prf.prf(pad.expose(), &[message, nonce, maced.expose(), int_auth]);
+    mic.expose().to_vec()
+}
+
+/// Both AUTHs by T's own account: "IntAuth =  IntAuth_iN | IntAuth_rN | IKE_AUTH_MID"; in one piece and in fragments.
+#[test]
+fn auth_covers_ike_intermediate() {
+    for fragment in [None, Some(200)] {
+        let (mut t, sums) = until_auth(fragment);
+        assert_eq!(t.sa.next, 3);
+        let int_auth = [&sums[0][..], &sums[1], &3_u32.to_be_bytes()].concat();
+        let id = id(true, "a.example");
+        let mut payloads = vec![id.clone(), psk_auth(&mic(&t, true, &id, &int_auth))];
+        payloads.extend(t.child_offer(false));
+        let answer = t.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+        assert!(t.is_up(), "{:?}: {:?}", answer.payloads, t.failures());
+        let id_r = answer
+            .payloads
+            .iter()
+            .find(|payload| matches!(payload, Payload::IdR(_)));
+        let want = mic(&t, false, id_r.unwrap(), &int_auth);
+        let have = answer.payloads.iter().find_map(|payload| match payload {
+            Payload::Auth(auth) => Some(auth.data.clone()),
+            _ => None,
+        });
+        assert_eq!(have, Some(want));
+    }
+}
+
+/// Without it, with only half of it, or with another message ID.
+#[test]
+fn auth_without_it_is_refused() {
+    for wrong in 0..5 {
+        let (mut t, sums) = until_auth(None);
+        let [i, r] = &sums;
+        let id_of_auth = 3_u32.to_be_bytes();
+        let int_auth = match wrong {
+            0 => Vec::new(),
+            1 => [&i[..], r].concat(),
+            2 => [&r[..], i, &id_of_auth].concat(),
+            3 => [&i[..], r, &1_u32.to_be_bytes()].concat(),
+            _ => [&i[..], &id_of_auth].concat(),
+        };
+        let id = id(true, "a.example");
+        let mut payloads = vec![id.clone(), psk_auth(&mic(&t, true, &id, &int_auth))];
+        payloads.extend(t.child_offer(false));
+        let answer = t.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+        assert!(answer.has(NotifyType::AUTHENTICATION_FAILED), "{wrong}");
+        assert!(!t.is_up());
+    }
 }
 
 const MULTI: &str = "aes256gcm16-x25519-ke1_mlkem768-ke2_mlkem512";
