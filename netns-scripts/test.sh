@@ -44,7 +44,7 @@ stage_demo()    { netns-scripts/demo.sh; }
 # What a packet costs, in instructions: times are not repeatable, these are.
 stage_instructions() { netns-scripts/instructions; }
 
-need_packages build-essential iproute2 iputils-ping nftables tcpdump tshark iperf3 procps openssl softhsm2 opensc python3 kmod \
+need_packages build-essential iproute2 iputils-ping ethtool nftables tcpdump tshark iperf3 procps openssl softhsm2 opensc python3 kmod \
     systemd-container debootstrap debian-archive-keyring valgrind
 [ $# -gt 0 ] && stages=$*
 for stage in $stages; do

@@ -102,7 +102,7 @@ class Landbridge(Contestant):
     def connection(self, side, number):
         name = "site" if number == 0 else f"t{number}"
         mine, theirs = (f"{end}{number or ''}.example" for end in (side, other(side)))
-        nets = {end: LAN[end] if number == 0 else f"100.{64 if end == 'a' else 96}.{number >> 8}.{number & 255}/32" for end in "ab"}
+        nets = {end: LAN[end] if number == 0 else f"100.{dict(a=64, b=96)[end]}.{number >> 6}.{(number & 63) * 4}/30" for end in "ab"}
         if self.auth == "psk":
             local = remote = 'auth = "psk"\npsk_file = "peer.psk"\n'
         else:
@@ -114,7 +114,7 @@ class Landbridge(Contestant):
                 f'proposals = ["{self.ike}"]\ninterface = "lb-{name}"\n'
                 f'[connections.{name}.local]\nid = "{mine}"\n{local}[connections.{name}.remote]\nid = "{theirs}"\n{remote}'
                 f'[connections.{name}.children.net]\nlocal_ts = ["{nets[side]}"]\nremote_ts = ["{nets[other(side)]}"]\n'
-                f'esp_proposals = ["{self.esp}-esn"]\nstart_action = "{action}"\n')
+                f'esp_proposals = ["{self.esp}-x25519-esn"]\nstart_action = "{action}"\n')
 
     def socket(self, side):
         return f"{self.run}/{side}.sock"
@@ -127,13 +127,13 @@ class Landbridge(Contestant):
             return json.loads(sock.makefile().readline())
 
     def settle(self, side):
-        wait_for("the gateway serves", lambda: os.path.exists(self.socket(side)))
+        wait_for("the gateway serves", lambda: os.path.exists(self.socket(side)), 15 + self.tunnels / 10)
         self.ask(side, {"command": "status"})
         if side == "a" and self.tunnels > 1:
             def rest_is_up():
                 status = self.ask("a", {"command": "status"})["status"]
                 return sum(c["state"] == "up" for c in status["connections"]) >= self.tunnels - 1
-            wait_for(f"{self.tunnels - 1} tunnels are up", rest_is_up, 60)
+            wait_for(f"{self.tunnels - 1} tunnels are up", rest_is_up, 30 + self.tunnels / 10)
 
     def connect(self):
         self.ask("a", {"command": "up", "connection": "site"})

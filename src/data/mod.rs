@@ -34,7 +34,7 @@ use crate::sys::poll::{Poll, Waker};
 use crate::sys::raw::{no_such_family, open_raw};
 use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
-use crate::sys::udp::{Group, GroupOptions, Steering, bind_group};
+use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
 use arc_swap::ArcSwap;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
@@ -210,6 +210,8 @@ impl DataPlane {
             raw: raw[0].is_some(),
             tun: None,
         };
+        // Before Linux 4.18 what asks for it is ignored, and the datagrams would leave as one.
+        let segmentation = ipv4.members.first().is_some_and(has_segmentation);
         let (control_ipv4, members_ipv4) = take_apart(ipv4)?;
         let (control_ipv6, mut members_ipv6) = match ipv6.map(take_apart).transpose()? {
             Some((control, members)) => (Some(control), members.into_iter().map(Some).collect()),
@@ -246,7 +248,7 @@ impl DataPlane {
             desks,
             sinks,
             nat_port: options.nat_port,
-            segmentation: AtomicBool::new(options.udp_gso),
+            segmentation: AtomicBool::new(options.udp_gso && segmentation),
             told_segment_size: AtomicBool::new(false),
             coalesce_tcp: AtomicBool::new(options.coalesce),
             coalesce_udp: AtomicBool::new(options.coalesce),

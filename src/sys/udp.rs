@@ -145,6 +145,13 @@ pub(super) fn grow_buffers(socket: &impl AsFd, octets: usize) -> io::Result<()> 
     Ok(())
 }
 
+/// Whether the kernel knows UDP_SEGMENT (Linux 4.18).
+#[must_use]
+pub fn has_segmentation(socket: &UdpSocket) -> bool {
+    // 0 is the default: the messages say it for themselves.
+    set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
 fn bind(socket: &UdpSocket, ipv6: bool, port: u16) -> io::Result<()> {
     let any: IpAddr = if ipv6 {
         Ipv6Addr::UNSPECIFIED.into()

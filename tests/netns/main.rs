@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+#[allow(dead_code, reason = "the tests of proto use the rest")]
+#[path = "../../proto/tests/ip_packets/build.rs"]
+mod build;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -15,6 +18,7 @@ mod ipv6;
 mod lifecycle;
 mod mesh;
 mod moving;
+mod packets;
 mod raw;
 mod rebind;
 mod rekey_load;

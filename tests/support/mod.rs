@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 pub mod gateway;
+pub mod packet_socket;
 pub mod peer;
 pub mod report;
+pub mod static_keys;
 pub mod stream;
 pub mod strongswan;
 pub mod transfer;
