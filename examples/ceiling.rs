@@ -69,6 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             clamp_mss: true,
             transport: false,
             dont_fragment: DontFragment::Clear,
+            dscp: landbridge_proto::ip::tunnel::OuterDscp::default(),
         },
     )?;
     let id = ChildSaId(0);

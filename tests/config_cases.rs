@@ -191,6 +191,30 @@ fn two_psks_are_taken_during_a_rotation() {
 }
 
 #[test]
+fn the_outer_dscp_is_a_copy_one_value_or_a_map() {
+    for (text, ef, cs6) in [
+        ("", 46, 48),
+        ("dscp = \"copy\"", 46, 48),
+        ("dscp = \"CS1\"", 8, 8),
+        ("dscp = 10", 10, 10),
+        ("dscp = [\"ef=cs5\", \"cs6 = 0\"]", 40, 0),
+    ] {
+        let text = SMALL.replacen(
+            "[connections.cloud.local]",
+            &format!("{text}\n[connections.cloud.local]"),
+            1,
+        );
+        let loaded = load("dscp", &text);
+        let dscp = &loaded.tunnels["cloud"].dscp;
+        assert_eq!(
+            (dscp.tos(46 << 2) >> 2, dscp.tos(48 << 2 | 3)),
+            (ef, cs6 << 2 | 3),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn any_peer_means_to_wait_for_it() {
     for word in ["%any", "any", "0.0.0.0/0"] {
         let configuration = load("any", &SMALL.replace("203.0.113.7", word));

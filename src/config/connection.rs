@@ -328,6 +328,10 @@ fn tunnel(
         ];
         set(&mut dont_fragment, word(&value, &choice));
     }
+    let dscp = table
+        .get("dscp")
+        .and_then(|value| super::dscp::read(&value))
+        .unwrap_or_default();
     let fail_closed = flag(table, "fail_closed", true);
     // The peer behind its own tunnel: without a table of its own the route would swallow ESP too.
     let around = |routes: &[Prefix]| {
@@ -347,6 +351,7 @@ fn tunnel(
             profile: None,
             clamp_mss,
             dont_fragment,
+            dscp,
             routes,
             fail_closed,
             metric,

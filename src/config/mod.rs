@@ -5,7 +5,7 @@
 //! | `document` | TOML with places; a reader that collects all errors and knows the keys |
 //! | `gateway`, `connection`, `auth`, `child` | one table each |
 //! | `profiles` | what each cloud accepts: values for a connection, and lints |
-//! | `identity`, `selector`, `proposals`, `units` | values with a syntax of their own |
+//! | `identity`, `selector`, `proposals`, `dscp`, `units` | values with a syntax of their own |
 //! | `secrets`, `pem` | keys, from files and tokens only |
 //! | `certificates` | certificates and revocation lists, and when they run out |
 //! | `check` | what clashes between connections |
@@ -16,6 +16,7 @@ mod check;
 mod child;
 mod connection;
 mod document;
+mod dscp;
 mod gateway;
 mod identity;
 mod pem;
@@ -32,7 +33,7 @@ pub use secrets::public_key_of as public_key;
 use crate::signer::Signers;
 use document::{Findings, Spot, Table};
 use landbridge_proto::crypto::CipherSuite;
-use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::connection::Config;
 use landbridge_proto::policy::proposal::EspProposal;
 use landbridge_proto::policy::sad::ConnectionName;
@@ -95,6 +96,8 @@ pub struct Tunnel {
     pub clamp_mss: bool,
     /// DF of the outer IPv4 header.
     pub dont_fragment: DontFragment,
+    /// DSCP of the outer header.
+    pub dscp: OuterDscp,
     /// Routes through the tunnel: the children's remote selectors as prefixes, unless `routes` is given.
     pub routes: Vec<Prefix>,
     /// An unreachable route stands behind each of them, with a worse metric (fail closed).

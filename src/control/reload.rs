@@ -144,6 +144,7 @@ fn tunnel_changes(old: &Tunnel, new: &Tunnel) -> (Vec<&'static str>, Vec<&'stati
         ),
         (old.clamp_mss != new.clamp_mss, "clamp_mss"),
         (old.dont_fragment != new.dont_fragment, "df"),
+        (old.dscp != new.dscp, "dscp"),
         (old.routes != new.routes || old.source != new.source, "routes"),
         (old.metric != new.metric, "metric"),
         (old.fail_closed != new.fail_closed, "fail_closed"),
@@ -348,6 +349,7 @@ impl Daemon {
             clamp_mss: tunnel.clamp_mss,
             transport: tunnel.transport,
             dont_fragment: tunnel.dont_fragment,
+            dscp: tunnel.dscp.clone(),
         }
     }
 

@@ -38,7 +38,7 @@ use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentatio
 use arc_swap::ArcSwap;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
-use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
 use landbridge_proto::policy::spi;
 use stats::{Cause, Counters};
@@ -147,6 +147,8 @@ pub struct InterfaceOptions {
     pub transport: bool,
     /// DF outside.
     pub dont_fragment: DontFragment,
+    /// DSCP outside.
+    pub dscp: OuterDscp,
 }
 
 /// Counters of one direction of a Child SA pair.
@@ -323,7 +325,7 @@ impl DataPlane {
         self.publish();
     }
 
-    /// Changes what does not take another interface: MTU, MSS clamping, the outer DF.
+    /// Changes what does not take another interface: MTU, MSS clamping, DF and DSCP outside.
     pub fn change_interface(&mut self, connection: &ConnectionName, options: &InterfaceOptions) {
         self.register.change_interface(connection, options);
         self.publish();

@@ -12,7 +12,7 @@ use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
-use landbridge_proto::ip::{mss, transport, tunnel};
+use landbridge_proto::ip::{mss, transport};
 use landbridge_proto::policy::sad::{Mode, SadReport};
 use landbridge_proto::policy::selector::PortMatch;
 use std::sync::Arc;
@@ -224,7 +224,7 @@ impl Own {
             return None;
         };
         let outer = Outer {
-            tos: tunnel::outer_tos(flow.tos),
+            tos: self.interface.dscp.tos(flow.tos),
             dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
         };
         if !sending.seal(&segmenter, &flow, count, outer, wakeup, batch) {

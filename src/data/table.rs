@@ -6,7 +6,7 @@ use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
-use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
@@ -37,6 +37,8 @@ pub(super) struct Interface {
     pub clamp_mss: bool,
     /// DF outside.
     pub dont_fragment: DontFragment,
+    /// DSCP outside.
+    pub dscp: OuterDscp,
     /// Pairs to send by, the first that fits.
     pub active: Vec<Arc<ChildSa>>,
     /// Pairs not (or no longer) to send by.
@@ -179,6 +181,7 @@ impl Register {
                 transport: options.transport,
                 clamp_mss: options.clamp_mss,
                 dont_fragment: options.dont_fragment,
+                dscp: options.dscp.clone(),
                 active: Vec::new(),
                 resting: Vec::new(),
                 counters: Arc::default(),
@@ -222,6 +225,7 @@ impl Register {
                 interface.mtu = options.mtu;
                 interface.clamp_mss = options.clamp_mss;
                 interface.dont_fragment = options.dont_fragment;
+                interface.dscp = options.dscp.clone();
             });
         }
     }
@@ -387,6 +391,7 @@ impl Register {
                 transport: old.transport,
                 clamp_mss: old.clamp_mss,
                 dont_fragment: old.dont_fragment,
+                dscp: old.dscp.clone(),
                 active: old.active.clone(),
                 resting: old.resting.clone(),
                 counters: Arc::clone(&old.counters),

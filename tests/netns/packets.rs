@@ -9,7 +9,7 @@ use crate::support::static_keys::{Pair, Side, Tunnel, find, name};
 use crate::support::transfer::{inside, one_way};
 use crate::support::{World, privileged};
 use landbridge::data::{DataOptions, InterfaceOptions};
-use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::ip::vnet::{self, VnetHeader};
 use landbridge_proto::policy::sad::{ChildSaId, SadUpdate};
 use proptest::strategy::{Strategy, ValueTree};
@@ -211,6 +211,7 @@ fn pair(setting: &Setting) -> Option<Pair> {
             clamp_mss: false,
             transport: false,
             dont_fragment: DontFragment::Clear,
+            dscp: OuterDscp::default(),
         };
         side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
         if !setting.features.is_empty() {

@@ -5,7 +5,7 @@ use super::transfer::{inside, one_way};
 use super::{World, privileged};
 use landbridge::data::{Audit, ControlSockets, DataOptions, DataPlane, InterfaceOptions, Sinks};
 use landbridge_proto::crypto::{CipherSuite, Encryption, Secret};
-use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{
     ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SaParameters, SadReport, SadUpdate,
     TrafficLimits,
@@ -324,13 +324,19 @@ impl Pair {
     }
 }
 
-pub fn add_interface(side: &Side, dont_fragment: DontFragment) {
-    let options = InterfaceOptions {
+/// Of both interfaces, with what a test changes.
+pub fn interface_options(dont_fragment: DontFragment) -> InterfaceOptions {
+    InterfaceOptions {
         name: "tun0".into(),
         mtu: 1400,
         clamp_mss: true,
         transport: false,
         dont_fragment,
-    };
+        dscp: OuterDscp::default(),
+    }
+}
+
+pub fn add_interface(side: &Side, dont_fragment: DontFragment) {
+    let options = interface_options(dont_fragment);
     side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
 }

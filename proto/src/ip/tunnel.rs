@@ -1,4 +1,5 @@
-//! How outer and inner header relate in tunnel mode: DSCP copied (RFC 4301 §5.1.2.1, RFC 2983), ECN after RFC 6040.
+//! How outer and inner header relate in tunnel mode: DSCP copied or mapped (RFC 4301 §5.1.2.1, RFC 2983), ECN after RFC
+//! 6040.
 //!
 //! TTL and hop limit: RFC 4301 §5.1.2.1 note 2 has the encapsulator and the decapsulator decrement them where they
 //! forward. Here the kernel forwards: it decremented before it handed a packet to the TUN, and it will decrement when
@@ -77,11 +78,45 @@ pub enum Anomaly {
     Dangerous,
 }
 
-/// The outer header's TOS or traffic class: DSCP and ECN are copied.
-#[must_use]
-pub fn outer_tos(inner_tos: u8) -> u8 {
-    // RFC 6040 §4.1, normal mode: CE is copied as well; RFC 4301 §5.1.2.1: "DS Field: copied from inner hdr".
-    inner_tos
+/// The DSCP of the outer header, by that of the inner one. RFC 4301 §5.1.2.1: "DS Field: copied from inner hdr", unless
+/// the next domain wants another: then "that value MUST be mapped to an appropriate value for the domain".
+#[derive(Clone, PartialEq, Eq)]
+pub struct OuterDscp([u8; 64]);
+
+impl Default for OuterDscp {
+    fn default() -> Self {
+        Self(std::array::from_fn(|dscp| dscp as u8))
+    }
+}
+
+impl std::fmt::Debug for OuterDscp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let changed = (0..).zip(self.0).filter(|(inner, outer)| inner != outer);
+        f.debug_map().entries(changed).finish()
+    }
+}
+
+impl OuterDscp {
+    /// One for all: nothing of the inner ones is seen outside.
+    #[must_use]
+    pub const fn all(dscp: u8) -> Self {
+        Self([dscp & 63; 64])
+    }
+
+    /// Another value for one of them.
+    pub fn set(&mut self, inner: u8, outer: u8) {
+        if let Some(entry) = self.0.get_mut(usize::from(inner)) {
+            *entry = outer & 63;
+        }
+    }
+
+    /// The outer header's TOS or traffic class. RFC 6040 §4.1, normal mode: ECN is copied, CE as well.
+    #[must_use]
+    #[inline]
+    pub fn tos(&self, inner_tos: u8) -> u8 {
+        let inner = usize::from(inner_tos >> 2);
+        self.0.get(inner).copied().unwrap_or(0) << 2 | inner_tos & 3
+    }
 }
 
 /// Combines the outer ECN field into the inner header, IPv4 header checksum included. `flow` is that of `packet`; its
@@ -230,9 +265,27 @@ mod tests {
     #[test]
     fn dscp_and_ecn_go_out_as_they_are() {
         for tos in 0..=255 {
-            assert_eq!(outer_tos(tos), tos);
+            assert_eq!(OuterDscp::default().tos(tos), tos);
             assert_eq!(Ecn::from_tos(tos) as u8, tos & 3);
         }
+    }
+
+    #[test]
+    fn a_dscp_is_mapped_and_ecn_is_not() {
+        let mut map = OuterDscp::default();
+        map.set(46, 40);
+        map.set(48, 0);
+        map.set(64, 1);
+        for tos in 0..=255_u8 {
+            let outer = match tos >> 2 {
+                46 => 40,
+                48 => 0,
+                same => same,
+            };
+            assert_eq!(map.tos(tos), outer << 2 | tos & 3);
+            assert_eq!(OuterDscp::all(8).tos(tos), 8 << 2 | tos & 3);
+        }
+        assert_eq!(format!("{map:?}"), "{46: 40, 48: 0}");
     }
 
     #[test]

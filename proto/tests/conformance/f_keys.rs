@@ -43,7 +43,9 @@ pub fn rows() -> Vec<Row> {
             "If the negotiated PRF is AES-XCBC-PRF-128 [AESXCBCPRF128] or AES-CMAC-PRF-128 [AESCMACPRF128], only the first \
              64 bits of Ni and the first 64 bits of Nr are used in calculating SKEYSEED, but all the bits are used for input \
              to the prf+ function.",
-            out("neither PRF is spoken here"),
+            out(
+                "neither PRF is spoken here: RFC 8247 §2.2 has AES-XCBC for small devices, and every gateway has HMAC-SHA2",
+            ),
             there("proto/tests/matrix", "every_transform_as_a_proposal"),
         ),
         row(

@@ -12,7 +12,7 @@ use landbridge_proto::wire::*;
 
 const WIRE: &str = "proto/tests/wire.rs";
 const MATRIX: &str = "proto/tests/matrix";
-const LOOPBACK: &str = "tests/data_loopback.rs";
+const LOOPBACK: &str = "tests/data_loopback";
 
 pub fn rows() -> Vec<Row> {
     vec![
