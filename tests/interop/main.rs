@@ -13,6 +13,7 @@ mod support;
 mod algorithms;
 mod authentication;
 mod certificates;
+mod clouds;
 mod kernel;
 mod lab;
 mod lifecycle;
