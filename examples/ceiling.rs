@@ -88,6 +88,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         encapsulation: Encapsulation::Udp,
         mode: Mode::Tunnel,
         replay_window: 4096,
+        tfc_padding: None,
         limits: TrafficLimits::default(),
         iv_seed: Secret::new(vec![7; 32]),
     })));

@@ -215,6 +215,22 @@ fn the_outer_dscp_is_a_copy_one_value_or_a_map() {
 }
 
 #[test]
+fn padding_is_a_length_or_the_mtu() {
+    for (text, expected) in [
+        ("", None),
+        ("tfc_padding = 0", None),
+        ("tfc_padding = 600", Some(600)),
+        ("tfc_padding = \"mtu\"", Some(u16::MAX)),
+    ] {
+        let loaded = load("padding", &format!("{SMALL}{text}\n"));
+        assert_eq!(
+            loaded.ike.connections["cloud"].children["net"].tfc_padding, expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn any_peer_means_to_wait_for_it() {
     for word in ["%any", "any", "0.0.0.0/0"] {
         let configuration = load("any", &SMALL.replace("203.0.113.7", word));

@@ -33,6 +33,7 @@ fn child(local: &str, remote: &str, esp: &str, start_action: StartAction) -> Chi
         limits: TrafficLimits::default(),
         mode: Mode::Tunnel,
         replay_window: 64,
+        tfc_padding: None,
         start_action,
     }
 }

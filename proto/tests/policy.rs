@@ -84,6 +84,7 @@ fn h1_first_selectors_decide() {
         limits: TrafficLimits::default(),
         mode: Mode::Tunnel,
         replay_window: 64,
+        tfc_padding: None,
         start_action: StartAction::None,
     };
     let mut c = Connection {

@@ -54,6 +54,7 @@ pub(super) fn read(
     if let Some(value) = table.get("replay_window") {
         set(&mut replay_window, integer(&value, 32..=65_536));
     }
+    let tfc_padding = table.get("tfc_padding").and_then(|value| padding(&value, mode));
     // A cloud's gateway has a fixed address and often waits for us.
     let mut start_action = profile.map_or(StartAction::None, |_| StartAction::Start);
     if let Some(value) = table.get("start_action") {
@@ -72,6 +73,7 @@ pub(super) fn read(
         limits,
         mode: mode?,
         replay_window,
+        tfc_padding,
         start_action,
     };
     Some(Read { child, spot, spots })
@@ -197,6 +199,27 @@ fn mode(value: &Value<'_, '_>) -> Option<Mode> {
         other => {
             let remedy = nearest(other, ["tunnel", "transport"]).map(|word| format!("did you mean {word:?}?"));
             value.error(format!("{other:?} is not \"tunnel\" or \"transport\""), remedy);
+            None
+        }
+    }
+}
+
+/// `"mtu"`, or octets; 0 is none.
+fn padding(value: &Value<'_, '_>, mode: Option<Mode>) -> Option<u16> {
+    if mode == Some(Mode::Transport) {
+        value.error(
+            "padding stands behind a whole inner packet: it takes mode = \"tunnel\"",
+            None,
+        );
+        return None;
+    }
+    if value.is_integer() {
+        return integer(value, 0..=65_535).filter(|octets| *octets != 0);
+    }
+    match value.string()? {
+        "mtu" => Some(u16::MAX),
+        other => {
+            value.error(format!("{other:?} is not \"mtu\" or a number of octets"), None);
             None
         }
     }

@@ -227,7 +227,9 @@ impl Own {
             tos: self.interface.dscp.tos(flow.tos),
             dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
         };
-        if !sending.seal(&segmenter, &flow, count, outer, wakeup, batch) {
+        // RFC 4303 §2.7: behind the inner packet, whose own length says where it ends.
+        let least = sending.child.entry.tfc_padding.unwrap_or(0).min(self.interface.mtu);
+        if !sending.seal(&segmenter, &flow, (count, usize::from(least)), outer, wakeup, batch) {
             let entry = &sending.child.entry;
             // RFC 4303 §3.3.3: "An attempt to transmit a packet that would result in sequence number overflow is an
             // auditable event."
@@ -303,12 +305,12 @@ impl Sending {
         }
     }
 
-    /// Seals all segments of a packet into the send batch; false if the SA is used up.
+    /// Seals all `count` segments of a packet, each padded to `least` octets, into the send batch; false if the SA is used up.
     fn seal(
         &mut self,
         segmenter: &Segmenter<'_>,
         flow: &Flow,
-        count: usize,
+        (count, least): (usize, usize),
         outer: Outer,
         wakeup: &Wakeup<'_>,
         batch: &mut SendBatch,
@@ -343,7 +345,8 @@ impl Sending {
         for (index, sequence) in (0..count).zip(first..) {
             let whole_len = segmenter.segment_len(index);
             let len = whole_len - without;
-            let sealed_len = sa.sealed_len(len);
+            let padded = len.max(least);
+            let sealed_len = sa.sealed_len(padded);
             let place = batch.place(sealed_len, &child.path, outer, wakeup.shared, wakeup.counters);
             let Some(place) = place else { break };
             if let Some(payload) = place.get_mut(headroom..) {
@@ -353,7 +356,13 @@ impl Sending {
                     segmenter.write_segment(index, payload);
                 }
             }
-            sa.seal(sequence, next_header, len, place);
+            if padded > len
+                && let Some(rest) = place.get_mut(headroom + len..headroom + padded)
+            {
+                // What the buffer held before is nobody's business.
+                rest.fill(0);
+            }
+            sa.seal(sequence, next_header, padded, place);
             octets += whole_len as u64;
         }
         self.packets += count as u64;

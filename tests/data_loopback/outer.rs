@@ -161,6 +161,45 @@ fn a_dscp_is_copied_or_mapped() {
     }
 }
 
+/// N8. RFC 4303 §2.7: "An IPsec implementation SHOULD be capable of padding traffic by adding bytes after the end of the Payload
+/// Data": what was short is as long as the rest, and arrives as it was.
+#[test]
+fn padding_makes_packets_alike() {
+    // Octets of UDP around an inner packet with AES-GCM: UDP, SPI, sequence number, IV, trailer, ICV.
+    const AROUND: usize = 8 + 8 + 8 + 2 + 16;
+    for (padding, least) in [(u16::MAX, 1400), (600, 600)] {
+        let tunnel = Tunnel {
+            tfc_padding: Some(padding),
+            ..Tunnel::default()
+        };
+        let Some(pair) = Pair::up("padding", DataOptions::default(), tunnel) else {
+            return;
+        };
+        let limit = least + AROUND;
+        let rules = format!(
+            "add table inet seen; \
+             add chain inet seen came {{ type filter hook input priority 0; }}; \
+             add rule inet seen came iifname wan0 udp dport 4500 udp length < {limit} counter; \
+             add rule inet seen came iifname wan0 udp dport 4500 udp length < {} counter; \
+             add rule inet seen came iifname wan0 udp dport 4500 counter",
+            limit + 4
+        );
+        pair.world.must("b", &["nft", &rules]);
+        for size in ["0", "100", "500"] {
+            let mut command = pair.world.command("a", "ping");
+            command.args(["-c", "3", "-i", "0.05", "-W", "2", "-s", size, "10.2.0.1"]);
+            assert!(command.output().unwrap().status.success());
+        }
+        let counts = counts(&pair.world);
+        assert_eq!(counts[0], 0, "shorter than {limit}");
+        assert!(
+            counts[1] >= 9 && counts[1] == counts[2],
+            "{counts:?}: longer than needed"
+        );
+        pair.carries(SOME / 5);
+    }
+}
+
 /// The device below is smaller than the datagrams: IP fragments them, whatever UDP_SEGMENT says.
 #[test]
 fn a_small_device_mtu_fragments() {

@@ -137,6 +137,8 @@ pub struct Tunnel {
     pub raw: (bool, bool),
     /// What side A believes to be its side of the selectors, as a prefix length of 10.1.0.0.
     pub a_prefix: u8,
+    /// Padding behind inner packets.
+    pub tfc_padding: Option<u16>,
     /// All addresses of both families on both sides.
     pub everything: bool,
 }
@@ -152,6 +154,7 @@ impl Default for Tunnel {
             b_port: None,
             raw: (false, false),
             a_prefix: 24,
+            tfc_padding: None,
             everything: false,
         }
     }
@@ -219,6 +222,7 @@ impl Tunnel {
             },
             mode: Mode::Tunnel,
             replay_window: 4096,
+            tfc_padding: self.tfc_padding,
             limits: self.limits,
             iv_seed: Secret::new(vec![7; 32]),
         })

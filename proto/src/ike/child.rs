@@ -81,6 +81,8 @@ pub struct Negotiated {
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
     pub mode: Mode,
+    /// The peer did not say ESP_TFC_PADDING_NOT_SUPPORTED.
+    pub takes_padding: bool,
     /// We sent the request that made it: KEYMAT's first half is our outbound key (RFC 7296 §2.17).
     pub we_requested: bool,
     /// The pair it rekeys.
@@ -172,6 +174,7 @@ impl IkeSa {
             local_ts,
             remote_ts,
             mode,
+            takes_padding,
             we_requested,
             rekeys,
         } = new;
@@ -199,6 +202,9 @@ impl IkeSa {
             encapsulation: self.encapsulation(),
             mode,
             replay_window: config.replay_window,
+            // RFC 7296 §1.3.1: ESP_TFC_PADDING_NOT_SUPPORTED "asserts that the sending endpoint will not accept packets that
+            // contain Traffic Flow Confidentiality (TFC) padding over the Child SA being negotiated".
+            tfc_padding: config.tfc_padding.filter(|_| takes_padding && mode == Mode::Tunnel),
             limits: jittered(shared, config.limits),
             iv_seed: Secret::new(shared.random_octets().to_vec()),
         });

@@ -529,6 +529,7 @@ impl IkeSa {
             local_ts,
             remote_ts,
             mode: if transport { Mode::Transport } else { Mode::Tunnel },
+            takes_padding: !offer.no_tfc_padding,
             we_requested: false,
             rekeys,
         };

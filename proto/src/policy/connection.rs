@@ -122,6 +122,8 @@ pub struct Child {
     pub mode: Mode,
     /// Replay window in packets.
     pub replay_window: u32,
+    /// Inner packets are made at least this long (RFC 4303 §2.7), but not longer than the inner MTU.
+    pub tfc_padding: Option<u16>,
     /// What to do when the connection is loaded.
     pub start_action: StartAction,
 }

@@ -110,6 +110,8 @@ pub struct ChildSaEntry {
     pub mode: Mode,
     /// Packets the replay window covers; 0 is refused (anti-replay is never off).
     pub replay_window: u32,
+    /// Inner packets are made at least this long (RFC 4303 §2.7), but not longer than the inner MTU; the peer takes it.
+    pub tfc_padding: Option<u16>,
     /// Limits for each direction.
     pub limits: TrafficLimits,
     /// Seed for unpredictable IVs (CBC) of this SA.

@@ -1,10 +1,16 @@
 //! Group N: ESP. The tests stand where the data path is: in the protocol crate, over loopback, in namespaces.
 
+use crate::ike_pump::{side_a, side_b};
+use crate::peer::Tester;
+use crate::peer::messages::notify;
 use crate::table::Level::{Must, Should};
 use crate::table::{Row, here, out, row, there};
 use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Encryption, Integrity, Secret};
 use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
+use landbridge_proto::policy::connection::Connection;
 use landbridge_proto::policy::sad::SaParameters;
+use landbridge_proto::wire::{ExchangeType, NotifyType};
+use std::sync::Arc;
 
 const LOOPBACK: &str = "tests/data_loopback";
 const TUNNEL: &str = "tests/netns/tunnel.rs";
@@ -87,9 +93,7 @@ fn packets() -> Vec<Row> {
             "An IPsec implementation SHOULD be capable of padding traffic by adding bytes after the end of the Payload Data, \
              prior to the beginning of the Padding field.",
             there(LOOPBACK, "next_headers_dummies_and_tfc_padding"),
-            out(
-                "none is sent: it costs what the path carries, and a gateway's flows show in their timing all the same; what peers send is taken off, so ESP_TFC_PADDING_NOT_SUPPORTED is never said",
-            ),
+            here!(padding_only_for_who_takes_it),
         ),
         row(
             ("N9", "RFC 4303 §3.4.4.1", Must),
@@ -336,4 +340,39 @@ fn dummies_are_authentic_and_counted() {
         );
         assert_eq!(open(&mut sa, &packet).unwrap_err(), InboundError::Replayed);
     }
+}
+
+/// RFC 7296 §1.3.1: "The ESP_TFC_PADDING_NOT_SUPPORTED notification asserts that the sending endpoint will not accept packets
+/// that contain Traffic Flow Confidentiality (TFC) padding over the Child SA being negotiated." We take it, and send it if the
+/// operator wants it and the peer takes it.
+#[test]
+fn padding_only_for_who_takes_it() {
+    let padded = |mut connection: Connection| {
+        let net = Arc::make_mut(connection.children.get_mut("net").unwrap());
+        net.tfc_padding = Some(1000);
+        connection
+    };
+    let refusal = || notify(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED);
+    for refused in [false, true] {
+        let expected = (!refused).then_some(1000);
+        // It answers.
+        let mut t = Tester::new(padded(side_b()));
+        let payloads = t.init_payloads();
+        t.init(&payloads);
+        let mut payloads = t.auth_payloads();
+        payloads.splice(2..2, refused.then(refusal));
+        let answer = t.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+        assert!(!answer.has(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED));
+        assert_eq!(t.sad.pairs.values().next().unwrap().tfc_padding, expected);
+        // It asks.
+        let (mut t, asked) = Tester::until_auth(padded(side_a()));
+        assert!(!asked.has(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED));
+        let mut payloads = t.auth_answer();
+        payloads.splice(2..2, refused.then(refusal));
+        t.respond(&asked.header, &payloads);
+        assert_eq!(t.sad.pairs.values().next().unwrap().tfc_padding, expected);
+    }
+    // Nobody asked for it.
+    let t = Tester::up(side_b());
+    assert_eq!(t.sad.pairs.values().next().unwrap().tfc_padding, None);
 }

@@ -92,6 +92,7 @@ pub fn child(name: &str, local: &str, remote: &str, esp: &str, start_action: Sta
         limits: TrafficLimits::default(),
         mode: Mode::Tunnel,
         replay_window: 64,
+        tfc_padding: None,
         start_action,
     })
 }

@@ -348,6 +348,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         limits: plan.limits,
         mode: Mode::Tunnel,
         replay_window: 64,
+        tfc_padding: None,
         start_action: if initiator || plan.both_begin {
             StartAction::Start
         } else {

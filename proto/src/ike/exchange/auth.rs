@@ -267,6 +267,7 @@ fn accept(
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
             mode,
+            takes_padding: !answer.no_tfc_padding,
             we_requested: true,
             rekeys: None,
         },

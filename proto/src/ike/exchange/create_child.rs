@@ -359,6 +359,7 @@ impl CreateChildExchange {
             local_ts: answer.ts_i.clone(),
             remote_ts: answer.ts_r.clone(),
             mode: sa.answered_mode(&self.config, answer)?,
+            takes_padding: !answer.no_tfc_padding,
             we_requested: true,
             rekeys: self.rekeys,
         };
