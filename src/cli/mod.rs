@@ -6,6 +6,7 @@ mod down;
 mod keygen;
 mod log;
 mod logging;
+mod metrics;
 mod output;
 mod pubkey;
 mod rekey;
@@ -92,6 +93,8 @@ enum Command {
     Check(check::Args),
     /// Show connections, SAs, traffic and the last failures
     Status(status::Args),
+    /// Print the metrics, as they are served to Prometheus
+    Metrics,
     /// Bring a connection up
     Up(socket::Which),
     /// Take a connection down; it stays down until "up"
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(global, &args),
         Command::Check(args) => check::run(global, &args),
         Command::Status(args) => status::run(global, &args),
+        Command::Metrics => metrics::run(global),
         Command::Up(which) => up::run(global, which),
         Command::Down(which) => down::run(global, which),
         Command::Rekey(which) => rekey::run(global, which),

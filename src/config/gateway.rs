@@ -6,6 +6,7 @@ use super::identity;
 use super::units::{integer, some_duration};
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::Identification;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         port: 500,
         nat_port: 4500,
         log_level: "info".to_owned(),
+        metrics_listen: None,
     };
     // The key exchange deals out inbound SAs among as many owners as the data path has workers.
     let mut workers = default_workers();
@@ -68,6 +70,9 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     }
     if let Some(value) = table.get("log_level") {
         set(&mut settings.log_level, log_level(&value));
+    }
+    if let Some(value) = table.get("metrics_listen") {
+        settings.metrics_listen = metrics_listen(&value);
     }
     ike.nat_port = settings.nat_port;
     read_ike(&table, &mut ike);
@@ -150,6 +155,26 @@ fn socket(value: &Value<'_, '_>) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+fn metrics_listen(value: &Value<'_, '_>) -> Option<SocketAddr> {
+    let text = value.string()?;
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        let remedy = "write for example \"127.0.0.1:9811\", or \"[::1]:9811\"".to_owned();
+        value.error(format!("{text:?} is not an address with a port"), Some(remedy));
+        return None;
+    };
+    if address.port() == 0 {
+        value.error("the port may not be 0", None);
+        return None;
+    }
+    if !address.ip().is_loopback() {
+        value.warn(format!(
+            "whoever reaches {address} reads the names of the connections and how much they carry: there is neither TLS nor a \
+             password; take an address of 127.0.0.0/8 and a proxy, or let a firewall decide"
+        ));
+    }
+    Some(address)
 }
 
 fn log_level(value: &Value<'_, '_>) -> Option<String> {

@@ -38,7 +38,7 @@ use landbridge_proto::policy::connection::Config;
 use landbridge_proto::policy::proposal::EspProposal;
 use landbridge_proto::policy::sad::ConnectionName;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +75,8 @@ pub struct GatewaySettings {
     pub nat_port: u16,
     /// `log_level`: an `EnvFilter` directive.
     pub log_level: String,
+    /// Where metrics are served over HTTP, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The daemon's side of a connection: it belongs to the connection, not to an SA, and outlives every rekey.

@@ -4,6 +4,7 @@ use super::RunError;
 use super::addresses::{self, Watch};
 use super::attempts::{Attempts, Resolved};
 use super::clock::Clock;
+use super::history::History;
 use super::journal::{Journal, Level};
 use super::key_export::KeyExport;
 use super::links::Links;
@@ -42,6 +43,8 @@ pub struct Daemon {
     pub(super) clock: Clock,
     pub(super) journal: Journal,
     pub(super) known: BTreeMap<ConnectionName, Known>,
+    /// What is counted of each connection that ever was.
+    pub(super) histories: BTreeMap<ConnectionName, History>,
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
     pub(super) links: Links,
@@ -154,6 +157,7 @@ impl Daemon {
             clock,
             journal: Journal::default(),
             known: BTreeMap::new(),
+            histories: BTreeMap::new(),
             attempts: Attempts::default(),
             sockets: Some(sockets),
             links,

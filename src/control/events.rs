@@ -1,11 +1,13 @@
 //! What the key exchange tells: orders to the data path, what came up or went down, and what it asks for.
 
 use super::daemon::Daemon;
+use super::history::History;
 use super::journal::Level;
 use super::{addresses, describe, status};
 use crate::config;
 use landbridge_proto::ike::Event;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
+use landbridge_proto::time::Now;
 use std::sync::Arc;
 
 impl Daemon {
@@ -15,6 +17,8 @@ impl Daemon {
             Event::Sad(update) => self.data.apply(&update),
             Event::IkeUp(up) => {
                 self.attempts.succeeded(&up.connection);
+                let unix = self.clock.now().unix;
+                self.history(&up.connection).ike_up(unix, &up);
                 let known = self.known.entry(Arc::clone(&up.connection)).or_default();
                 known.failure = None;
                 known.path = Some((up.path, up.encapsulation));
@@ -46,6 +50,8 @@ impl Daemon {
                 );
             }
             Event::ChildUp(up) => {
+                let unix = self.clock.now().unix;
+                self.history(&up.connection).child_up(unix, &up);
                 self.routes_due = true;
                 self.log(Level::Info, Some(&up.connection), &describe::child_up(&up));
             }
@@ -65,7 +71,8 @@ impl Daemon {
             Event::Failed(failure) => {
                 self.log(Level::Warn, failure.connection.as_deref(), &describe::failure(&failure));
                 if let Some(connection) = failure.connection.clone() {
-                    let at = self.clock.now().instant;
+                    let Now { instant: at, unix } = self.clock.now();
+                    self.history(&connection).failed(unix, failure.reason.name());
                     self.known.entry(connection).or_default().failure = Some((at, failure));
                 }
             }
@@ -117,6 +124,11 @@ impl Daemon {
             Event::Keys(keys) => self.export(&keys),
             Event::ShutdownComplete => self.stopped = true,
         }
+    }
+
+    /// What is counted of a connection.
+    pub(super) fn history(&mut self, connection: &ConnectionName) -> &mut History {
+        self.histories.entry(Arc::clone(connection)).or_default()
     }
 
     /// The path is known now: the inner MTU follows from it, unless the configuration gives one.

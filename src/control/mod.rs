@@ -13,6 +13,7 @@
 //! | `server`, `protocol`, `client` | the control socket |
 //! | `key_export` | keys for decrypting captures, only when started for it |
 //! | `status`, `describe`, `journal` | what an operator is told |
+//! | `metrics`, `openmetrics`, `metrics_http`, `history` | numbers for monitoring, how they are written and served, and what is counted for them |
 
 mod addresses;
 mod attempts;
@@ -21,9 +22,13 @@ mod clock;
 mod daemon;
 mod describe;
 mod events;
+mod history;
 mod journal;
 pub mod key_export;
 mod links;
+mod metrics;
+mod metrics_http;
+mod openmetrics;
 mod orders;
 mod policy_routes;
 pub mod protocol;
@@ -79,7 +84,18 @@ pub fn run(configuration: Configuration, socket: &Path, keys: Option<key_export:
     runtime.block_on(async {
         // Before anything is bound or created: is another one here already?
         let server = server::ControlServer::open(socket)?;
+        let listener = match configuration.gateway.metrics_listen {
+            Some(address) => Some(metrics_http::open(address).await?),
+            None => None,
+        };
         let (daemon, inlets) = daemon::Daemon::start(configuration, keys).await?;
+        if let Some(listener) = listener {
+            drop(tokio::spawn(metrics_http::serve(
+                listener,
+                server.sender(),
+                metrics_http::PATIENCE,
+            )));
+        }
         daemon.run(inlets, server).await
     })
 }

@@ -2,9 +2,10 @@
 
 use super::attempts::Resolved;
 use super::daemon::Daemon;
+use super::history::NAME_RESOLUTION;
 use super::journal::Level;
 use super::server::{Answer, Order};
-use super::status;
+use super::{metrics, status};
 use landbridge_proto::ike::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ impl Daemon {
         let now = self.clock.now();
         let done = match order {
             Order::Status => return answer.status(status::snapshot(self)),
+            Order::Metrics => return answer.metrics(metrics::gather(self)),
             Order::Log => return answer.log(self.journal.recent(), self.journal.follow()),
             Order::Reload { dry_run: true } => self.dry_run(),
             Order::Reload { dry_run: false } => self.reload().await,
@@ -81,6 +83,8 @@ impl Daemon {
                 }
             }
             Err(error) => {
+                let unix = self.clock.now().unix;
+                self.history(&connection).failed(unix, NAME_RESOLUTION);
                 let wait = self.attempts.back_off(&connection, tunnel.retry);
                 let again = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
                 self.log(

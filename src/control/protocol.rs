@@ -1,7 +1,7 @@
 //! The control socket's language: a stream socket in the file system, one JSON object a line each way.
 //!
-//! A client sends one [`Request`] and reads [`Response`]s. All requests but [`Request::Log`] are answered by exactly one;
-//! `Log` by any number of [`Response::Line`] and, unless it follows, a final [`Response::Done`]. A request that can't be
+//! A client sends one [`Request`] and reads [`Response`]s. All requests but [`Request::Log`] and [`Request::Metrics`] are answered by
+//! exactly one; `Log` by any number of [`Response::Line`] and, unless it follows, a final [`Response::Done`]. A request that can't be
 //! carried out or read is answered by [`Response::Error`]. Unknown fields are ignored by both sides, so that each may be
 //! older than the other; an unknown `command` or `result` is an error.
 //!
@@ -22,6 +22,8 @@ pub const LONGEST_LINE: usize = 16 << 20;
 pub enum Request {
     /// [`Response::Status`].
     Status,
+    /// The metrics, as [`Response::Text`] in pieces and a final [`Response::Done`].
+    Metrics,
     /// Bring a connection up, or one child of it.
     Up {
         /// Which.
@@ -87,6 +89,11 @@ pub enum Response {
     Status {
         /// The snapshot.
         status: Box<Status>,
+    },
+    /// The next piece of a long text: whole lines.
+    Text {
+        /// The piece.
+        text: String,
     },
     /// A line of the log.
     Line {
@@ -319,6 +326,7 @@ mod tests {
                 Request::RekeyIke { connection: "a".into() },
                 r#"{"command":"rekey_ike","connection":"a"}"#,
             ),
+            (Request::Metrics, r#"{"command":"metrics"}"#),
             (Request::Reload { dry_run: false }, r#"{"command":"reload"}"#),
             (
                 Request::Reload { dry_run: true },

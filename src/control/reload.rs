@@ -113,6 +113,7 @@ fn fixed(old: &GatewaySettings, new: &GatewaySettings) -> Vec<&'static str> {
         (old.port != new.port, "port"),
         (old.nat_port != new.nat_port, "nat_port"),
         (old.log_level != new.log_level, "log_level"),
+        (old.metrics_listen != new.metrics_listen, "metrics_listen"),
     ] {
         if differs {
             list.push(key);

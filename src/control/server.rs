@@ -1,6 +1,7 @@
 //! The control socket: mode 0660, the caller's credentials checked, one JSON object a line.
 
 use super::RunError;
+use super::metrics::Gathered;
 use super::protocol::{LONGEST_LINE, Request, Response, Status};
 use landbridge_proto::policy::sad::{ChildName, ConnectionName};
 use std::fs;
@@ -20,10 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests are short; what is longer is not one.
 const LONGEST_REQUEST: u64 = 64 * 1024;
 
+/// A long text is sent in pieces of about so many octets.
+const PIECE: usize = 64 * 1024;
+
 /// What a client wants of the daemon.
 pub enum Order {
     /// A snapshot.
     Status,
+    /// The numbers for [`Request::Metrics`].
+    Metrics,
     /// The log.
     Log,
     /// Read the configuration again.
@@ -58,6 +64,7 @@ pub struct Answer(oneshot::Sender<Answered>);
 enum Answered {
     Done(Result<String, String>),
     Status(Box<Status>),
+    Metrics(Box<Gathered>),
     Log(Vec<String>, broadcast::Receiver<String>),
 }
 
@@ -70,6 +77,11 @@ impl Answer {
     /// To [`Order::Status`].
     pub fn status(self, status: Status) {
         drop(self.0.send(Answered::Status(Box::new(status))));
+    }
+
+    /// To [`Order::Metrics`].
+    pub(super) fn metrics(self, gathered: Gathered) {
+        drop(self.0.send(Answered::Metrics(Box::new(gathered))));
     }
 
     /// To [`Order::Log`].
@@ -103,6 +115,11 @@ impl ControlServer {
             sender,
             orders,
         })
+    }
+
+    /// For others that have orders.
+    pub(super) fn sender(&self) -> mpsc::Sender<(Order, Answer)> {
+        self.sender.clone()
     }
 
     /// The next order of any client.
@@ -216,6 +233,7 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
                 continue;
             }
             Request::Status => Order::Status,
+            Request::Metrics => Order::Metrics,
             Request::Log { .. } => Order::Log,
             Request::Reload { dry_run } => Order::Reload { dry_run },
             Request::Stop => Order::Stop,
@@ -243,6 +261,7 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
             Ok(Answered::Done(Ok(message))) => send(&mut writer, &Response::Done { message }).await?,
             Ok(Answered::Done(Err(message))) => send(&mut writer, &Response::Error { message }).await?,
             Ok(Answered::Status(status)) => send(&mut writer, &Response::Status { status }).await?,
+            Ok(Answered::Metrics(gathered)) => send_metrics(&mut writer, gathered).await?,
             Ok(Answered::Log(recent, lines)) => send_log(&mut writer, recent, follow.then_some(lines)).await?,
             Err(_) => {
                 let message = "the daemon is stopping".to_owned();
@@ -250,6 +269,36 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
             }
         }
     }
+}
+
+/// Asks the daemon for its numbers and writes them down; `None` if it is stopping.
+pub(super) async fn metrics(orders: &mpsc::Sender<(Order, Answer)>) -> Option<String> {
+    let (sender, answer) = oneshot::channel();
+    orders.send((Order::Metrics, Answer(sender))).await.ok()?;
+    match answer.await {
+        Ok(Answered::Metrics(gathered)) => written(gathered).await.ok(),
+        _ => None,
+    }
+}
+
+/// With thousands of connections it takes a while: not on the thread of the key exchange.
+async fn written(gathered: Box<Gathered>) -> io::Result<String> {
+    Ok(tokio::task::spawn_blocking(move || gathered.text()).await?)
+}
+
+/// In pieces of whole lines.
+async fn send_metrics(writer: &mut (impl AsyncWriteExt + Unpin), gathered: Box<Gathered>) -> io::Result<()> {
+    let page = written(gathered).await?;
+    let mut text = String::with_capacity(PIECE * 2);
+    for line in page.split_inclusive('\n') {
+        text.push_str(line);
+        if text.len() >= PIECE {
+            let text = std::mem::take(&mut text);
+            send(writer, &Response::Text { text }).await?;
+        }
+    }
+    send(writer, &Response::Text { text }).await?;
+    send(writer, &Response::Done { message: String::new() }).await
 }
 
 async fn send_log(

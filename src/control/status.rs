@@ -24,12 +24,36 @@ const LEAST_MTU: u16 = 1280;
 pub(super) fn snapshot(daemon: &Daemon) -> Status {
     let Now { instant: now, unix } = daemon.clock.now();
     let sas = daemon.endpoint.status();
+    let own = by_connection(&sas);
     let connections = daemon
         .configuration
         .tunnels
         .keys()
-        .map(|name| connection(daemon, name, &sas, now))
+        .map(|name| connection(daemon, name, own.get(name).map_or(&[], Vec::as_slice), now))
         .collect();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: now.saturating_since(Instant::ZERO).as_secs(),
+        connections,
+        half_open: sas.iter().filter(|sa| sa.stage == "half-open").count() as u64,
+        drops: drops_of_no_connection(daemon),
+        offloads: daemon
+            .data
+            .offloads()
+            .into_iter()
+            .map(|(name, granted)| (name.to_owned(), granted))
+            .collect(),
+        certificates: daemon
+            .configuration
+            .expiries
+            .iter()
+            .map(|expiry| certificate(expiry, unix))
+            .collect(),
+    }
+}
+
+/// What was dropped before or without a connection, by cause.
+pub(super) fn drops_of_no_connection(daemon: &Daemon) -> BTreeMap<String, u64> {
     let counters = daemon.endpoint.counters();
     let mut drops: BTreeMap<String, u64> = [
         ("malformed", counters.malformed),
@@ -48,35 +72,24 @@ pub(super) fn snapshot(daemon: &Daemon) -> Status {
     for (cause, count) in daemon.data.stray_drops() {
         *drops.entry(cause.to_owned()).or_default() += count;
     }
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        uptime_seconds: now.saturating_since(Instant::ZERO).as_secs(),
-        connections,
-        half_open: sas.iter().filter(|sa| sa.stage == "half-open").count() as u64,
-        drops,
-        offloads: daemon
-            .data
-            .offloads()
-            .into_iter()
-            .map(|(name, granted)| (name.to_owned(), granted))
-            .collect(),
-        certificates: daemon
-            .configuration
-            .expiries
-            .iter()
-            .map(|expiry| certificate(expiry, unix))
-            .collect(),
-    }
+    drops
 }
 
-fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[ike::IkeSaStatus], now: Instant) -> ConnectionStatus {
+/// The SAs of each connection, without those that are over: they only repeat their last answers for a while.
+pub(super) fn by_connection(sas: &[ike::IkeSaStatus]) -> BTreeMap<&ConnectionName, Vec<&ike::IkeSaStatus>> {
+    let mut by_connection: BTreeMap<&ConnectionName, Vec<&ike::IkeSaStatus>> = BTreeMap::new();
+    for sa in sas.iter().filter(|sa| sa.stage != "closing") {
+        if let Some(name) = &sa.connection {
+            by_connection.entry(name).or_default().push(sa);
+        }
+    }
+    by_connection
+}
+
+fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[&ike::IkeSaStatus], now: Instant) -> ConnectionStatus {
     let stats = daemon.data.stats(name);
     let known = daemon.known.get(name).cloned().unwrap_or_default();
-    // One that is over is not shown; it only repeats its last answers for a while.
-    let own = sas
-        .iter()
-        .filter(|sa| sa.connection.as_ref() == Some(name) && sa.stage != "closing");
-    let ike_sas: Vec<IkeSaStatus> = own.map(|sa| ike_sa(sa, &stats, now)).collect();
+    let ike_sas: Vec<IkeSaStatus> = sas.iter().map(|sa| ike_sa(sa, &stats, now)).collect();
     let next = daemon.attempts.due_in(name);
     let state = if ike_sas.iter().any(|sa| !sa.children.is_empty()) {
         ConnectionState::Up
@@ -161,12 +174,9 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
 }
 
 fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> ChildSaStatus {
-    let own = stats
-        .children
-        .iter()
-        .find(|(id, _)| *id == child.id)
-        .map(|(_, stats)| stats.clone())
-        .unwrap_or_default();
+    let found = stats.children.binary_search_by_key(&child.id, |(id, _)| *id);
+    let own = found.ok().and_then(|at| stats.children.get(at));
+    let own = own.map(|(_, stats)| stats.clone()).unwrap_or_default();
     let words = |list: &[TrafficSelector]| list.iter().map(ToString::to_string).collect();
     ChildSaStatus {
         name: child.child.to_string(),

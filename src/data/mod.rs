@@ -39,9 +39,10 @@ use arc_swap::ArcSwap;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
-use landbridge_proto::policy::sad::{ChildSaId, ConnectionName, SadUpdate};
+use landbridge_proto::policy::sad::{ChildName, ChildSaId, ConnectionName, SadUpdate};
 use landbridge_proto::policy::spi;
 use stats::{Cause, Counters};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -176,7 +177,9 @@ pub struct ChildSaStats {
 pub struct ConnectionStats {
     /// Sums of all its Child SAs, past and present.
     pub total: ChildSaStats,
-    /// Each present Child SA.
+    /// The same for each child, those included that are no more.
+    pub by_child: BTreeMap<ChildName, ChildSaStats>,
+    /// Each present Child SA, by its identity.
     pub children: Vec<(ChildSaId, ChildSaStats)>,
 }
 

@@ -7,7 +7,7 @@ use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
-use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
+use landbridge_proto::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
@@ -132,18 +132,29 @@ pub(super) struct Register {
     children: BTreeMap<ChildSaId, Arc<ChildSa>>,
     inbound: Vec<Option<Arc<ChildSa>>>,
     interfaces: Vec<Option<Registered>>,
+    /// Which of them is whose.
+    numbers: BTreeMap<ConnectionName, usize>,
+    /// What was counted for connections that have no interface now: it goes on when they have one again.
+    gone: BTreeMap<ConnectionName, Past>,
+}
+
+/// What was counted for Child SA pairs that are no more.
+#[derive(Debug, Default)]
+struct Past {
+    /// Sums of pairs that nobody uses any more, by child.
+    children: BTreeMap<ChildName, ChildSaStats>,
+    /// Removed pairs that a worker may still be counting for.
+    retired: Vec<(ChildName, Arc<Pair>)>,
+    /// Drops of interfaces that are no more.
+    drops: Vec<(&'static str, u64)>,
 }
 
 #[derive(Debug)]
 struct Registered {
-    connection: ConnectionName,
     /// The TUN's.
     name: String,
     interface: Arc<Interface>,
-    /// Sums of pairs that nobody uses any more.
-    past: ChildSaStats,
-    /// Removed pairs that a worker may still be counting for.
-    retired: Vec<Arc<Pair>>,
+    past: Past,
 }
 
 impl Register {
@@ -155,6 +166,8 @@ impl Register {
             children: BTreeMap::new(),
             inbound: Vec::new(),
             interfaces: Vec::new(),
+            numbers: BTreeMap::new(),
+            gone: BTreeMap::new(),
         }
     }
 
@@ -172,7 +185,6 @@ impl Register {
     /// Adds a connection's interface; its number is as low as possible, and decides its owner.
     pub(super) fn add_interface(&mut self, connection: &ConnectionName, tun: Tun, options: &InterfaceOptions) {
         let registered = Registered {
-            connection: Arc::clone(connection),
             name: options.name.clone(),
             interface: Arc::new(Interface {
                 connection: Arc::clone(connection),
@@ -186,13 +198,15 @@ impl Register {
                 resting: Vec::new(),
                 counters: Arc::default(),
             }),
-            past: ChildSaStats::default(),
-            retired: Vec::new(),
+            past: self.gone.remove(connection).unwrap_or_default(),
         };
-        match self.interfaces.iter_mut().find(|slot| slot.is_none()) {
+        let free = self.interfaces.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.interfaces.len());
+        match self.interfaces.get_mut(number) {
             Some(slot) => *slot = Some(registered),
             None => self.interfaces.push(Some(registered)),
         }
+        self.numbers.insert(Arc::clone(connection), number);
     }
 
     /// Whether a connection has an interface.
@@ -208,7 +222,16 @@ impl Register {
         for id in ids {
             self.forget(id);
         }
-        Some(self.interfaces.get_mut(number)?.take()?.name)
+        self.numbers.remove(connection);
+        let Registered {
+            name,
+            interface,
+            mut past,
+            ..
+        } = self.interfaces.get_mut(number)?.take()?;
+        super::stats::add_drops(&mut past.drops, interface.counters.drops());
+        self.gone.insert(Arc::clone(connection), past);
+        Some(name)
     }
 
     /// Changes the inner MTU.
@@ -311,7 +334,8 @@ impl Register {
             interface.resting.retain(|other| other.entry.id != id);
         });
         let registered = self.interfaces.get_mut(child.interface)?.as_mut()?;
-        registered.retired.push(Arc::clone(&child.pair));
+        let retired = (Arc::clone(&child.entry.child), Arc::clone(&child.pair));
+        registered.past.retired.push(retired);
         Some(())
     }
 
@@ -343,12 +367,16 @@ impl Register {
 
     /// Adds up the counters of pairs that no worker holds any more.
     pub(super) fn settle(&mut self) {
-        for registered in self.interfaces.iter_mut().flatten() {
-            let Registered { past, retired, .. } = registered;
-            retired.retain(|pair| {
+        let present = self
+            .interfaces
+            .iter_mut()
+            .flatten()
+            .map(|registered| &mut registered.past);
+        for Past { children, retired, .. } in present.chain(self.gone.values_mut()) {
+            retired.retain(|(child, pair)| {
                 let last = Arc::strong_count(pair) == 1;
                 if last {
-                    past.plus(&stats(pair));
+                    children.entry(Arc::clone(child)).or_default().plus(&stats(pair));
                 }
                 !last
             });
@@ -361,23 +389,33 @@ impl Register {
         let Some(registered) = slot.and_then(Option::as_ref) else {
             return ConnectionStats::default();
         };
-        let mut total = registered.past.clone();
-        total.add_drops(registered.interface.counters.drops());
-        for pair in &registered.retired {
-            total.plus(&stats(pair));
+        let Registered { interface, past, .. } = registered;
+        let mut by_child = past.children.clone();
+        for (child, pair) in &past.retired {
+            by_child.entry(Arc::clone(child)).or_default().plus(&stats(pair));
         }
-        let interface = &registered.interface;
         let present = interface.active.iter().chain(&interface.resting);
-        let children: Vec<_> = present.map(|child| (child.entry.id, stats(&child.pair))).collect();
-        for (_, child) in &children {
-            total.plus(child);
+        let mut children = Vec::new();
+        for child in present {
+            let own = stats(&child.pair);
+            let name = Arc::clone(&child.entry.child);
+            by_child.entry(name).or_default().plus(&own);
+            children.push((child.entry.id, own));
         }
-        ConnectionStats { total, children }
+        children.sort_unstable_by_key(|(id, _)| *id);
+        let mut total = ChildSaStats::default();
+        by_child.values().for_each(|child| total.plus(child));
+        total.add_drops(past.drops.iter().copied());
+        total.add_drops(interface.counters.drops());
+        ConnectionStats {
+            total,
+            by_child,
+            children,
+        }
     }
 
     fn number(&self, connection: &ConnectionName) -> Option<usize> {
-        let is_it = |slot: &Option<Registered>| slot.as_ref().is_some_and(|r| r.connection == *connection);
-        self.interfaces.iter().position(is_it)
+        self.numbers.get(connection).copied()
     }
 
     /// Makes a changed copy of an interface's entry; those who hold the old one see the change with the next table.

@@ -17,6 +17,7 @@ mod hostile;
 mod ipv6;
 mod lifecycle;
 mod mesh;
+mod metrics;
 mod moving;
 mod packets;
 mod raw;

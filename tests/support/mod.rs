@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 pub mod gateway;
+pub mod openmetrics;
 pub mod packet_socket;
 pub mod peer;
 pub mod report;

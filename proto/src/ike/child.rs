@@ -8,6 +8,7 @@ use super::keys::ChildKeys;
 use super::sa::IkeSa;
 use super::shared::{Claim, Effect, Shared};
 use crate::crypto::Secret;
+use crate::ike::reason::Reason;
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
 use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate, TrafficLimits};
@@ -440,7 +441,7 @@ impl IkeSa {
         );
         let hint =
             "see the failures told before this one; a peer that never rekeys needs the tunnel to begin anew each time";
-        self.tell_failure(shared, verdict, vec![], vec![], Some(hint.to_owned()));
+        self.tell_failure(shared, Reason::Expired, verdict, vec![], vec![], Some(hint.to_owned()));
         self.jobs.add(now, Job::DeleteIke);
     }
 

@@ -10,7 +10,7 @@ use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
 use super::error::IkeError;
 use super::event::{
-    Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, SignTicket, TimerKind, Transmit,
+    Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, SignTicket, Tally, TimerKind, Transmit,
 };
 use super::exchange::{Exchange, capabilities};
 use super::jobs::{Job, Jobs};
@@ -313,6 +313,12 @@ impl Endpoint {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.shared.counters
+    }
+
+    /// What was counted of a connection; it goes on whatever becomes of its SAs.
+    #[must_use]
+    pub fn tally(&self, connection: &ConnectionName) -> Tally {
+        self.shared.tallies.get(connection).copied().unwrap_or_default()
     }
 
     /// Inbound ESP SPIs that are reserved or in use: as many as Child SA pairs, when nothing is being negotiated.

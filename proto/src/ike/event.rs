@@ -3,6 +3,7 @@
 use super::export::ExportedKeys;
 use super::nat::NatSituation;
 use crate::crypto::{Scheme, SigningKey};
+use crate::ike::reason::Reason;
 use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
@@ -282,6 +283,8 @@ pub struct Failure {
     pub connection: Option<ConnectionName>,
     /// Addresses.
     pub path: Path,
+    /// What kind of failure.
+    pub reason: Reason,
     /// One sentence: what happened.
     pub verdict: String,
     /// What the peer offered or sent.
@@ -309,6 +312,17 @@ pub struct Counters {
     pub fragments_dropped: u64,
     pub no_matching_connection: u64,
     pub auth_failed: u64,
+}
+
+/// What is counted of a connection, in all its IKE SAs, past and present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Requests sent again for want of an answer, and answers sent again to a repeated request.
+    pub retransmissions: u64,
+    /// Liveness checks begun (RFC 7296 §2.4).
+    pub liveness_checks: u64,
+    /// Established IKE SAs given up because the peer did not answer.
+    pub dead_peers: u64,
 }
 
 /// How much an endpoint holds. Everything here is bounded, and as low as before when nothing is under way.

@@ -16,7 +16,7 @@
 //! | `jobs` | what an IKE SA means to do next |
 //! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
 //! | `export` | keys for decrypting captures, only on demand |
-//! | `event`, `error` | what comes out; who is wrong and which notify says so |
+//! | `event`, `error`, `reason` | what comes out; who is wrong and which notify says so; failures by kind |
 //!
 //! Contract: call one `handle_*` (or `reconfigure`), drain [`Endpoint::poll_event`], drain [`Endpoint::poll_transmit`],
 //! read [`Endpoint::poll_timeout`]; `now` never goes back. SAD updates come before the transmit that tells the peer.
@@ -40,6 +40,7 @@ pub mod keys;
 pub mod mobike;
 pub mod nat;
 mod parts;
+mod reason;
 mod respond;
 mod sa;
 pub mod seal;
@@ -51,5 +52,6 @@ pub mod window;
 pub use endpoint::Endpoint;
 pub use event::{
     ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, PeerCertificate, SignRequest,
-    SignTicket, TimerKind, Transmit,
+    SignTicket, Tally, TimerKind, Transmit,
 };
+pub use reason::Reason;

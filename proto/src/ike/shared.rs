@@ -1,7 +1,7 @@
 //! What all IKE SAs of an endpoint share while one of them works: clock, randomness, SPIs, and the way out.
 
 use super::child::Child;
-use super::event::{Counters, Event, Failure, Transmit};
+use super::event::{Counters, Event, Failure, Tally, Transmit};
 use super::jobs::Jobs;
 use super::sa::IkeSa;
 use crate::crypto::Provider;
@@ -30,6 +30,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     pub spis: SpiAllocator,
     pub counters: Counters,
+    /// What is counted by connection: as many as were ever configured.
+    pub tallies: BTreeMap<ConnectionName, Tally>,
     pub events: VecDeque<Event>,
     pub transmits: VecDeque<(Transmit, Vec<u8>)>,
     /// What concerns other SAs or the connection: carried out by the endpoint when the SA is done.
@@ -105,6 +107,7 @@ impl Shared {
             config,
             spis: SpiAllocator::default(),
             counters: Counters::default(),
+            tallies: BTreeMap::new(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             effects: Vec::new(),
@@ -190,6 +193,13 @@ impl Shared {
     /// Up to `most`, at random: jitter.
     pub fn jitter(&mut self, most: Duration) -> Duration {
         most * (self.rng.next_u32() % 1001) / 1000
+    }
+
+    /// Counts something for a connection, once it is known which.
+    pub fn count(&mut self, connection: Option<ConnectionName>, count: impl FnOnce(&mut Tally)) {
+        if let Some(connection) = connection {
+            count(self.tallies.entry(connection).or_default());
+        }
     }
 
     pub fn event(&mut self, event: Event) {

@@ -1,6 +1,7 @@
 //! What strangers may cost: first messages, cookies and limits, and the few answers to what belongs to no SA.
 
 use super::*;
+use crate::ike::reason::Reason;
 
 /// Octets of an unprotected hint: header, generic header, Notify without data. What is shorter than its answer gets none,
 /// so nobody is made to send more than it received.
@@ -112,7 +113,7 @@ impl Endpoint {
             );
             let hint = Some("add a connection whose remote_addrs and local_addrs fit, or stop the peer".to_owned());
             self.shared
-                .failed_by_stranger(stranger(path, verdict, vec![], vec![], hint));
+                .failed_by_stranger(stranger(path, Reason::NoProposalChosen, verdict, vec![], vec![], hint));
             return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()));
         }
         if !self.admit(path, header, &request) {
@@ -134,8 +135,14 @@ impl Endpoint {
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
                     let (offered, wanted, hint) = error.explain();
-                    self.shared
-                        .failed_by_stranger(stranger(path, error.to_string(), offered, wanted, hint));
+                    self.shared.failed_by_stranger(stranger(
+                        path,
+                        (&error).into(),
+                        error.to_string(),
+                        offered,
+                        wanted,
+                        hint,
+                    ));
                 }
                 self.refuse_init(path, header, error.notify());
             }
@@ -299,10 +306,18 @@ impl Endpoint {
     }
 }
 
-fn stranger(path: Path, verdict: String, offered: Vec<String>, wanted: Vec<String>, hint: Option<String>) -> Failure {
+fn stranger(
+    path: Path,
+    reason: Reason,
+    verdict: String,
+    offered: Vec<String>,
+    wanted: Vec<String>,
+    hint: Option<String>,
+) -> Failure {
     Failure {
         connection: None,
         path,
+        reason,
         verdict,
         offered,
         wanted,

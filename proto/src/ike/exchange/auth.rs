@@ -198,7 +198,14 @@ impl AuthExchange {
             let hint = "see the peer's log".to_owned();
             (format!("the peer answers {} to IKE_AUTH", notify.notify_type), hint)
         };
-        sa.tell_failure(shared, verdict.clone(), vec![], vec![], Some(hint));
+        sa.tell_failure(
+            shared,
+            notify.notify_type.into(),
+            verdict.clone(),
+            vec![],
+            vec![],
+            Some(hint),
+        );
         self.abandon(shared);
         Next::Close(verdict)
     }
@@ -307,5 +314,12 @@ pub fn tell_child_refused(sa: &IkeSa, shared: &mut Shared, config: &connection::
         ),
     };
     let verdict = format!("the peer refuses Child SA {} with {notify_type}", config.name);
-    sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
+    sa.tell_failure(
+        shared,
+        notify_type.into(),
+        verdict,
+        vec![],
+        wanted,
+        Some(hint.to_owned()),
+    );
 }

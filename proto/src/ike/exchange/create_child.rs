@@ -504,7 +504,14 @@ impl CreateChildExchange {
             NotifyType::NO_PROPOSAL_CHOSEN => "compare the ESP proposals of both ends, PFS included",
             _ => "see the peer's log; the Child SA in use goes on until its lifetime ends",
         };
-        sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
+        sa.tell_failure(
+            shared,
+            notify_type.into(),
+            verdict,
+            vec![],
+            wanted,
+            Some(hint.to_owned()),
+        );
     }
 
     /// The job that tries it again.

@@ -6,6 +6,7 @@ use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::Secrets;
+use crate::ike::reason::Reason;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
 use crate::policy::proposal::AdditionalGroups;
@@ -142,7 +143,7 @@ impl IkeSa {
                 "the peer refuses an additional key exchange of {what} with {}",
                 notify.notify_type
             );
-            self.tell_failure(shared, verdict, vec![], vec![], None);
+            self.tell_failure(shared, notify.notify_type.into(), verdict, vec![], vec![], None);
             return Next::Later(again, REFUSED_WAIT);
         }
         // "After receiving this notification, the initiator MAY start a new CREATE_CHILD_SA exchange"; "If the initiator
@@ -151,7 +152,7 @@ impl IkeSa {
         self.forgotten += 1;
         if self.forgotten > MOST_FORGOTTEN {
             let verdict = format!("the peer forgets, again and again, the key exchanges of {what}");
-            self.tell_failure(shared, verdict, vec![], vec![], None);
+            self.tell_failure(shared, Reason::Refused, verdict, vec![], vec![], None);
             self.jobs.add(shared.now.instant, Job::DeleteIke);
             return Next::Done;
         }

@@ -8,6 +8,7 @@ use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::{Binding, IkeKeys};
 use crate::ike::nat;
+use crate::ike::reason::Reason;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
 use crate::policy::connection::Connection;
@@ -116,7 +117,12 @@ impl InitExchange {
                 });
                 let kex = group.and_then(|group| KeyExchanges::start(shared.provider, group, &mut shared.rng));
                 let Some(kex) = kex else {
-                    return self.refused(sa, shared, &format!("the peer wants key exchange {method}"));
+                    return self.refused(
+                        sa,
+                        shared,
+                        Reason::NoProposalChosen,
+                        &format!("the peer wants key exchange {method}"),
+                    );
                 };
                 self.kex = kex;
                 self.repeat(sa, shared)
@@ -124,7 +130,7 @@ impl InitExchange {
             IkeSaInitReply::Cookie(_) => Next::KeepWaiting(Exchange::Init(self)),
             IkeSaInitReply::Refused(notify) => {
                 let text = format!("the peer answers {}", notify.notify_type);
-                self.refused(sa, shared, &text)
+                self.refused(sa, shared, notify.notify_type.into(), &text)
             }
         }
     }
@@ -136,6 +142,7 @@ impl InitExchange {
             return self.refused(
                 sa,
                 shared,
+                Reason::Refused,
                 "the peer asks again and again for a cookie or another group",
             );
         }
@@ -147,12 +154,12 @@ impl InitExchange {
 
     /// §2.21.1: "Because all error notifications are completely unauthenticated, the recipient should continue trying for
     /// some time before giving up."
-    fn refused(mut self: Box<Self>, sa: &IkeSa, shared: &mut Shared, what: &str) -> Next {
+    fn refused(mut self: Box<Self>, sa: &IkeSa, shared: &mut Shared, reason: Reason, what: &str) -> Next {
         if !std::mem::replace(&mut self.told, true) {
             let wanted = self.connection.ike_proposals.iter().map(ToString::to_string).collect();
             let verdict = format!("{what} to IKE_SA_INIT (unauthenticated, so we go on waiting for another answer)");
             let hint = "compare the IKE proposals of both ends, and whether the peer has a connection for our address";
-            sa.tell_failure(shared, verdict, vec![], wanted, Some(hint.to_owned()));
+            sa.tell_failure(shared, reason, verdict, vec![], wanted, Some(hint.to_owned()));
         }
         Next::KeepWaiting(Exchange::Init(self))
     }
@@ -183,16 +190,29 @@ impl InitExchange {
             return self.refused(
                 sa,
                 shared,
+                Reason::Refused,
                 "the peer wants additional key exchanges without IKE_INTERMEDIATE",
             );
         }
         let group = self.kex.group();
         if chosen.suite.group != group || response.ke.method != group.method() || response.ke.method == KeMethod::NONE {
-            return self.refused(sa, shared, "the peer answers with a key exchange of another group");
+            return self.refused(
+                sa,
+                shared,
+                Reason::InvalidSyntax,
+                "the peer answers with a key exchange of another group",
+            );
         }
         let secret = match self.kex.finish(&response.ke.data) {
             Ok(secret) => secret,
-            Err(error) => return self.refused(sa, shared, &format!("the peer's public value is wrong: {error}")),
+            Err(error) => {
+                return self.refused(
+                    sa,
+                    shared,
+                    Reason::InvalidSyntax,
+                    &format!("the peer's public value is wrong: {error}"),
+                );
+            }
         };
         sa.spi_r = header.spi_r;
         sa.suite = Some(chosen.suite);

@@ -54,7 +54,14 @@ impl IntermediateExchange {
                     done + 1,
                     kex.group()
                 );
-                sa.tell_failure(shared, verdict.clone(), vec![], vec![], Some(hint));
+                sa.tell_failure(
+                    shared,
+                    notify.notify_type.into(),
+                    verdict.clone(),
+                    vec![],
+                    vec![],
+                    Some(hint),
+                );
                 return Next::Close(verdict);
             }
         };

@@ -4,6 +4,7 @@
 use super::{Exchange, Next, Request};
 use crate::ike::jobs::Job;
 use crate::ike::mobike::{Pending, additional, further_addresses, no_nats_allowed};
+use crate::ike::reason::Reason;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::Shared;
 use crate::policy::sad::Path;
@@ -77,7 +78,7 @@ impl MobikeExchange {
         let mut cookies = reply.notifies.iter().filter(|n| n.notify_type == NotifyType::COOKIE2);
         if cookies.next().is_none_or(|cookie| cookie.data != self.cookie2) {
             let verdict = "the peer returned another COOKIE2 than it was sent: the IKE SA is closed";
-            sa.tell_failure(shared, verdict.to_owned(), vec![], vec![], None);
+            sa.tell_failure(shared, Reason::InvalidSyntax, verdict.to_owned(), vec![], vec![], None);
             sa.jobs.add(now, Job::DeleteIke);
             sa.stage = Stage::Closing;
             return Next::Done;
@@ -121,7 +122,7 @@ impl MobikeExchange {
             NotifyType::UNEXPECTED_NAT_DETECTED => "a NAT is in the way, and the peer does no NAT traversal",
             _ => "the peer's configuration does not allow this address",
         };
-        sa.tell_failure(shared, verdict, vec![], vec![], Some(hint.to_owned()));
+        sa.tell_failure(shared, error.into(), verdict, vec![], vec![], Some(hint.to_owned()));
         // "the initiator MAY select another addresses and retry the exchange, keep on using the previously used addresses,
         // or disconnect": back, as long as that address is ours.
         if let Some(previous) = sa.mobike.previous.take()

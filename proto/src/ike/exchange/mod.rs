@@ -77,7 +77,10 @@ impl Exchange {
             Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
             Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
             Job::CreateChild(name) => CreateChildExchange::create(sa, shared, &name),
-            Job::Liveness => Some(LivenessExchange::begin(sa)),
+            Job::Liveness => {
+                shared.count(sa.name(), |tally| tally.liveness_checks += 1);
+                Some(LivenessExchange::begin(sa))
+            }
             Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
     }

@@ -290,7 +290,7 @@ impl RekeyIkeExchange {
                 let verdict = format!("the peer refuses to rekey the IKE SA with {other}");
                 let hint = "without a rekey it is closed and begun anew when its lifetime ends: compare the IKE proposals of \
                             both ends, or set rekey_time = \"never\" here and let the peer rekey";
-                sa.tell_failure(shared, verdict, vec![], vec![], Some(hint.to_owned()));
+                sa.tell_failure(shared, other.into(), verdict, vec![], vec![], Some(hint.to_owned()));
                 Next::Later(Job::RekeyIke, REFUSED_WAIT)
             }
         }

@@ -130,6 +130,7 @@ impl IkeSa {
         let mut keys = self.protection.iter().chain(&self.sizes.before);
         if keys.any(|protection| protection.open(outer).is_ok()) {
             shared.counters.retransmitted += 1;
+            shared.count(self.name(), |tally| tally.retransmissions += 1);
             shared.transmit(path, datagrams);
         }
     }

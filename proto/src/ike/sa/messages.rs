@@ -61,6 +61,7 @@ impl IkeSa {
             Arrival::Repeated(datagrams) => {
                 // RFC 7296 §2.1, §2.11: the stored response, back along the path of the request.
                 shared.counters.retransmitted += 1;
+                shared.count(self.name(), |tally| tally.retransmissions += 1);
                 shared.transmit(path, &datagrams);
                 return;
             }

@@ -1,12 +1,14 @@
 //! What an IKE SA tells the operator.
 
 use super::*;
+use crate::ike::reason::Reason;
 
 impl IkeSa {
     /// An attempt failed: the verdict for the operator.
     pub fn tell_failure(
         &self,
         shared: &mut Shared,
+        reason: Reason,
         verdict: String,
         offered: Vec<String>,
         wanted: Vec<String>,
@@ -15,6 +17,7 @@ impl IkeSa {
         shared.failed(Failure {
             connection: self.name(),
             path: self.path,
+            reason,
             verdict,
             offered,
             wanted,
@@ -33,6 +36,7 @@ impl IkeSa {
         Failure {
             connection: self.name(),
             path: self.path,
+            reason: error.into(),
             verdict: format!("{what}: {error}"),
             offered,
             wanted,

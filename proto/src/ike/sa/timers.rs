@@ -1,6 +1,7 @@
 //! What time brings an IKE SA: retransmissions, lifetimes, liveness, keepalives.
 
 use super::*;
+use crate::ike::reason::Reason;
 
 impl IkeSa {
     /// All that time brings: retransmissions, lifetimes, liveness, keepalives.
@@ -33,6 +34,7 @@ impl IkeSa {
             Due::Retransmit(path, datagrams) => {
                 let datagrams = self.refragment(shared).unwrap_or(datagrams);
                 shared.counters.retransmitted += 1;
+                shared.count(self.name(), |tally| tally.retransmissions += 1);
                 shared.transmit(path, &datagrams);
                 self.last_sent = now;
                 self.sent_again(shared, &datagrams);
@@ -43,9 +45,12 @@ impl IkeSa {
                 if let Some(exchange) = self.exchange.take() {
                     exchange.abandon(self, shared);
                 }
+                if self.is_established() {
+                    shared.count(self.name(), |tally| tally.dead_peers += 1);
+                }
                 if matches!(self.stage, Stage::Initiating) {
                     let hint = "is the peer running, and do UDP 500 and 4500 get through to it?".to_owned();
-                    self.tell_failure(shared, reason.clone(), vec![], vec![], Some(hint));
+                    self.tell_failure(shared, Reason::NoAnswer, reason.clone(), vec![], vec![], Some(hint));
                 }
                 self.close(shared, &reason);
                 return;
