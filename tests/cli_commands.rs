@@ -87,6 +87,28 @@ fn version_tells_which_library_does_what() {
 }
 
 #[test]
+fn bench_tells_what_the_ciphers_cost() {
+    let output = landbridge(&["bench", "crypto", "--seconds", "1", "--json"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    for name in ["aes256gcm16, 1400 octets, seal", "chacha20poly1305, 64 octets, open"] {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        assert!(
+            row["value"].as_f64().unwrap() > 1.0 && row["unit"] == "ns a packet",
+            "{row}"
+        );
+    }
+    for words in [
+        &["bench"][..],
+        &["bench", "tunnel", "--suite", "rot13"],
+        &["bench", "crypto", "--seconds", "0"],
+    ] {
+        assert_eq!(code(&landbridge(words)), 64, "{words:?}");
+    }
+}
+
+#[test]
 fn check_shows_what_would_run() {
     let file = example("office.toml");
     let output = landbridge(&["check", "--config", file.to_str().unwrap()]);

@@ -1,5 +1,6 @@
 //! The command line: one file a command. The client and the daemon are one binary.
 
+mod bench;
 mod check;
 mod doctor;
 mod down;
@@ -113,6 +114,8 @@ enum Command {
     Pubkey(pubkey::Args),
     /// Look for what would keep the gateway from working
     Doctor(doctor::Args),
+    /// Measure what this machine can do: ciphers, TUN, a tunnel; the network is left alone
+    Bench(bench::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Keygen(args) => keygen::run(&args),
         Command::Pubkey(args) => pubkey::run(&args),
         Command::Doctor(args) => doctor::run(global, &args),
+        Command::Bench(args) => bench::run(global, &args),
         Command::Version(args) => version::run(&args),
     }
     .into()

@@ -37,7 +37,7 @@ impl Links {
         Ok(Self { handle })
     }
 
-    pub(super) const fn handle(&self) -> &Handle {
+    pub(crate) const fn handle(&self) -> &Handle {
         &self.handle
     }
 

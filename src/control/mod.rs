@@ -25,7 +25,7 @@ mod events;
 mod history;
 mod journal;
 pub mod key_export;
-mod links;
+pub(crate) mod links;
 mod metrics;
 mod metrics_http;
 mod openmetrics;

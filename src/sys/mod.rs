@@ -4,6 +4,7 @@ pub mod affinity;
 pub mod capabilities;
 pub mod datagram;
 pub mod mark;
+pub mod namespace;
 pub mod netdev;
 pub mod poll;
 pub mod raw;

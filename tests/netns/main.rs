@@ -12,6 +12,7 @@ mod build;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bench;
 mod decrypt;
 mod hostile;
 mod ipv6;
