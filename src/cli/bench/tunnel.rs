@@ -98,7 +98,8 @@ pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Opti
     let far = far.join().map_err(|_| io::Error::other("the far end panicked"))?;
     let (measured, data) = match (near, far) {
         (Ok(near), Ok(())) => near,
-        // A far end that did not come up is why the near one failed.
+        // Each says of the other that it did not come up: the one with another reason is right.
+        (Err(error), Err(other)) if other.kind() == io::ErrorKind::NotConnected => return Err(error),
         (_, Err(error)) | (Err(error), Ok(())) => return Err(error),
     };
     data.stop();
@@ -109,7 +110,7 @@ pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Opti
 /// What the other thread says, or an error if it came to nothing: then its own error is the one to tell.
 fn wait<T>(from: &Receiver<T>) -> io::Result<T> {
     from.recv_timeout(PATIENCE)
-        .map_err(|_| io::Error::other("the other end did not come up"))
+        .map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "the other end did not come up"))
 }
 
 /// One end, in the calling thread's namespace.
@@ -139,6 +140,7 @@ fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlan
         clamp_mss: true,
         transport: false,
         dont_fragment: DontFragment::Clear,
+        dscp: landbridge_proto::ip::tunnel::OuterDscp::default(),
     };
     data.add_interface(&connection, &interface)?;
     network.configure("tunnel0", mtu, end.inner(), 24)?;
@@ -163,6 +165,7 @@ fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlan
         encapsulation: Encapsulation::Udp,
         mode: Mode::Tunnel,
         replay_window: 4096,
+        tfc_padding: None,
         limits: TrafficLimits::default(),
         iv_seed: Secret::new(vec![7; 32]),
     })));
