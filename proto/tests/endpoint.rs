@@ -61,6 +61,7 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
         fragment_size: 1280,
         force_udp_encapsulation: true,
         mobike: false,
+        ppk: Default::default(),
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     }

@@ -112,6 +112,7 @@ fn h1_first_selectors_decide() {
         fragment_size: 1280,
         force_udp_encapsulation: false,
         mobike: false,
+        ppk: Default::default(),
         keep_trying: true,
         children: Default::default(),
     };

@@ -118,6 +118,16 @@ fn write_details(text: &mut String, connection: &ConnectionStatus) -> std::fmt::
     Ok(())
 }
 
+/// By what: `x25519+mlkem768`, `PPK`, `x25519+mlkem768, PPK`, or `inherited`.
+fn post_quantum(key_exchange: Option<&str>, ppk: bool) -> String {
+    match (key_exchange, ppk) {
+        (Some(words), true) => format!("{words}, PPK"),
+        (Some(words), false) => words.to_owned(),
+        (None, true) => "PPK".to_owned(),
+        (None, false) => "inherited".to_owned(),
+    }
+}
+
 fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
     write!(text, "  IKE SA {}-{} {}", ike.spi_i, ike.spi_r, ike.stage)?;
     if let Some(age) = ike.age_seconds {
@@ -129,7 +139,7 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
     if ike.post_quantum {
         // An SA that was rekeyed without has it from the one before.
         let how = ike.key_exchange.as_deref().filter(|words| words.contains("mlkem"));
-        write!(text, ", post-quantum: {}", how.unwrap_or("inherited"))?;
+        write!(text, ", post-quantum: {}", post_quantum(how, ike.ppk))?;
     }
     if let Some(rekey) = ike.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;

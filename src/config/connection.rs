@@ -4,7 +4,7 @@ use super::document::{Spots, Table, Value, nearest};
 use super::gateway::set;
 use super::profiles::{self, Profile};
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
-use super::{Prefix, Spot, Tunnel, auth, child, gateway, proposals};
+use super::{Prefix, Spot, Tunnel, auth, child, gateway, ppk, proposals};
 use crate::signer::Signers;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::connection::{Connection, StartAction};
@@ -95,6 +95,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         set(&mut force_udp_encapsulation, word(&value, &choice));
     }
     let mobike = flag(table, "mobike", true);
+    let ppk = ppk::read(table);
     let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
     if start && hosts.is_empty() && peer.is_some() {
@@ -142,6 +143,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         fragment_size,
         force_udp_encapsulation,
         mobike,
+        ppk: ppk?,
         keep_trying,
         children: children?
             .into_iter()
@@ -421,7 +423,7 @@ fn word<T: Copy>(value: &Value<'_, '_>, choice: &[(&'static str, T)]) -> Option<
     None
 }
 
-fn flag(table: &Table<'_, '_>, key: &'static str, default: bool) -> bool {
+pub(super) fn flag(table: &Table<'_, '_>, key: &'static str, default: bool) -> bool {
     table.get(key).and_then(|value| value.boolean()).unwrap_or(default)
 }
 

@@ -20,6 +20,7 @@ mod dscp;
 mod gateway;
 mod identity;
 mod pem;
+mod ppk;
 mod profiles;
 mod proposals;
 mod secrets;

@@ -44,6 +44,18 @@ pub(super) fn psk(value: &Value<'_, '_>, directory: &Path) -> Option<Secret> {
     }
 }
 
+/// A post-quantum preshared key, written like a pre-shared key.
+pub(super) fn ppk(value: &Value<'_, '_>, directory: &Path) -> Option<Secret> {
+    let (path, octets) = private(value, directory)?;
+    match decode_psk(&octets) {
+        Ok(secret) => Some(secret),
+        Err(problem) => {
+            value.error(format!("{}: {problem}", path.display()), None);
+            None
+        }
+    }
+}
+
 /// A private key, and what signs with it if that is not the protocol itself.
 pub(super) struct PrivateKey {
     pub key: SigningKey,

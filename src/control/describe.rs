@@ -22,8 +22,10 @@ pub fn ike_up(up: &IkeUp) -> String {
         Encapsulation::Udp => "ESP in UDP",
         Encapsulation::Raw => "ESP without UDP",
     };
+    let ppk = if up.ppk { "with a PPK, " } else { "" };
     let quantum = match (up.post_quantum, up.suite.is_post_quantum()) {
-        (true, true) => format!("post-quantum: {}, ", up.suite.key_exchange()),
+        (true, true) => format!("post-quantum: {}, {ppk}", up.suite.key_exchange()),
+        (true, false) if up.ppk => format!("post-quantum: {ppk}"),
         (true, false) => "post-quantum: inherited, ".to_owned(),
         (false, _) => String::new(),
     };

@@ -210,6 +210,8 @@ pub struct IkeSaStatus {
     pub encapsulation: String,
     /// A post-quantum key exchange is in its keys, and so in those of its children.
     pub post_quantum: bool,
+    /// A post-quantum preshared key is in its keys (RFC 8784).
+    pub ppk: bool,
     /// The key exchanges that made it: `x25519+mlkem768`.
     pub key_exchange: Option<String>,
     /// We are behind a NAT.

@@ -162,6 +162,7 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         }
         .to_owned(),
         post_quantum: sa.post_quantum,
+        ppk: sa.ppk,
         key_exchange: sa.suite.map(|suite| suite.key_exchange()),
         nat_local: sa.nat.local,
         nat_remote: sa.nat.remote && !sa.nat.pretended,

@@ -19,6 +19,7 @@ mod lab;
 mod lifecycle;
 mod mobike;
 mod nat;
+mod ppk;
 mod rekey_load;
 
 use std::cell::{Cell, RefCell};

@@ -46,6 +46,9 @@ pub enum IkeError {
     /// The peer is nobody we know.
     #[error("{0}")]
     UnknownPeer(#[from] UnknownPeer),
+    /// No post-quantum preshared key that both have (RFC 8784).
+    #[error("no post-quantum preshared key: {0}")]
+    NoPpk(String),
     /// The key exchange must be repeated with this group.
     #[error("the peer used another group than {0}")]
     InvalidKe(crate::crypto::Group),
@@ -78,7 +81,7 @@ impl IkeError {
             Self::TsUnacceptable { .. } | Self::Claimed { .. } => plain(NotifyType::TS_UNACCEPTABLE),
             // §2.21.2: "All errors that occur in an IKE_AUTH exchange, causing the authentication to fail for whatever
             // reason ... SHOULD result in an AUTHENTICATION_FAILED notification".
-            Self::Auth(_) | Self::UnknownPeer(_) => plain(NotifyType::AUTHENTICATION_FAILED),
+            Self::Auth(_) | Self::UnknownPeer(_) | Self::NoPpk(_) => plain(NotifyType::AUTHENTICATION_FAILED),
             Self::InvalidKe(group) => {
                 Notify::new(NotifyType::INVALID_KE_PAYLOAD, group.method().0.to_be_bytes().to_vec())
             }
@@ -133,6 +136,15 @@ impl IkeError {
                 Some("compare the pre-shared keys of both ends; the identity is right".to_owned()),
             ),
             Self::Auth(AuthError::Certificate(error)) => error.explain(),
+            Self::NoPpk(_) => (
+                vec![],
+                vec![],
+                Some(
+                    "give both ends the same key under the same id in [connections.NAME.ppk]; while one end lacks it, \
+                     ppk_required = false goes on without"
+                        .to_owned(),
+                ),
+            ),
             Self::Auth(AuthError::UnknownKey(_)) => (
                 vec![],
                 vec![],

@@ -237,6 +237,8 @@ pub struct IkeUp {
     pub suite: IkeSuite,
     /// A post-quantum key exchange is in its keys, by this exchange or that of an SA it replaces.
     pub post_quantum: bool,
+    /// A post-quantum preshared key is in its keys, likewise (RFC 8784).
+    pub ppk: bool,
     /// Outer addresses.
     pub path: Path,
     /// Who stands behind a NAT.
@@ -373,6 +375,8 @@ pub struct IkeSaStatus {
     pub suite: Option<IkeSuite>,
     /// See [`IkeUp::post_quantum`].
     pub post_quantum: bool,
+    /// A post-quantum preshared key is in its keys, likewise (RFC 8784).
+    pub ppk: bool,
     /// The peer's identity once proven.
     pub peer: Option<Identification>,
     /// The certificate it was proven with.

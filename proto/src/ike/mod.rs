@@ -40,6 +40,7 @@ pub mod keys;
 pub mod mobike;
 pub mod nat;
 mod parts;
+mod ppk;
 mod reason;
 mod respond;
 mod sa;

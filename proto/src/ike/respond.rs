@@ -11,8 +11,10 @@ use super::jobs::Job;
 use super::keys::Secrets;
 use super::mobike::met_a_nat;
 use super::parts::MOST;
+use super::ppk::PeerProof;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
+use super::signing::For;
 use crate::crypto::Secret;
 use crate::policy::connection::{self, Connection};
 use crate::policy::pad;
@@ -132,7 +134,8 @@ impl IkeSa {
             Ok(proof) => match proof.auth {
                 Auth::Ready(auth) => self.accept_peer(shared, &connection, request, proof.certs, Ok(auth)),
                 Auth::ToSign(unsigned) => {
-                    self.begin_signing(shared, *unsigned, connection, proof.certs, Some(request));
+                    let request = For::Answer(Box::new(request));
+                    self.begin_signing(shared, *unsigned, connection, proof.certs, request);
                     return None;
                 }
             },
@@ -187,6 +190,7 @@ impl IkeSa {
             configuration: None,
             initial_contact: false,
             mobike: self.mobike.enabled,
+            ppk: self.ppk.used,
             other: if self.mobike.enabled {
                 self.mobike_offer(shared, connection)
             } else {
@@ -207,8 +211,13 @@ impl IkeSa {
         let connection = pad::choose(&half.candidates, &request.id_i, request.id_r.as_ref())?;
         // From here on a failure is told under the connection's name.
         self.connection = Some(Arc::clone(&connection));
+        let proof = self.choose_ppk(shared, &connection, request)?;
         let keys = self.keys.as_ref().ok_or(IkeError::Internal("no keys"))?;
-        let auth = request.auth.as_ref().ok_or_else(|| {
+        let auth = match &proof {
+            PeerProof::Auth => request.auth.as_ref(),
+            PeerProof::WithoutPpk(auth) => Some(auth),
+        };
+        let auth = auth.ok_or_else(|| {
             IkeError::Auth(super::auth::AuthError::Method {
                 got: "EAP".into(),
                 want: "AUTH".into(),

@@ -18,6 +18,7 @@ use super::keys::IkeKeys;
 use super::mobike::Mobike;
 use super::nat::NatSituation;
 use super::parts::Parts;
+use super::ppk::PpkState;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
@@ -111,6 +112,9 @@ pub struct IkeSa {
     pub suite: Option<IkeSuite>,
     /// What is recorded today is not decrypted by a quantum computer: a post-quantum key exchange is in its keys.
     pub post_quantum: bool,
+    pub ppk: PpkState,
+    /// Said with the Delete of it.
+    pub farewell: Option<crate::wire::NotifyType>,
     pub keys: Option<IkeKeys>,
     pub protection: Option<MessageProtection>,
     pub init: InitMessages,
@@ -211,6 +215,8 @@ impl IkeSa {
             connection: None,
             suite: None,
             post_quantum: false,
+            ppk: PpkState::default(),
+            farewell: None,
             keys: None,
             protection: None,
             init: InitMessages::default(),
@@ -372,7 +378,7 @@ impl IkeSa {
         let now = shared.now.instant;
         self.stage = Stage::Established;
         self.sizes.keep(None);
-        self.post_quantum = self.suite.is_some_and(|suite| suite.is_post_quantum());
+        self.post_quantum = self.ppk.used || self.suite.is_some_and(|suite| suite.is_post_quantum());
         self.begin_lifetime(shared);
         shared.established += 1;
         self.number = shared.established;
@@ -390,6 +396,7 @@ impl IkeSa {
             peer_certificate: self.peer_certificate.clone(),
             suite,
             post_quantum: self.post_quantum,
+            ppk: self.ppk.used,
             path: self.path,
             nat: self.nat,
             encapsulation: self.encapsulation(),

@@ -6,7 +6,7 @@
 use super::auth::Unsigned;
 use super::error::IkeError;
 use super::event::{Event, SignRequest, SignTicket};
-use super::exchange::AuthExchange;
+use super::exchange::{AuthExchange, OwnProof};
 use super::sa::IkeSa;
 use super::shared::Shared;
 use crate::policy::connection::Connection;
@@ -32,11 +32,17 @@ pub struct Signing {
     then: Then,
 }
 
-/// What the signature is for.
+/// What a signature is for.
+pub enum For {
+    /// Our IKE_AUTH request, of which there is so much.
+    Ask(Box<OwnProof>),
+    /// The answer to this one.
+    Answer(Box<IkeAuthRequest>),
+}
+
 #[derive(Clone)]
 enum Then {
-    /// Our IKE_AUTH request.
-    Ask,
+    Ask(Box<OwnProof>),
     /// The answer to the peer's, which has proven who it is.
     Answer {
         request: Box<IkeAuthRequest>,
@@ -53,14 +59,14 @@ pub struct Held {
 }
 
 impl IkeSa {
-    /// Asks for a signature; `request` is the peer's if we are the responder.
+    /// Asks for a signature.
     pub fn begin_signing(
         &mut self,
         shared: &mut Shared,
         unsigned: Unsigned,
         connection: Arc<Connection>,
         certs: Vec<Certificate>,
-        request: Option<IkeAuthRequest>,
+        what: For,
     ) {
         shared.tickets += 1;
         let ticket = SignTicket {
@@ -73,12 +79,9 @@ impl IkeSa {
             scheme: unsigned.scheme,
             octets: unsigned.octets.clone(),
         }));
-        let then = match request {
-            None => Then::Ask,
-            Some(request) => Then::Answer {
-                request: Box::new(request),
-                held: None,
-            },
+        let then = match what {
+            For::Ask(so_far) => Then::Ask(so_far),
+            For::Answer(request) => Then::Answer { request, held: None },
         };
         self.signing = Some(Box::new(Signing {
             ticket,
@@ -115,8 +118,8 @@ impl IkeSa {
         } = *signing;
         let auth = unsigned.complete(signature).map_err(IkeError::Auth);
         match then {
-            Then::Ask => {
-                let next = AuthExchange::send(self, shared, connection, certs, auth);
+            Then::Ask(so_far) => {
+                let next = AuthExchange::proven(self, shared, connection, *so_far, certs, auth);
                 self.follow(shared, next);
             }
             Then::Answer { request, held } => {

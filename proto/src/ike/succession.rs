@@ -209,6 +209,8 @@ impl IkeSa {
         new.peer_hashes.clone_from(&self.peer_hashes);
         // SK_d of this one is in the new one's keys.
         new.post_quantum = self.post_quantum || parts.suite.is_post_quantum();
+        // RFC 8784 §3: a PPK "MUST NOT be used when these subkeys are calculated as result of IKE SA rekey": it is in SK_d.
+        new.ppk.used = self.ppk.used;
         new.peer_certificate.clone_from(&self.peer_certificate);
         new.began = parts.began;
         new.number = self.number;
@@ -234,6 +236,7 @@ impl IkeSa {
                 peer_certificate: new.peer_certificate.clone(),
                 suite,
                 post_quantum: new.post_quantum,
+                ppk: new.ppk.used,
                 path: new.path,
                 nat: new.nat,
                 encapsulation: new.encapsulation(),

@@ -86,7 +86,8 @@ impl Changes {
             dpd_delay: "dpd_delay",
             fragmentation: "fragmentation",
             fragment_size: "fragment_size",
-            keep_trying: "keep_trying"
+            keep_trying: "keep_trying",
+            ppk: "ppk"
         );
         if old.local.id != new.local.id {
             changes.restart.push("local.id");

@@ -93,10 +93,52 @@ pub struct Connection {
     pub force_udp_encapsulation: bool,
     /// Offer and accept MOBIKE (RFC 4555).
     pub mobike: bool,
+    /// Post-quantum preshared keys.
+    pub ppk: Ppks,
     /// Retry for ever after a failure.
     pub keep_trying: bool,
     /// Children by name.
     pub children: std::collections::BTreeMap<ChildName, Arc<Child>>,
+}
+
+/// Post-quantum preshared keys with a peer (RFC 8784).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ppks {
+    /// All that are taken as responder: several during a rotation.
+    pub keys: Vec<Ppk>,
+    /// The PPK_ID of the one that is used as initiator.
+    pub send: Option<Vec<u8>>,
+    /// Without one there is no SA (the RFC's mandatory_or_not).
+    pub required: bool,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ppk {
+    /// PPK_ID, with its type in the first octet (§5.1).
+    pub id: Vec<u8>,
+    /// The key.
+    pub secret: Secret,
+}
+
+impl Ppk {
+    /// With a PPK_ID_FIXED (2): a configured name.
+    #[must_use]
+    pub fn fixed(name: &str, secret: Secret) -> Self {
+        Self {
+            id: [&[2], name.as_bytes()].concat(),
+            secret,
+        }
+    }
+}
+
+impl Ppks {
+    /// The one that is used as initiator.
+    #[must_use]
+    pub fn to_send(&self) -> Option<&Ppk> {
+        let send = self.send.as_ref()?;
+        self.keys.iter().find(|key| key.id == *send)
+    }
 }
 
 /// One child: what a Child SA is negotiated from.
@@ -263,6 +305,7 @@ impl Connection {
             fragment_size,
             force_udp_encapsulation,
             mobike,
+            ppk,
             keep_trying,
             children,
         } = self;
@@ -270,6 +313,7 @@ impl Connection {
             && remote_credential
             && *name == other.name
             && *local_addrs == other.local_addrs
+            && *ppk == other.ppk
             && *remote_addrs == other.remote_addrs
             && *remote_port == other.remote_port
             && *ike_proposals == other.ike_proposals

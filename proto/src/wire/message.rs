@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub intermediate: bool,
     /// CHILDLESS_IKEV2_SUPPORTED (RFC 6023 §3).
     pub childless: bool,
+    /// USE_PPK (RFC 8784 §3).
+    pub ppk: bool,
 }
 
 /// IKE_SA_INIT request (RFC 7296 §1.2).
@@ -120,6 +122,10 @@ pub struct IkeAuthRequest {
     pub initial_contact: bool,
     /// MOBIKE_SUPPORTED (RFC 4555 §3.1).
     pub mobike: bool,
+    /// PPK_IDENTITY (RFC 8784 §3): the PPK_ID.
+    pub ppk_identity: Option<Vec<u8>>,
+    /// NO_PPK_AUTH: the data of an AUTH payload that was made without the PPK.
+    pub no_ppk_auth: Option<Vec<u8>>,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }
@@ -142,6 +148,8 @@ pub struct IkeAuthResponse {
     pub initial_contact: bool,
     /// MOBIKE_SUPPORTED.
     pub mobike: bool,
+    /// PPK_IDENTITY: the PPK is in the keys (RFC 8784 §3).
+    pub ppk: bool,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }

@@ -45,6 +45,8 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
                 id_i: need(parts.id_i.take(), "IDI")?,
                 initial_contact: parts.flag(NotifyType::INITIAL_CONTACT),
                 mobike: parts.flag(NotifyType::MOBIKE_SUPPORTED),
+                ppk_identity: parts.data(NotifyType::PPK_IDENTITY),
+                no_ppk_auth: parts.data(NotifyType::NO_PPK_AUTH),
                 certs: parts.certs,
                 certreqs: parts.certreqs,
                 id_r: parts.id_r,
@@ -175,6 +177,7 @@ fn auth_reply(payloads: Vec<Payload>) -> Result<IkeAuthReply, DecodeError> {
         auth: need(parts.auth.take(), "AUTH")?,
         initial_contact: parts.flag(NotifyType::INITIAL_CONTACT),
         mobike: parts.flag(NotifyType::MOBIKE_SUPPORTED),
+        ppk: parts.flag(NotifyType::PPK_IDENTITY),
         certs: parts.certs,
         child,
         configuration: parts.configuration,
@@ -298,8 +301,12 @@ impl Parts {
 
     /// RFC 9370 §2.2.4: what links an exchange to the one before it.
     fn link(&mut self) -> Option<Vec<u8>> {
-        let found = self.take(NotifyType::ADDITIONAL_KEY_EXCHANGE);
-        found.into_iter().next().map(|notify| notify.data)
+        self.data(NotifyType::ADDITIONAL_KEY_EXCHANGE)
+    }
+
+    /// The data of a notify.
+    fn data(&mut self, wanted: NotifyType) -> Option<Vec<u8>> {
+        self.take(wanted).into_iter().next().map(|notify| notify.data)
     }
 
     /// RFC 7296 §3.10.1: unrecognized error types "in a request ... MUST be ignored"; no known one means anything there.
@@ -367,6 +374,7 @@ impl Parts {
             signature_hashes,
             intermediate: self.flag(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
             childless: self.flag(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
+            ppk: self.flag(NotifyType::USE_PPK),
         })
     }
 
@@ -455,6 +463,12 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
             out.extend(m.configuration.clone().map(Payload::Cp));
             m.child.iter().for_each(|child| push_child(&mut out, child, None));
             out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
+            out.extend(m.ppk_identity.as_deref().map(|id| notify(NotifyType::PPK_IDENTITY, id)));
+            out.extend(
+                m.no_ppk_auth
+                    .as_deref()
+                    .map(|data| notify(NotifyType::NO_PPK_AUTH, data)),
+            );
             out.extend(m.other.iter().cloned().map(Payload::Notify));
         }
         Request::CreateChildSa(m) => {
@@ -526,6 +540,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             }
             out.extend(m.initial_contact.then(|| notify(NotifyType::INITIAL_CONTACT, &[])));
             out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
+            out.extend(m.ppk.then(|| notify(NotifyType::PPK_IDENTITY, &[])));
             out.extend(m.other.iter().cloned().map(Payload::Notify));
         }
         Response::CreateChildSa(CreateChildSaReply::Child {
@@ -603,6 +618,7 @@ fn push_announcements(
             .childless
             .then(|| notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[])),
     );
+    out.extend(capabilities.ppk.then(|| notify(NotifyType::USE_PPK, &[])));
     out.extend(vendor_ids.iter().cloned().map(Payload::VendorId));
     out.extend(other.iter().cloned().map(Payload::Notify));
 }

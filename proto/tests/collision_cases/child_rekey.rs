@@ -631,8 +631,8 @@ fn test_collision_multi_ke() {
         winners[asked[1]] += 1;
         calm_down(&mut pump);
         no_outage(&pump);
-        for who in 0..2 {
-            assert_eq!(said(&pump, who, "IKE_FOLLOWUP_KE request"), 2 * asked[who]);
+        for (who, asked) in asked.into_iter().enumerate() {
+            assert_eq!(said(&pump, who, "IKE_FOLLOWUP_KE request"), 2 * asked);
         }
     }
     assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");

@@ -56,8 +56,8 @@ pub fn rows() -> Vec<Row> {
             "post-quantum preshared keys",
             "If the initiator is configured to use a PPK with the responder (whether or not the use of the PPK is mandatory), then \
              it MUST include a notification USE_PPK in the IKE_SA_INIT request message",
-            out("not there yet; a peer's USE_PPK is an unknown status notify, and passed over"),
-            out("not there yet"),
+            there("proto/tests/ike_ppk.rs", "the_formulas"),
+            there("proto/tests/ike_ppk.rs", "what_a_responder_refuses"),
         ),
         row(
             ("P6", "RFC 6023 §3", Must),

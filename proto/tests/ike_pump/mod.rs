@@ -120,6 +120,7 @@ fn connection(us: &str, them: &str, children: Vec<Arc<Child>>) -> Connection {
         fragment_size: 1280,
         force_udp_encapsulation: false,
         mobike: false,
+        ppk: Default::default(),
         keep_trying: true,
         children: children
             .into_iter()

@@ -392,6 +392,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         fragment_size: if plan.fragment { 200 } else { 1280 },
         force_udp_encapsulation: false,
         mobike: plan.moves.is_some(),
+        ppk: Default::default(),
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     };

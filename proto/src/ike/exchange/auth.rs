@@ -10,6 +10,7 @@ use crate::ike::jobs::Job;
 use crate::ike::keys::Secrets;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::Shared;
+use crate::ike::signing::For;
 use crate::policy::connection::{self, Connection, StartAction};
 use crate::policy::pad::UnknownPeer;
 use crate::policy::proposal::EspProposal;
@@ -29,13 +30,45 @@ pub struct AuthExchange {
     child: Option<(Arc<connection::Child>, u32)>,
 }
 
+/// What we prove ourselves with, as far as it is there.
+#[derive(Clone, Default)]
+pub struct OwnProof {
+    certs: Vec<Certificate>,
+    auth: Option<Authentication>,
+    /// The PPK_ID, if AUTH is made with a PPK (RFC 8784 §3).
+    ppk_identity: Option<Vec<u8>>,
+    no_ppk_auth: Option<Vec<u8>>,
+}
+
 impl AuthExchange {
     /// The request, or a wait for our signature, or the end if we can't authenticate ourselves.
     pub fn begin(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>) -> Next {
         if let Some(message_id) = sa.outgoing.next_id() {
             sa.int_auth.set_auth_id(message_id);
         }
-        let Some(keys) = &sa.keys else {
+        match sa.use_ppk(shared, &connection) {
+            Ok(id) => {
+                let proof = OwnProof {
+                    ppk_identity: id,
+                    ..OwnProof::default()
+                };
+                Self::prove(sa, shared, connection, proof)
+            }
+            Err(error) => {
+                sa.tell_error(shared, "the peer has no post-quantum preshared key for us", &error);
+                Next::Close(error.to_string())
+            }
+        }
+    }
+
+    /// Makes AUTH, or, when that is there, NO_PPK_AUTH.
+    fn prove(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>, so_far: OwnProof) -> Next {
+        let keys = if so_far.auth.is_some() {
+            sa.keys_without_ppk(&connection)
+        } else {
+            sa.keys.as_ref()
+        };
+        let Some(keys) = keys else {
             return Next::Close("no keys".to_owned());
         };
         let id = connection.local.id.clone();
@@ -54,21 +87,23 @@ impl AuthExchange {
         };
         match prove(shared.provider, keys, &connection.local.credential, &octets, &wishes) {
             Ok(proof) => match proof.auth {
-                Auth::Ready(auth) => Self::send(sa, shared, connection, proof.certs, Ok(auth)),
+                Auth::Ready(auth) => Self::proven(sa, shared, connection, so_far, proof.certs, Ok(auth)),
                 Auth::ToSign(unsigned) => {
-                    sa.begin_signing(shared, *unsigned, connection, proof.certs, None);
+                    sa.begin_signing(shared, *unsigned, connection, proof.certs, For::Ask(Box::new(so_far)));
                     Next::Done
                 }
             },
-            Err(error) => Self::send(sa, shared, connection, Vec::new(), Err(IkeError::Auth(error))),
+            Err(error) => Self::proven(sa, shared, connection, so_far, Vec::new(), Err(IkeError::Auth(error))),
         }
     }
 
-    /// The request with our proof.
-    pub fn send(
+    /// A proof is made, or there will be none. With a PPK that may be left out another is needed: "the authentication method
+    /// used for computing the authentication data MUST be the same" (RFC 8784 §3).
+    pub fn proven(
         sa: &mut IkeSa,
         shared: &mut Shared,
         connection: Arc<Connection>,
+        so_far: OwnProof,
         certs: Vec<Certificate>,
         auth: Result<Authentication, IkeError>,
     ) -> Next {
@@ -79,6 +114,20 @@ impl AuthExchange {
                 return Next::Close(error.to_string());
             }
         };
+        if so_far.auth.is_some() {
+            let no_ppk_auth = Some(auth.data);
+            return Self::send(sa, shared, connection, OwnProof { no_ppk_auth, ..so_far });
+        }
+        let auth = Some(auth);
+        let so_far = OwnProof { auth, certs, ..so_far };
+        if sa.keys_without_ppk(&connection).is_some() {
+            return Self::prove(sa, shared, connection, so_far);
+        }
+        Self::send(sa, shared, connection, so_far)
+    }
+
+    /// The request with our proof.
+    fn send(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>, proof: OwnProof) -> Next {
         let wanted = sa.wanted.clone();
         let is_up = |child: &&Arc<connection::Child>| !shared.is_down(Some(&connection), &child.name);
         let first = connection.children.values().filter(is_up).find(|child| match &wanted {
@@ -96,15 +145,17 @@ impl AuthExchange {
         let wanted = request([connection.as_ref()]);
         let request = IkeAuthRequest {
             id_i: connection.local.id.clone(),
-            certs,
+            certs: proof.certs,
             certreqs: wanted,
             id_r: connection.remote.id.clone(),
-            auth: Some(auth),
+            auth: proof.auth,
             child: payloads,
             configuration: None,
             // §2.4: "this IKE SA is the only IKE SA currently active between the authenticated identities".
             initial_contact: sa.initial_contact,
             mobike: connection.speaks_mobike(),
+            ppk_identity: proof.ppk_identity,
+            no_ppk_auth: proof.no_ppk_auth,
             other: sa.mobike_offer(shared, &connection),
         };
         let exchange = Exchange::Auth(Box::new(Self { connection, child }));
@@ -124,7 +175,12 @@ impl AuthExchange {
             IkeAuthReply::Accepted(response) => *response,
             IkeAuthReply::Refused(notify) => return self.refused(sa, shared, &notify),
         };
-        if let Err(error) = self.authenticate(sa, shared, &response) {
+        let settled = sa.settle_ppk(&self.connection, response.ppk);
+        if settled.is_err() {
+            // RFC 8784 §3: "sending the AUTHENTICATION_FAILED notification in the INFORMATIONAL exchange".
+            sa.farewell = Some(NotifyType::AUTHENTICATION_FAILED);
+        }
+        if let Err(error) = settled.and_then(|()| self.authenticate(sa, shared, &response)) {
             // §2.21.2: the initiator deletes the SA and installs nothing.
             sa.tell_error(shared, "the peer did not authenticate itself", &error);
             self.abandon(shared);

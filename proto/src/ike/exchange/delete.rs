@@ -6,7 +6,7 @@ use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::{Effect, Shared};
 use crate::policy::sad::ChildSaId;
 use crate::wire::message::{self, Informational};
-use crate::wire::{Delete, ProtocolId};
+use crate::wire::{Delete, Notify, ProtocolId};
 
 /// What was asked to be deleted.
 #[derive(Clone)]
@@ -29,7 +29,17 @@ impl DeleteExchange {
         if !matches!(sa.stage, Stage::Rekeyed) {
             sa.stage = Stage::Closing;
         }
-        (Exchange::Delete(Self::Ike), request(Delete::Ike))
+        let message = Informational {
+            deletes: vec![Delete::Ike],
+            notifies: sa
+                .farewell
+                .map(|why| Notify::new(why, Vec::new()))
+                .into_iter()
+                .collect(),
+            ..Informational::default()
+        };
+        let request = Request(message::Request::Informational(message));
+        (Exchange::Delete(Self::Ike), request)
     }
 
     /// §1.4.1: the Delete payload lists "the SPIs (as they would be expected in the headers of inbound packets)".

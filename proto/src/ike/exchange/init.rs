@@ -47,6 +47,8 @@ pub fn capabilities(connection: &Connection) -> Capabilities {
             .iter()
             .any(|proposal| !proposal.additional.is_empty()),
         childless: false,
+        // RFC 8784 §3: "(whether or not the use of the PPK is mandatory)".
+        ppk: connection.ppk.to_send().is_some(),
     }
 }
 
@@ -221,6 +223,7 @@ impl InitExchange {
         sa.init.nonce_r.clone_from(&response.nonce.0);
         sa.peer_fragments = response.capabilities.fragmentation;
         sa.peer_hashes.clone_from(&response.capabilities.signature_hashes);
+        sa.ppk.negotiated = response.capabilities.ppk && self.connection.ppk.to_send().is_some();
         sa.peer_authorities = authorities(&response.certreqs);
         sa.nat = nat::detect(
             sa.spi_i,

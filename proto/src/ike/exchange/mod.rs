@@ -11,7 +11,7 @@ mod liveness;
 mod mobike;
 mod rekey_ike;
 
-pub use auth::{AuthExchange, peer_spi};
+pub use auth::{AuthExchange, OwnProof, peer_spi};
 pub use create_child::{CreateChildExchange, PFS_HINT, PeerRekey};
 pub use delete::DeleteExchange;
 pub use followup::Followups;

@@ -82,6 +82,7 @@ impl IkeSa {
             encapsulation: self.encapsulation(),
             suite: self.suite,
             post_quantum: self.post_quantum,
+            ppk: self.ppk.used,
             peer: self.peer_id.clone(),
             peer_certificate: self.peer_certificate.clone(),
             since: self.established,
