@@ -219,6 +219,20 @@ fn keygen_writes_a_private_file_once() {
 }
 
 #[test]
+fn keygen_names_what_makes_an_rsa_key() {
+    let folder = folder("keygen-rsa");
+    let key = folder.join("own.key");
+    let refused = landbridge(&["keygen", "--type", "rsa", key.to_str().unwrap()]);
+    assert_eq!(code(&refused), 64);
+    assert!(
+        err(&refused).contains("openssl genpkey -algorithm rsa"),
+        "{}",
+        err(&refused)
+    );
+    assert!(!key.exists());
+}
+
+#[test]
 fn keygen_makes_pre_shared_keys() {
     let folder = folder("keygen-psk");
     let key = folder.join("a.psk");

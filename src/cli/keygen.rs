@@ -24,17 +24,27 @@ pub(super) struct Args {
     file: Option<PathBuf>,
 }
 
-/// What can be made here. An RSA key comes from `openssl genpkey -algorithm rsa`: Ed25519 and ECDSA are as widely known, and
-/// faster.
+/// What can be asked for.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Ed25519,
     P256,
     P384,
     P521,
+    /// Is refused, with what makes one: nothing in the tree finds primes (docs/decisions/0009-authentication.md).
+    #[value(hide = true)]
+    Rsa,
 }
 
+/// What makes the key that is not made here.
+const RSA: &str = "no RSA keys are made here; this makes one that the gateway reads: (umask 077; openssl genpkey -algorithm rsa \
+                   -pkeyopt rsa_keygen_bits:3072 -out FILE); or take an Ed25519 or ECDSA key, which is faster";
+
 pub(super) fn run(args: &Args) -> Exit {
+    if args.kind == Kind::Rsa && !args.psk {
+        complain(RSA);
+        return Exit::Usage;
+    }
     match make(args) {
         Ok(text) => {
             print(&text);
@@ -83,6 +93,7 @@ fn private_key(kind: Kind) -> io::Result<Zeroizing<String>> {
         Kind::P256 => (KeyKind::P256, 32),
         Kind::P384 => (KeyKind::P384, 48),
         Kind::P521 => (KeyKind::P521, 66),
+        Kind::Rsa => return Err(io::Error::other(RSA)),
     };
     let mut secret = Zeroizing::new(vec![0; octets]);
     loop {

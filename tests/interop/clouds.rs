@@ -137,6 +137,8 @@ struct Cloud {
     esp: &'static str,
     /// Whether it comes up also without a profile, by what we offer by default.
     by_default: bool,
+    /// Setup and a rekey by time only.
+    brief: bool,
 }
 
 /// A line of the table of results.
@@ -188,7 +190,11 @@ fn life(cloud: &Cloud) {
     let theirs = StrongSwan::host(&mut world, "gb");
     start(&theirs, policy, "198.51.100.2", NEVER);
     let what = format!("policy of {}", cloud.title);
-    let steps = "Child by time and by octets by each end, IKE by each end, peer vanished, both restarted";
+    let steps = if cloud.brief {
+        "Child by us by time"
+    } else {
+        "Child by time and by octets by each end, IKE by each end, peer vanished, both restarted"
+    };
     let _line = Line::new(what, &theirs, cloud.ike, cloud.esp, steps);
     let mut ours = run(&mut world, &cloud.example("rekey_time = \"4s\"\nrand_time = 0"));
     ours.wait_up(&world, name);
@@ -205,6 +211,9 @@ fn life(cloud: &Cloud) {
     assert_eq!(sa["children"][0]["suite"], cloud.esp, "the rekey's algorithms");
     through(&world);
 
+    if cloud.brief {
+        return;
+    }
     // From the next rekey on by octets only.
     ours.configure(&cloud.example("rekey_bytes = \"3 MB\""));
     let said = ours.client(&world, &["reload"]);
@@ -321,10 +330,11 @@ fn azure() {
         ike: "aes256gcm16-prfsha384-ecp384",
         esp: "aes256gcm16-ecp384",
         by_default: true,
+        brief: false,
     });
 }
 
-/// Its policy is the same; its lifetimes are shorter.
+/// Its policy is the same; its lifetimes are shorter, and so is this.
 #[test]
 fn azure_virtual_wan() {
     life(&Cloud {
@@ -336,6 +346,7 @@ fn azure_virtual_wan() {
         ike: "aes256gcm16-prfsha384-ecp384",
         esp: "aes256gcm16-ecp384",
         by_default: true,
+        brief: true,
     });
 }
 
@@ -351,6 +362,7 @@ fn azure_without_a_policy() {
         esp: "aes256gcm16",
         // Its only group is one that we have by name only.
         by_default: false,
+        brief: false,
     });
 }
 
@@ -365,6 +377,7 @@ fn aws() {
         ike: "aes256gcm16-prfsha512-ecp384",
         esp: "aes256gcm16-ecp384",
         by_default: true,
+        brief: false,
     });
 }
 
@@ -379,6 +392,7 @@ fn gcp() {
         ike: "aes256gcm16-prfsha512-ecp384",
         esp: "aes256gcm16-ecp384",
         by_default: true,
+        brief: false,
     });
 }
 

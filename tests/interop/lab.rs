@@ -4,10 +4,15 @@
 use super::support::gateway::Gateway;
 use super::support::peer::{Peer, Relay, Software, available, guest_available};
 use super::support::report::{Row, record};
-use super::support::transfer::one_way;
+use super::support::transfer::{inside, one_way};
 use super::support::{self, World, wait_until};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What happens after the tunnel came up for the first time.
@@ -56,6 +61,10 @@ pub struct Case {
     pub peer_more: &'static [&'static str],
     /// ESP as an IP protocol of its own, not in UDP.
     pub raw: bool,
+    /// Certificates in place of a shared key: the kind of our and the peer's key, as `netns-scripts/peers/certs` calls it.
+    pub certificates: Option<&'static str>,
+    /// Transport mode between the gateways' own addresses.
+    pub transport: bool,
 }
 
 impl Default for Case {
@@ -73,6 +82,8 @@ impl Default for Case {
             child_more: "",
             peer_more: &[],
             raw: false,
+            certificates: None,
+            transport: false,
         }
     }
 }
@@ -180,13 +191,16 @@ impl Lab {
             what: case.what.to_owned(),
             peer: self.title.clone(),
             role: if case.initiate { "initiator" } else { "responder" },
-            auth: "PSK".to_owned(),
+            auth: case
+                .certificates
+                .map_or("PSK".to_owned(), |kind| format!("{kind} certificates")),
             ike: case.ike.to_owned(),
             esp: case.esp.to_owned(),
             encapsulation: format!(
-                "{}, IPv{} in IPv{}",
+                "{}, IPv{} {} IPv{}",
                 if case.raw { "raw" } else { "UDP" },
                 if case.inner6 { 6 } else { 4 },
+                if case.transport { "transport mode in" } else { "in" },
                 if case.outer6 { 6 } else { 4 },
             ),
             nat: "none",
@@ -221,7 +235,9 @@ impl Lab {
         } else {
             ("198.51.100.2", "192.0.2.1")
         };
-        let (local_ts, remote_ts) = if case.inner6 {
+        let (local_ts, remote_ts) = if case.transport {
+            ("198.51.100.2/32", "192.0.2.1/32")
+        } else if case.inner6 {
             ("fd02::/64", "fd01::/64")
         } else {
             ("10.2.0.0/24", "10.1.0.0/24")
@@ -237,6 +253,12 @@ impl Lab {
             format!("IKE={}", case.ike),
             format!("ESP={}", case.esp),
         ];
+        if case.certificates.is_some() {
+            settings.push("AUTH=cert".to_owned());
+        }
+        if case.transport {
+            settings.push("MODE=transport".to_owned());
+        }
         settings.extend(case.peer_more.iter().map(ToString::to_string));
         settings
     }
@@ -252,9 +274,28 @@ impl Lab {
     }
 
     fn start(&mut self, case: &Case) {
+        let mut ours = Gateway::prepare(&self.world, "ga");
+        if let Some(kind) = case.certificates {
+            self.certify(&ours, kind);
+        }
         self.start_theirs(case);
-        let ours = Gateway::start(&mut self.world, "ga", &configuration(case));
+        ours.configure(&configuration(case));
+        ours.launch(&mut self.world);
         self.ours = Some(ours);
+    }
+
+    /// A root, an intermediate CA, and a certificate for each end.
+    fn certify(&self, ours: &Gateway, kind: &str) {
+        let made = self.world.dir().join(format!("certs-{kind}"));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-scripts/peers/certs");
+        support::run(Command::new(script).arg(&made).arg(kind));
+        let text = |name: &str| std::fs::read_to_string(made.join(name)).unwrap();
+        for file in ["gw.example.key", "gw.example-chain.crt", "ca.crt"] {
+            ours.secret(file, &text(file));
+        }
+        for file in ["peer.example.key", "peer.example.crt", "inter.crt", "ca.crt"] {
+            self.theirs.put(&format!("certs/{file}"), &text(file));
+        }
     }
 
     fn up(&self, case: &Case) {
@@ -312,6 +353,9 @@ impl Lab {
 
     /// Data both ways, compared by hash.
     pub fn move_data(&self, case: &Case) {
+        if case.transport {
+            return self.move_between_gateways(case.data);
+        }
         let (a, b) = if case.inner6 {
             ("fd01::2", "fd02::2")
         } else {
@@ -319,6 +363,46 @@ impl Lab {
         };
         one_way(&self.world, "ha", "hb", b, case.data);
         one_way(&self.world, "hb", "ha", a, case.data);
+    }
+
+    /// The same between the gateways' own addresses: the peer sends, and gets back what arrived.
+    fn move_between_gateways(&self, octets: usize) {
+        let (port_sender, port) = std::sync::mpsc::channel();
+        let echo = inside(&self.world, "ga", move || {
+            let listener = TcpListener::bind("192.0.2.1:0").unwrap();
+            port_sender.send(listener.local_addr().unwrap().port()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut data = Vec::new();
+            stream.read_to_end(&mut data).expect("the transfer stalled");
+            stream.write_all(&data).expect("the transfer stalled");
+            Sha256::digest(&data)
+                .iter()
+                .map(|octet| format!("{octet:02x}"))
+                .collect::<String>()
+        });
+        let port = port.recv().expect("the receiver could not listen");
+        let said = self.theirs.sh(&format!(
+            r#"python3 -c '
+import hashlib, random, socket
+data = random.randbytes({octets})
+s = socket.create_connection(("192.0.2.1", {port}), 10)
+s.settimeout(20)
+s.sendall(data)
+s.shutdown(socket.SHUT_WR)
+back = b""
+while True:
+    part = s.recv(1 << 16)
+    if not part: break
+    back += part
+print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
+        ));
+        let there = echo.join().expect("the receiver failed");
+        assert_eq!(
+            said.trim(),
+            format!("{there} {there}"),
+            "what arrived is not what was sent"
+        );
     }
 
     /// Our connection in status.
@@ -449,6 +533,19 @@ fn configuration(case: &Case) -> String {
     } else {
         ("10.1.0.0/24", "10.2.0.0/24")
     };
+    let (our_key, their_key) = if case.certificates.is_some() {
+        (
+            "auth = \"cert\"\ncert_file = \"gw.example-chain.crt\"\nprivate_key_file = \"gw.example.key\"",
+            "auth = \"cert\"\ncacert_files = [\"ca.crt\"]",
+        )
+    } else {
+        ("auth = \"psk\"\npsk_file = \"peer.psk\"", "auth = \"psk\"")
+    };
+    let selectors = if case.transport {
+        "mode = \"transport\"".to_owned()
+    } else {
+        format!("local_ts = [\"{local_ts}\"]\nremote_ts = [\"{remote_ts}\"]")
+    };
     format!(
         r#"
 [gateway]
@@ -463,15 +560,13 @@ interface = "lb-peer"
 encap = "{encap}"
 {more}
 [connections.peer.local]
-auth = "psk"
 id = "gw.example"
-psk_file = "peer.psk"
+{our_key}
 [connections.peer.remote]
-auth = "psk"
 id = "peer.example"
+{their_key}
 [connections.peer.children.net]
-local_ts = ["{local_ts}"]
-remote_ts = ["{remote_ts}"]
+{selectors}
 esp_proposals = ["{esp}"]
 start_action = "none"
 {child_more}

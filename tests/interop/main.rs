@@ -14,6 +14,7 @@ mod algorithms;
 mod authentication;
 mod certificates;
 mod clouds;
+mod decrypt;
 mod kernel;
 mod lab;
 mod lifecycle;

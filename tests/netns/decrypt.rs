@@ -1,30 +1,14 @@
 //! `--insecure-export-keys`: an independent tool reads a capture with what it wrote, and nothing without it.
 
+use super::support::capture::{self, count, tshark};
 use super::support::gateway::Gateway;
 use super::support::transfer::{one_way, ping};
-use super::support::{World, privileged, run, wait_until};
+use super::support::{World, privileged, wait_until};
 use super::{Options, initiator, responder};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
-
-/// What `tshark` shows of a capture's packets that a filter takes, with the tables in a folder.
-fn tshark(capture: &Path, tables: &Path, filter: &str, words: &[&str]) -> String {
-    let output = run(Command::new("tshark")
-        .env("WIRESHARK_CONFIG_DIR", tables)
-        .args(["-n", "-r", capture.to_str().unwrap(), "-Y", filter])
-        .args(["-o", "esp.enable_encryption_decode:TRUE"])
-        .args(words));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn count(capture: &Path, tables: &Path, filter: &str) -> usize {
-    let frames = tshark(capture, tables, filter, &["-T", "fields", "-e", "frame.number"]);
-    frames.lines().count()
-}
 
 /// A tunnel whose initiator exports its keys: set up, used, its Child SA and its IKE SA rekeyed, used again.
 fn captured(test: &str, options: &Options) -> Option<(World, Gateway)> {
@@ -32,24 +16,7 @@ fn captured(test: &str, options: &Options) -> Option<(World, Gateway)> {
         return None;
     }
     let mut world = World::two_sites(false, 1500);
-    // Packets are captured as they go over a real wire: no super-packets of several segments.
-    for (ns, device) in [("ga", "wan0"), ("net", "eth0"), ("net", "eth1"), ("gb", "wan0")] {
-        world.ip(ns, &["link", "set", device, "gso_max_segs", "1"]);
-    }
-    let file = world.dir().join("capture.pcap");
-    let args = [
-        "-i",
-        "any",
-        "--immediate-mode",
-        "-U",
-        "-w",
-        file.to_str().unwrap(),
-        "udp port 500 or udp port 4500 or esp",
-    ];
-    let dump = world.spawn("gb", "tcpdump.log", "tcpdump", &args);
-    wait_until("tcpdump listens", Duration::from_secs(10), || {
-        fs::read_to_string(world.dir().join("tcpdump.log")).is_ok_and(|log| log.contains("listening"))
-    });
+    let dump = capture::start(&mut world);
     let b = Gateway::start(&mut world, "gb", &responder(options));
     let mut a = Gateway::prepare(&world, "ga");
     a.configure(&initiator(options));
@@ -75,14 +42,7 @@ fn captured(test: &str, options: &Options) -> Option<(World, Gateway)> {
         sa("children") != children && a.is_up(&world, "site")
     });
     assert!(ping(&world, "ha", "10.2.0.2"));
-    // The capture is whole when it grows no more.
-    let mut len = 0;
-    wait_until("the capture is written", Duration::from_secs(20), || {
-        std::thread::sleep(Duration::from_millis(300));
-        let before = std::mem::replace(&mut len, fs::metadata(&file).unwrap().len());
-        len > 5000 && len == before
-    });
-    world.end(dump, libc::SIGINT);
+    capture::stop(&mut world, dump);
     Some((world, a))
 }
 

@@ -25,6 +25,7 @@ mod raw;
 mod rebind;
 mod rekey_load;
 mod reload;
+mod token;
 mod tunnel;
 
 use support::World;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// The daemon under test.
@@ -114,6 +114,13 @@ impl Gateway {
             .args(["--socket", &self.socket()])
             .args(words));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts a client command, to be waited for.
+    pub fn spawn_client(&self, world: &World, words: &[&str]) -> Child {
+        let mut command = world.command(&self.ns, LANDBRIDGE);
+        command.args(["--socket", &self.socket()]).args(words);
+        command.stdout(Stdio::null()).spawn().unwrap()
     }
 
     /// `status --json`.
