@@ -44,6 +44,9 @@ struct Bench {
     now: Instant,
     /// Child SAs that came up, IKE SAs that came up.
     up: [usize; 2],
+    /// Datagrams and octets (UDP payload) sent by each, and the turns that were taken to get there.
+    sent: [(usize, usize); 2],
+    turns: usize,
 }
 
 /// How the ends prove who they are.
@@ -150,6 +153,8 @@ impl Bench {
             spent: [Duration::ZERO; 2],
             now,
             up: [0; 2],
+            sent: [(0, 0); 2],
+            turns: 0,
         }
     }
 
@@ -165,6 +170,7 @@ impl Bench {
         what(&mut self.ends[who], at);
         self.take(who, began, &mut out, &mut wire);
         while !wire.is_empty() {
+            self.turns += 1;
             for (to, path, octets) in std::mem::take(&mut wire) {
                 let began = Clock::now();
                 self.ends[to].handle_datagram(at, path, &octets);
@@ -189,6 +195,8 @@ impl Bench {
                 local: transmit.path.remote,
                 remote: transmit.path.local,
             };
+            self.sent[who].0 += 1;
+            self.sent[who].1 += out.len();
             wire.push((1 - who, path, out.clone()));
         }
         self.spent[who] += began.elapsed();
@@ -229,11 +237,19 @@ fn report(row: &str, count: usize, spent: [Duration; 2], roles: [&str; 2]) {
 fn handshakes(row: &str, ike: &str, auth: Auth) {
     let configs = [0, 1].map(|who| config(1, who, ike, auth));
     let (mut spent, mut count) = ([Duration::ZERO; 2], 0);
+    let mut wire = String::new();
     // The first ones make tables and warm caches.
     for round in 0.. {
         let mut bench = Bench::new(&configs, round as u8);
         bench.connect(0);
         assert_eq!(bench.up, [1, 1]);
+        if round == 0 {
+            let [(a, from_a), (b, from_b)] = bench.sent;
+            wire = format!(
+                "{} round trips, {a}+{b} datagrams, {from_a}+{from_b} octets",
+                bench.turns / 2
+            );
+        }
         if round >= 20 {
             count += 1;
             spent[0] += bench.spent[0];
@@ -244,10 +260,21 @@ fn handshakes(row: &str, ike: &str, auth: Auth) {
         }
     }
     report(row, count, spent, ["initiator", "responder"]);
+    println!("{:<44} {wire}", "");
 }
 
-fn rekeys(row: &str, command: fn() -> Command, which: usize) {
-    let configs = [0, 1].map(|who| config(1, who, "aes256gcm16-prfsha256-x25519", Auth::Psk));
+fn rekeys(row: &str, additional: &str, command: fn() -> Command, which: usize) {
+    let ike = format!("aes256gcm16-prfsha256-x25519{additional}");
+    let mut configs = [0, 1].map(|who| config(1, who, &ike, Auth::Psk));
+    let esp = vec![EspProposal::parse(&format!("aes256gcm16-x25519{additional}")).unwrap()];
+    for connection in configs
+        .iter_mut()
+        .flat_map(|c| Arc::make_mut(c).connections.values_mut())
+    {
+        for child in Arc::make_mut(connection).children.values_mut() {
+            Arc::make_mut(child).esp_proposals.clone_from(&esp);
+        }
+    }
     let mut bench = Bench::new(&configs, 7);
     bench.connect(0);
     (bench.spent, bench.up) = ([Duration::ZERO; 2], [0; 2]);
@@ -325,20 +352,44 @@ fn main() {
         ),
         ("handshake ecp384, PSK", "aes256gcm16-prfsha384-ecp384", Auth::Psk),
         ("handshake modp2048, PSK", "aes256-sha256-modp2048", Auth::Psk),
+        (
+            "handshake x25519+mlkem512, Ed25519",
+            "aes256gcm16-prfsha256-x25519-ke1_mlkem512",
+            Auth::Ed25519,
+        ),
+        (
+            "handshake x25519+mlkem768, Ed25519",
+            "aes256gcm16-prfsha256-x25519-ke1_mlkem768",
+            Auth::Ed25519,
+        ),
+        (
+            "handshake x25519+mlkem1024, Ed25519",
+            "aes256gcm16-prfsha256-x25519-ke1_mlkem1024",
+            Auth::Ed25519,
+        ),
+        (
+            "handshake mlkem768 alone, Ed25519",
+            "aes256gcm16-prfsha256-mlkem768",
+            Auth::Ed25519,
+        ),
     ] {
         if row(text) {
             handshakes(text, ike, auth);
         }
     }
-    if row("Child rekey x25519") {
-        let command = || Command::RekeyChild {
-            connection: name(0),
-            child: None,
-        };
-        rekeys("Child rekey x25519", command, 0);
-    }
-    if row("IKE rekey x25519") {
-        rekeys("IKE rekey x25519", || Command::RekeyIke { connection: name(0) }, 1);
+    for additional in ["", "-ke1_mlkem768"] {
+        let text = format!("Child rekey x25519{additional}");
+        if row(&text) {
+            let command = || Command::RekeyChild {
+                connection: name(0),
+                child: None,
+            };
+            rekeys(&text, additional, command, 0);
+        }
+        let text = format!("IKE rekey x25519{additional}");
+        if row(&text) {
+            rekeys(&text, additional, || Command::RekeyIke { connection: name(0) }, 1);
+        }
     }
     if row("memory") {
         memory("memory at 10,000 connections");

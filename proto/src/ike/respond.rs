@@ -28,6 +28,7 @@ use crate::wire::message::{
 };
 use crate::wire::{
     Authentication, Certificate, Delete, ExchangeType, KeyExchange, Nonce, Notify, NotifyType, ProtocolId,
+    TrafficSelector,
 };
 use std::sync::Arc;
 
@@ -339,6 +340,11 @@ impl IkeSa {
             shared.spis.release(new.spi_in);
             return Err(IkeError::TemporaryFailure);
         }
+        // Another peer may have come to these networks while the key exchanges took place.
+        if let Err(error) = self.check_claims(shared, &new.local_ts, &new.remote_ts) {
+            shared.spis.release(new.spi_in);
+            return Err(error);
+        }
         let [ni, nr] = nonces;
         let id = self.make_child(shared, new, secrets, [ni, nr])?;
         if let Some(child) = self.child_mut(id) {
@@ -349,6 +355,25 @@ impl IkeSa {
         }
         self.settle_crossing(shared, id, nonces, beaten);
         Ok(())
+    }
+
+    /// Whether no other peer of the connection has part of these networks behind it.
+    fn check_claims(
+        &self,
+        shared: &Shared,
+        local_ts: &[TrafficSelector],
+        remote_ts: &[TrafficSelector],
+    ) -> Result<(), IkeError> {
+        let (Some(peer), Some(name)) = (&self.peer_id, self.name()) else {
+            return Ok(());
+        };
+        match shared.claimed_by_another(&name, peer, local_ts, remote_ts) {
+            Some(other) => Err(IkeError::Claimed {
+                by: other.to_string(),
+                wanted: remote_ts.to_vec(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn make_child(
@@ -499,14 +524,7 @@ impl IkeSa {
                     && crate::policy::selector::is_subset(remote, &offer.ts_i)
             })
             .unwrap_or((local_ts, remote_ts));
-        if let Some(peer) = &self.peer_id
-            && let Some(other) = shared.claimed_by_another(&connection.name, peer, &local_ts, &remote_ts)
-        {
-            return Err(IkeError::Claimed {
-                by: other.to_string(),
-                wanted: remote_ts,
-            });
-        }
+        self.check_claims(shared, &local_ts, &remote_ts)?;
         let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));
         // §1.2: IKE_AUTH has no KE payload, so no group either; CREATE_CHILD_SA has what the proposals say.
         let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;
