@@ -108,16 +108,14 @@ def main():
     if options.table:
         report.write(options.table, options.out or options.table[-1])
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     lock = open("/run/lock/landbridge-bench", "w")
     fcntl.flock(lock, fcntl.LOCK_EX)                # two at a time would measure each other
     with tempfile.TemporaryDirectory(prefix="landbridge-bench.") as folder:
         options.run = folder
         try:
             (profile if options.profile else rounds)(options)
-        except KeyboardInterrupt:
-            sys.exit(130)
         finally:
             network.down()
 
