@@ -4,7 +4,7 @@
 mod ike_pump;
 
 use ike_pump::{Letter, Pump, child, side_a, side_b};
-use landbridge_proto::crypto::Secret;
+use landbridge_proto::crypto::{KeyKind, Secret, SigningKey};
 use landbridge_proto::policy::change::{Changes, ChildChange};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalCredential, RemoteCredential, StartAction,
@@ -349,4 +349,40 @@ fn every_change_is_named_and_what_is_not_known_is_a_restart() {
         .restart,
         ["other settings"]
     );
+}
+
+/// A raw public key that is taken off the list locks its owner out; one that is put on it, or a change of our own, does not.
+#[test]
+fn a_public_key_that_is_taken_away_ends_what_was_made_with_it() {
+    let [old, new, other] =
+        [1, 2, 3].map(|seed| Arc::new(SigningKey::from_secret(KeyKind::Ed25519, &[seed; 32]).unwrap()));
+    let with = |mut side: Connection, own: &Arc<SigningKey>, peers: &[&Arc<SigningKey>]| {
+        side.local.credential = LocalCredential::RawKey(Arc::clone(own));
+        let peers = peers.iter().map(|key| key.verifying_key()).collect();
+        side.remote.credential = RemoteCredential::RawKeys(peers);
+        side
+    };
+    let mut pump = Pump::up(with(side_a(), &old, &[&other]), with(side_b(), &other, &[&old]));
+    let sa = pump.sa(0).spi_i;
+    reload(&mut pump, 1, vec![with(side_b(), &other, &[&new, &old])]);
+    reload(&mut pump, 0, vec![with(side_a(), &new, &[&other])]);
+    pump.deliver_all();
+    assert_eq!(pump.sa(0).spi_i, sa);
+    pump.assert_joined();
+    reload(&mut pump, 1, vec![with(side_b(), &other, &[&new])]);
+    assert!(
+        pump.sad[1].pairs.is_empty(),
+        "not a packet more, whether the peer answers or not"
+    );
+    let told = pump.failures(1);
+    assert!(
+        told.iter().any(|failure| failure.verdict.contains("was taken away")),
+        "{told:?}"
+    );
+    pump.deliver_all();
+    assert!(!pump.is_up(0));
+    // It comes back with the key that it has now.
+    pump.run_for(10 * SECOND, everything);
+    pump.assert_joined();
+    assert_ne!(pump.sa(0).spi_i, sa);
 }

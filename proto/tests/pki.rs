@@ -5,10 +5,10 @@
 mod ike_pump;
 mod keys;
 
-use ike_pump::{Pump, side_a, side_b};
+use ike_pump::{Pump, SITE, side_a, side_b};
 use keys::{der, key, sign_rsa};
 use landbridge_proto::crypto::SigningKey;
-use landbridge_proto::ike::Event;
+use landbridge_proto::ike::{Command, Event};
 use landbridge_proto::pki::{Certificate, CertifiedKey, Crl, PkiError, Revocation, Trust};
 use landbridge_proto::policy::connection::{Connection, LocalCredential, RemoteCredential};
 use landbridge_proto::wire::{CertEncoding, Certificate as Payload, CertificateRequest, Identification};
@@ -644,4 +644,61 @@ fn a_slow_key_has_its_certificates_with_it() {
     let pump = connect(a, b);
     assert!(pump.is_up(0) && pump.is_up(1), "{:?}", pump.failures(1));
     let _: &SigningKey = &key("rsa2048");
+}
+
+/// A reload at the responder; the clock stands still.
+fn reload(pump: &mut Pump, side: &Connection) {
+    let mut config = landbridge_proto::policy::connection::Config::default();
+    config
+        .connections
+        .insert(Arc::clone(&side.name), Arc::new(side.clone()));
+    let now = pump.at();
+    pump.ends[1].reconfigure(now, Arc::new(config));
+    pump.drain();
+    pump.deliver_all();
+}
+
+/// What is taken away ends what was made with it, in SAs that were rekeyed too; a renewed list or CA ends nothing.
+#[test]
+fn who_is_locked_out_goes_and_who_is_not_stays() {
+    let with = |side: &Connection, trusted: Trust| {
+        let mut side = side.clone();
+        side.remote.credential = RemoteCredential::Certificates(Arc::new(trusted));
+        side
+    };
+    let lists = |roots: &[&str]| Trust {
+        crls: vec![crl("root"), crl("inter")],
+        ..trust(roots)
+    };
+    for (leaf, trusted, stays) in [
+        ("gw-p256", lists(&["root"]), true),
+        ("gw-p256", trust(&["root", "root-rsa"]), true),
+        ("revoked", lists(&["root"]), false),
+        ("gw-p256", trust(&["root-rsa"]), false),
+    ] {
+        let (a, b) = ends(vec![own(leaf, "p256")], trust(&["root"]));
+        let mut pump = connect(a, b.clone());
+        assert!(pump.is_up(0) && pump.is_up(1), "{leaf}: {:?}", pump.failures(1));
+        let now = pump.at();
+        let rekey = Command::RekeyIke {
+            connection: SITE.into(),
+        };
+        pump.ends[0].handle_command(now, rekey).unwrap();
+        pump.drain();
+        pump.deliver_all();
+        let spi = pump.sa(1).spi_i;
+        pump.reconnect = false;
+        reload(&mut pump, &with(&b, trusted));
+        assert_eq!((pump.is_up(0), pump.is_up(1)), (stays, stays), "{leaf}");
+        if stays {
+            assert_eq!(pump.sa(1).spi_i, spi);
+            continue;
+        }
+        assert!(pump.sad[0].pairs.is_empty() && pump.sad[1].pairs.is_empty(), "{leaf}");
+        let told = pump.failures(1);
+        assert!(
+            told.iter().any(|failure| failure.verdict.contains("was taken away")),
+            "{told:?}"
+        );
+    }
 }

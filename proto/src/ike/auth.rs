@@ -5,6 +5,7 @@ mod scheme;
 pub use scheme::HASHES;
 
 use super::keys::IkeKeys;
+use super::proven::Proven;
 use crate::crypto::{Provider, Scheme, Secret, SignError, SigningKey, VerifyingKey};
 use crate::pki::{self, CertifiedKey, PkiError};
 use crate::policy::connection::{Connection, LocalCredential, RemoteAuth, RemoteCredential};
@@ -256,7 +257,7 @@ fn sign(key: &Arc<SigningKey>, peer_hashes: Option<&[HashAlgorithm]>, octets: Ve
     }
 }
 
-/// Verifies the peer's AUTH in constant time against its credential; returns its certificate, if it has one. A raw key in
+/// Verifies the peer's AUTH in constant time against its credential; returns what proved it. A raw key in
 /// CERT only selects among those configured; it is never trusted by itself. A certificate is verified before anything is
 /// with its key; what it points to is never fetched (CVE-2022-40617), so encodings 12 and 13 are not taken.
 ///
@@ -270,7 +271,7 @@ pub fn verify(
     auth: &Authentication,
     certs: &[Certificate],
     unix: u64,
-) -> Result<Option<pki::Certificate>, AuthError> {
+) -> Result<Proven, AuthError> {
     let signed = signed_octets(provider, keys, octets)?;
     let credential = &remote.credential;
     let (fits, want) = match credential {
@@ -295,15 +296,15 @@ pub fn verify(
                 right |= shared_key_mic(provider, keys, psk, &signed)?.expose().ct_eq(&auth.data);
             }
             if right.into() {
-                Ok(None)
+                Ok(Proven::Psk)
             } else {
                 Err(AuthError::WrongPsk)
             }
         }
         RemoteCredential::RawKeys(known) => {
             let claimed = scheme::read(auth)?;
-            if known.iter().any(|key| claimed.verifies(key, &signed)) {
-                return Ok(None);
+            if let Some(key) = known.iter().find(|key| claimed.verifies(key, &signed)) {
+                return Ok(Proven::RawKey(key.clone()));
             }
             // For the log: whether the peer shows a key that we don't know, or failed with one that we do.
             let shown = certs
@@ -328,7 +329,7 @@ pub fn verify(
                 .verify(&shown, octets.id, remote.id.is_some(), unix)
                 .map_err(Box::new)?;
             if claimed.verifies(certificate.key(), &signed) {
-                Ok(Some(certificate))
+                Ok(Proven::certificates(&certificate, &shown, unix))
             } else {
                 Err(AuthError::BadSignature(claimed.what()))
             }

@@ -14,6 +14,7 @@
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `parts` | a child that the peer takes in several Child SAs (RFC 7296 §2.9) |
 //! | `jobs` | what an IKE SA means to do next |
+//! | `proven` | what a peer has proven itself with, and whether that is still good |
 //! | `keys`, `seal`, `frag`, `window`, `auth`, `cookie`, `nat`, `kex` | the parts they are made of |
 //! | `export` | keys for decrypting captures, only on demand |
 //! | `event`, `error`, `reason` | what comes out; who is wrong and which notify says so; failures by kind |
@@ -41,6 +42,7 @@ pub mod mobike;
 pub mod nat;
 mod parts;
 mod ppk;
+mod proven;
 mod reason;
 mod respond;
 mod sa;

@@ -4,7 +4,6 @@ use super::auth::{Auth, SignedOctets, Wishes, authorities, prove, verify};
 use super::child::{Child, ChildState, Negotiated};
 use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
-use super::event::PeerCertificate;
 use super::exchange::{Exchange, PFS_HINT, PeerRekey, peer_spi};
 use super::followup::Makes;
 use super::jobs::Job;
@@ -231,7 +230,7 @@ impl IkeSa {
             initiator: true,
             intermediate: &self.int_auth.octets(),
         };
-        let certificate = verify(
+        let proof = verify(
             shared.provider,
             keys,
             &connection.remote,
@@ -240,7 +239,7 @@ impl IkeSa {
             &request.certs,
             shared.now.unix,
         )?;
-        self.peer_certificate = certificate.as_ref().map(PeerCertificate::of);
+        self.proof = Some(proof);
         match self.suite {
             Some(suite) if connection.ike_proposals.iter().any(|proposal| proposal.allows(suite)) => Ok(()),
             _ => Err(IkeError::Internal(

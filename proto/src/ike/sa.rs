@@ -19,6 +19,7 @@ use super::mobike::Mobike;
 use super::nat::NatSituation;
 use super::parts::Parts;
 use super::ppk::PpkState;
+use super::proven::Proven;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
@@ -128,7 +129,7 @@ pub struct IkeSa {
     /// The CAs in the responder's CERTREQ.
     pub peer_authorities: Vec<[u8; 20]>,
     /// What the peer has proven itself with.
-    pub peer_certificate: Option<PeerCertificate>,
+    pub proof: Option<Proven>,
     pub outgoing: Outgoing,
     pub incoming: Incoming,
     pub exchange: Option<Exchange>,
@@ -226,7 +227,7 @@ impl IkeSa {
             peer_fragments: false,
             peer_hashes: None,
             peer_authorities: Vec::new(),
-            peer_certificate: None,
+            proof: None,
             outgoing: Outgoing::new(0),
             incoming: Incoming::new(0),
             exchange: None,
@@ -269,6 +270,11 @@ impl IkeSa {
 
     pub fn name(&self) -> Option<ConnectionName> {
         self.connection.as_ref().map(|connection| Arc::clone(&connection.name))
+    }
+
+    /// The certificate that the peer has proven itself with.
+    pub fn peer_certificate(&self) -> Option<PeerCertificate> {
+        self.proof.as_ref().and_then(Proven::certificate).cloned()
     }
 
     /// How its Child SAs' packets travel (RFC 7296 §2.23).
@@ -393,7 +399,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             initiator: self.initiator,
             peer: peer.clone(),
-            peer_certificate: self.peer_certificate.clone(),
+            peer_certificate: self.peer_certificate(),
             suite,
             post_quantum: self.post_quantum,
             ppk: self.ppk.used,

@@ -211,7 +211,7 @@ impl IkeSa {
         new.post_quantum = self.post_quantum || parts.suite.is_post_quantum();
         // RFC 8784 §3: a PPK "MUST NOT be used when these subkeys are calculated as result of IKE SA rekey": it is in SK_d.
         new.ppk.used = self.ppk.used;
-        new.peer_certificate.clone_from(&self.peer_certificate);
+        new.proof.clone_from(&self.proof);
         new.began = parts.began;
         new.number = self.number;
         new.reauth_at = self.reauth_at;
@@ -233,7 +233,7 @@ impl IkeSa {
                 spi_r: new.spi_r,
                 initiator: new.initiator,
                 peer,
-                peer_certificate: new.peer_certificate.clone(),
+                peer_certificate: new.peer_certificate(),
                 suite,
                 post_quantum: new.post_quantum,
                 ppk: new.ppk.used,

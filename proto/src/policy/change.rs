@@ -2,18 +2,22 @@
 //!
 //! | what changed | what it takes |
 //! |---|---|
-//! | keys and certificates, IKE lifetimes, DPD, fragmentation, more addresses of the peer | nothing: it holds from the next use on |
+//! | a key or certificate that a peer has proven itself with is gone, or revoked | its SAs end (`ike::proven`) |
+//! | other keys and certificates, IKE lifetimes, DPD, fragmentation, more addresses of the peer | nothing: it holds from the next use on |
 //! | a child's lifetimes, limits, window, start action | nothing: it holds for the next pair |
 //! | a child's proposals | a rekey of that child |
 //! | a child's selectors or mode | that child anew |
 //! | a child more, or less | that child |
 //! | anything else: identities, IKE proposals, addresses, the kind of authentication | the connection anew |
 
-use super::connection::{Child, Connection};
+use super::connection::{Child, Connection, LocalAuth, RemoteAuth};
 use super::sad::ChildName;
 use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::net::IpAddr;
+
+/// What [`Changes::in_place`] says if a key or certificate of either side changed.
+pub const KEYS: &str = "keys";
 
 /// What to do about a connection. Keys are named as in the configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -114,13 +118,17 @@ impl Changes {
         if discriminant(&old.remote.credential) != discriminant(&new.remote.credential) {
             self.restart.push("remote.auth");
         }
-        let mut keys = new.clone();
-        keys.local.clone_from(&old.local);
-        keys.remote.clone_from(&old.remote);
-        keys.local.id.clone_from(&new.local.id);
-        keys.remote.id.clone_from(&new.remote.id);
-        if !keys.same_as(new) {
-            self.in_place.push("keys");
+        // Every field is named: a new one can't be forgotten here.
+        let LocalAuth {
+            id: _,
+            credential: local,
+        } = &old.local;
+        let RemoteAuth {
+            id: _,
+            credential: remote,
+        } = &old.remote;
+        if !local.same_as(&new.local.credential) || !remote.same_as(&new.remote.credential) {
+            self.in_place.push(KEYS);
         }
     }
 

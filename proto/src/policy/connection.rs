@@ -242,6 +242,16 @@ pub struct Target {
 }
 
 impl LocalCredential {
+    /// Whether it is the same, keys included. Every kind is named: a new one can't be forgotten here.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        match self {
+            Self::Psk(own) => matches!(other, Self::Psk(others) if own == others),
+            Self::RawKey(own) => matches!(other, Self::RawKey(others) if own == others),
+            Self::Certificates(own) => matches!(other, Self::Certificates(others) if own == others),
+        }
+    }
+
     /// Whether AUTH is a signature.
     #[must_use]
     pub const fn signs(&self) -> bool {
@@ -250,6 +260,16 @@ impl LocalCredential {
 }
 
 impl RemoteCredential {
+    /// Whether it is the same, keys included. Every kind is named: a new one can't be forgotten here.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        match self {
+            Self::Psk(own) => matches!(other, Self::Psk(others) if own == others),
+            Self::RawKeys(own) => matches!(other, Self::RawKeys(others) if own == others),
+            Self::Certificates(own) => matches!(other, Self::Certificates(others) if own == others),
+        }
+    }
+
     /// Whether AUTH must be a signature.
     #[must_use]
     pub const fn signs(&self) -> bool {
@@ -277,18 +297,6 @@ impl Connection {
     /// Whether nothing changed between two readings of the configuration, keys included.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
-        let local_credential = match (&self.local.credential, &other.local.credential) {
-            (LocalCredential::Psk(a), LocalCredential::Psk(b)) => a == b,
-            (LocalCredential::RawKey(a), LocalCredential::RawKey(b)) => a == b,
-            (LocalCredential::Certificates(a), LocalCredential::Certificates(b)) => a == b,
-            _ => false,
-        };
-        let remote_credential = match (&self.remote.credential, &other.remote.credential) {
-            (RemoteCredential::Psk(a), RemoteCredential::Psk(b)) => a == b,
-            (RemoteCredential::RawKeys(a), RemoteCredential::RawKeys(b)) => a == b,
-            (RemoteCredential::Certificates(a), RemoteCredential::Certificates(b)) => a == b,
-            _ => false,
-        };
         // Every field is named: a new one can't be forgotten here.
         let Self {
             name,
@@ -309,16 +317,24 @@ impl Connection {
             keep_trying,
             children,
         } = self;
-        local_credential
-            && remote_credential
+        let LocalAuth {
+            id: local_id,
+            credential: local,
+        } = local;
+        let RemoteAuth {
+            id: remote_id,
+            credential: remote,
+        } = remote;
+        local.same_as(&other.local.credential)
+            && remote.same_as(&other.remote.credential)
             && *name == other.name
             && *local_addrs == other.local_addrs
             && *ppk == other.ppk
             && *remote_addrs == other.remote_addrs
             && *remote_port == other.remote_port
             && *ike_proposals == other.ike_proposals
-            && local.id == other.local.id
-            && remote.id == other.remote.id
+            && *local_id == other.local.id
+            && *remote_id == other.remote.id
             && *ike_rekey_time == other.ike_rekey_time
             && *reauth_time == other.reauth_time
             && *dpd_delay == other.dpd_delay

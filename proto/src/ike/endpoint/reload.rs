@@ -1,7 +1,7 @@
 //! A new configuration: what did not change lives on.
 
 use super::*;
-use crate::policy::change::{Changes, ChildChange};
+use crate::policy::change::{Changes, ChildChange, KEYS};
 
 impl Endpoint {
     /// A new configuration: a diff by name. Unchanged connections keep their SAs; of changed ones only what has to goes (see
@@ -86,10 +86,47 @@ impl Endpoint {
                 sa.work(shared);
             });
         }
+        if changes.in_place.contains(&KEYS) {
+            self.lock_out(name);
+        }
+    }
+
+    /// Who has lost the right to be there goes: its packets at once, its IKE SA with a Delete.
+    fn lock_out(&mut self, name: &ConnectionName) {
+        for spi in self.of_connection(name) {
+            if !matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
+                continue;
+            }
+            let mut out = false;
+            self.with_sa(spi, |sa, shared| {
+                if let Err(error) = sa.check_proof(shared.now.unix) {
+                    out = true;
+                    sa.tell_error(
+                        shared,
+                        "what the peer proved itself with was taken away, so its SAs end",
+                        &error,
+                    );
+                    for child in std::mem::take(&mut sa.children) {
+                        child.remove(shared, "what the peer proved itself with was taken away");
+                    }
+                }
+            });
+            if out {
+                self.delete_ike(spi);
+            }
+        }
     }
 }
 
 impl IkeSa {
+    /// Whether the peer would still be taken as it was.
+    fn check_proof(&self, unix: u64) -> Result<(), IkeError> {
+        match (&self.connection, &self.proof, &self.peer_id) {
+            (Some(connection), Some(proof), Some(id)) => Ok(proof.is_still_good(&connection.remote, id, unix)?),
+            _ => Ok(()),
+        }
+    }
+
     fn change_children(&mut self, shared: &mut Shared, new: &Connection, changes: &Changes) {
         let now = shared.now.instant;
         let mut jobs = Vec::new();

@@ -5,7 +5,6 @@ use super::{Exchange, Next, Request};
 use crate::ike::auth::{Auth, SignedOctets, Wishes, prove, request, verify};
 use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
-use crate::ike::event::PeerCertificate;
 use crate::ike::jobs::Job;
 use crate::ike::keys::Secrets;
 use crate::ike::sa::{IkeSa, Stage};
@@ -267,7 +266,9 @@ impl AuthExchange {
     }
 
     fn authenticate(&self, sa: &mut IkeSa, shared: &Shared, response: &IkeAuthResponse) -> Result<(), IkeError> {
-        let remote = &self.connection.remote;
+        // As it is now: a key may have been taken away since it was begun.
+        let connection = sa.connection.clone().unwrap_or_else(|| Arc::clone(&self.connection));
+        let remote = &connection.remote;
         if let Some(expected) = remote.id.as_ref().filter(|expected| !expected.same(&response.id_r)) {
             return Err(IkeError::UnknownPeer(UnknownPeer {
                 shown: response.id_r.to_string(),
@@ -283,7 +284,7 @@ impl AuthExchange {
             initiator: false,
             intermediate: &sa.int_auth.octets(),
         };
-        let certificate = verify(
+        let proof = verify(
             shared.provider,
             keys,
             remote,
@@ -292,7 +293,7 @@ impl AuthExchange {
             &response.certs,
             shared.now.unix,
         )?;
-        sa.peer_certificate = certificate.as_ref().map(PeerCertificate::of);
+        sa.proof = Some(proof);
         Ok(())
     }
 }

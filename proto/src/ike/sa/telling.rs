@@ -84,7 +84,7 @@ impl IkeSa {
             post_quantum: self.post_quantum,
             ppk: self.ppk.used,
             peer: self.peer_id.clone(),
-            peer_certificate: self.peer_certificate.clone(),
+            peer_certificate: self.peer_certificate(),
             since: self.established,
             rekey_at: self.rekey_at,
             mobike: self.mobike.enabled,
