@@ -1,10 +1,12 @@
 //! The peer's requests within an IKE SA: each gets exactly one answer.
 
+mod crossing;
+
 use super::auth::{Auth, SignedOctets, Wishes, authorities, prove, verify};
 use super::child::{Child, ChildState, Negotiated};
-use super::collision::{ChildActivity, ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
+use super::collision::{ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
-use super::exchange::{Exchange, PFS_HINT, PeerRekey, peer_spi};
+use super::exchange::{Exchange, PFS_HINT, peer_spi};
 use super::followup::Makes;
 use super::jobs::Job;
 use super::keys::Secrets;
@@ -19,7 +21,6 @@ use crate::policy::connection::{self, Connection};
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Mode, Path};
-use crate::policy::selector::meet;
 use crate::policy::spd;
 use crate::wire::message::{
     ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply, IkeAuthReply,
@@ -402,83 +403,6 @@ impl IkeSa {
             failure.hint = Some(PFS_HINT.to_owned());
         }
         shared.failed(failure);
-    }
-
-    /// The peer makes a pair while our own request for the same is in flight, or was answered just now: the nonces decide,
-    /// in a rekey (§2.8.1) and, by the same rule, when both ends ask for a pair of one child that had none. (Two pairs are
-    /// allowed, and one that the peer made stays unless the peer deletes it; but two for one child are of no use to us.)
-    ///
-    /// Returns the pairs of ours that go when the peer's is there.
-    fn note_crossing(&mut self, new: &Negotiated, theirs: &[Nonce; 2]) -> Vec<ChildSaId> {
-        if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
-            && ours.rekeys == new.rekeys
-            && (new.rekeys.is_some() || *ours.name() == new.config.name && ours.is_about(new))
-        {
-            let nonces = theirs.clone().map(|nonce| nonce.0);
-            ours.crossing = Some(PeerRekey { id: None, nonces });
-            return Vec::new();
-        }
-        if new.rekeys.is_some() {
-            return Vec::new();
-        }
-        let lowest = theirs.iter().map(|nonce| &nonce.0[..]).min();
-        let beaten = |child: &&Child| {
-            let lost = child.contest.as_deref().is_some_and(|ours| Some(ours) < lowest);
-            let same = meet(
-                (&child.entry.local_ts, &child.entry.remote_ts),
-                (&new.local_ts, &new.remote_ts),
-            );
-            child.config.name == new.config.name && child.is_current() && lost && same
-        };
-        self.children.iter().filter(beaten).map(Child::id).collect()
-    }
-
-    /// The pair that the peer asked for is there: see [`Self::note_crossing`].
-    fn settle_crossing(&mut self, shared: &Shared, id: ChildSaId, theirs: &[Nonce; 2], beaten: &[ChildSaId]) {
-        if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
-            && let Some(crossing) = &mut ours.crossing
-            && crossing.nonces.iter().eq(theirs.iter().map(|nonce| &nonce.0))
-        {
-            crossing.id = Some(id);
-        }
-        for id in beaten {
-            if let Some(child) = self.child_mut(*id).filter(|child| child.is_current()) {
-                child.state = ChildState::Rekeyed;
-                child.redundant = true;
-                self.jobs.add(shared.now.instant, Job::DeleteChild(*id));
-            }
-        }
-    }
-
-    /// What a request to rekey the pair with this SPI (the peer's inbound) means now.
-    fn rekey_verdict(&self, spi: u32) -> Result<ChildSaId, IkeError> {
-        let child = self.child_by_peer_spi(spi);
-        match (verdict(self.activity(spi), ChildRequest::Rekey), child) {
-            (Verdict::Proceed | Verdict::ProceedCrossing, Some(child)) => Ok(child.id()),
-            (Verdict::TemporaryFailure, _) => Err(IkeError::TemporaryFailure),
-            _ => Err(IkeError::ChildNotFound(spi)),
-        }
-    }
-
-    fn activity(&self, spi: u32) -> ChildActivity {
-        let Some(child) = self.child_by_peer_spi(spi) else {
-            return ChildActivity::Unknown;
-        };
-        match child.state {
-            ChildState::Rekeyed => ChildActivity::Rekeyed,
-            ChildState::Installed if self.is_replaced(child.id()) => ChildActivity::Rekeyed,
-            ChildState::Deleting | ChildState::Lingering { .. } => ChildActivity::Deleting,
-            ChildState::Installed => match &self.exchange {
-                Some(Exchange::CreateChild(ours)) if ours.rekeys == Some(child.id()) => {
-                    if ours.is_following_up() {
-                        ChildActivity::FollowingUp
-                    } else {
-                        ChildActivity::Rekeying
-                    }
-                }
-                _ => ChildActivity::Idle,
-            },
-        }
     }
 
     /// Chooses a Child SA for the peer's offer.
