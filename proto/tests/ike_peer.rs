@@ -341,6 +341,15 @@ fn a_trap_brings_the_connection_up() {
             .count()
     };
     assert_eq!(asked(&pump), 1);
+    // The IKE SA is up, and the child is not: it alone is asked for.
+    pump.down(1, Some("net"));
+    pump.run_for(SECOND, everything);
+    if pump.sa(0).children.is_empty() {
+        pump.report(0, acquire);
+    }
+    pump.run_for(SECOND, everything);
+    pump.assert_joined();
+    assert_eq!(asked(&pump), 1);
     // A path by which nothing of ours goes.
     let elsewhere = SadReport::Acquire {
         source: "10.1.0.1".parse().unwrap(),

@@ -103,6 +103,8 @@ impl Budget {
 struct Standing {
     wanted: bool,
     failures: u32,
+    /// The child that traffic asked for (start action Trap).
+    trapped: Option<ChildName>,
 }
 
 impl Endpoint {

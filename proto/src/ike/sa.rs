@@ -125,6 +125,8 @@ pub struct IkeSa {
     pub int_auth: IntAuth,
     pub peer_id: Option<Identification>,
     pub peer_fragments: bool,
+    /// The responder takes an IKE_AUTH without a Child SA (RFC 6023).
+    pub peer_childless: bool,
     pub peer_hashes: Option<Vec<HashAlgorithm>>,
     /// The CAs in the responder's CERTREQ.
     pub peer_authorities: Vec<[u8; 20]>,
@@ -225,6 +227,7 @@ impl IkeSa {
             int_auth: IntAuth::default(),
             peer_id: None,
             peer_fragments: false,
+            peer_childless: false,
             peer_hashes: None,
             peer_authorities: Vec::new(),
             proof: None,

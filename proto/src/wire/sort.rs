@@ -616,7 +616,12 @@ fn push_announcements(
     out.extend(
         capabilities
             .childless
-            .then(|| notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[])),
+            // RFC 6023 §4: "Protocol ID (1 octet) MUST be 1, as this message is related to an IKEv2 SA."
+            .then(|| {
+                let plain = Notify::new(NotifyType::CHILDLESS_IKEV2_SUPPORTED, Vec::new());
+                let protocol = ProtocolId::IKE;
+                Payload::Notify(Notify { protocol, ..plain })
+            }),
     );
     out.extend(capabilities.ppk.then(|| notify(NotifyType::USE_PPK, &[])));
     out.extend(vendor_ids.iter().cloned().map(Payload::VendorId));

@@ -63,8 +63,11 @@ pub fn rows() -> Vec<Row> {
             ("P6", "RFC 6023 §3", Must),
             "childless initiation",
             "The initiator MUST NOT send the modified",
-            out("not there yet; it is never attempted, and never announced"),
-            out("not there yet"),
+            there("proto/tests/ike_childless.rs", "nothing_is_asked_for_that_nobody_wants"),
+            there(
+                "proto/tests/ike_childless.rs",
+                "a_responder_that_does_not_announce_it_is_asked_for_a_child",
+            ),
         ),
         row(
             ("P7", "RFC 7296 §3.10.1", Must),

@@ -102,7 +102,8 @@ impl Endpoint {
         };
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
         sa.connection = Some(Arc::clone(&connection));
-        sa.wanted = child;
+        let trapped = self.standing.get_mut(name).and_then(|standing| standing.trapped.take());
+        sa.wanted = child.or(trapped);
         self.sas.insert(spi, sa);
         self.with_sa(spi, |sa, shared| sa.begin(shared, &connection));
         Ok(())
@@ -191,21 +192,31 @@ impl Endpoint {
                 wire::TrafficSelector::Unknown { .. } => false,
             })
         };
-        let wanted = self.shared.config.connections.values().find(|connection| {
-            connection.children.values().any(|child| {
+        let wanted = self.shared.config.connections.values().find_map(|connection| {
+            let child = connection.children.values().find(|child| {
                 child.start_action == StartAction::Trap
                     && covers(&child.local_ts, source)
                     && covers(&child.remote_ts, destination)
-            })
+            });
+            child.map(|child| (Arc::clone(&connection.name), Arc::clone(&child.name)))
         });
-        let Some(name) = wanted.map(|connection| Arc::clone(&connection.name)) else {
-            return;
-        };
+        let Some((name, child)) = wanted else { return };
+        if let Some(spi) = self.established(Some(&name)).into_iter().next_back() {
+            return self.with_sa(spi, |sa, shared| {
+                let asking =
+                    |exchange: &Exchange| matches!(exchange, Exchange::CreateChild(ours) if *ours.name() == child);
+                if !sa.exchange.as_ref().is_some_and(asking) {
+                    sa.jobs.add(shared.now.instant, Job::CreateChild(child));
+                }
+                sa.work(shared);
+            });
+        }
         let busy = self
             .sas
             .values()
             .any(|sa| sa.name().as_ref() == Some(&name) && sa.counts());
         if !busy && !self.shutting_down {
+            self.standing.entry(Arc::clone(&name)).or_default().trapped = Some(child);
             self.shared.event(Event::NeedTarget {
                 connection: name,
                 at: self.shared.now.instant,

@@ -238,6 +238,8 @@ impl Endpoint {
             .find_map(|c| crate::ike::exchange::capabilities(c).signature_hashes);
         // RFC 9370 §2.2.1: "confirming that IKE_INTERMEDIATE exchange is supported and will be used".
         capabilities.intermediate = !chosen.suite.additional.is_empty();
+        // RFC 6023 §3: "A supporting responder MUST include the Notify payload".
+        capabilities.childless = true;
         // RFC 8784 §3: "does not have any PPK configured": whoever of the candidates it is, it says in IKE_AUTH.
         capabilities.ppk = request.capabilities.ppk && candidates.iter().any(|c| !c.ppk.keys.is_empty());
         sa.ppk.negotiated = capabilities.ppk;

@@ -133,8 +133,10 @@ impl AuthExchange {
             Some(name) => child.name == *name,
             None => child.start_action == StartAction::Start,
         });
-        // RFC 6023 is not spoken: the first Child SA has to be asked for, so any will do.
-        let first = first.or_else(|| connection.children.values().next()).cloned();
+        // RFC 6023 §3: "The initiator MUST NOT send the modified IKE_AUTH request if the notification was not present." Then a
+        // Child SA has to be asked for, so any will do.
+        let any = connection.children.values().next().filter(|_| !sa.peer_childless);
+        let first = first.or(any).cloned();
         let child = first.and_then(|child| shared.esp_spi().map(|spi| (child, spi)));
         let payloads = child.as_ref().map(|(child, spi)| ChildPayloads {
             // §1.2: "the SA payloads in the IKE_AUTH exchange cannot contain ... Diffie-Hellman": no PFS for the first.

@@ -223,6 +223,7 @@ impl InitExchange {
         sa.init.nonce_r.clone_from(&response.nonce.0);
         sa.peer_fragments = response.capabilities.fragmentation;
         sa.peer_hashes.clone_from(&response.capabilities.signature_hashes);
+        sa.peer_childless = response.capabilities.childless;
         sa.ppk.negotiated = response.capabilities.ppk && self.connection.ppk.to_send().is_some();
         sa.peer_authorities = authorities(&response.certreqs);
         sa.nat = nat::detect(
