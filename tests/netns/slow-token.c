@@ -1,4 +1,4 @@
-/* A PKCS#11 module (PKCS#11 2.40) that hands everything to SoftHSM, and takes four seconds for each signature. */
+/* A PKCS#11 module (PKCS#11 2.40) that hands everything to SoftHSM, and takes six seconds for each signature. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <string.h>
@@ -14,7 +14,7 @@ static unsigned long (*sign)(unsigned long, void *, unsigned long, void *, unsig
 static unsigned long slow_sign(unsigned long session, void *data, unsigned long length, void *out, unsigned long *size)
 {
     if (out)
-        sleep(4);
+        sleep(6);
     return sign(session, data, length, out, size);
 }
 
