@@ -86,6 +86,7 @@ fn h1_first_selectors_decide() {
         replay_window: 64,
         tfc_padding: None,
         start_action: StartAction::None,
+        close_action: StartAction::None,
     };
     let mut c = Connection {
         name: "c".into(),

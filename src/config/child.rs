@@ -60,6 +60,10 @@ pub(super) fn read(
     if let Some(value) = table.get("start_action") {
         set(&mut start_action, action(&value));
     }
+    let mut close_action = start_action;
+    if let Some(value) = table.get("close_action") {
+        set(&mut close_action, action(&value));
+    }
     table.finish();
     let spots = table.spots();
     let child = Child {
@@ -75,6 +79,7 @@ pub(super) fn read(
         replay_window,
         tfc_padding,
         start_action,
+        close_action,
     };
     Some(Read { child, spot, spots })
 }

@@ -361,8 +361,8 @@ impl IkeSa {
         }
     }
 
-    /// The pair is deleted, by whomever. One that was replaced lingers; another goes at once.
-    pub fn end_child(&mut self, shared: &mut Shared, id: ChildSaId, reason: &str) {
+    /// The pair is deleted, by the peer or not. One that was replaced lingers; another goes at once.
+    pub fn end_child(&mut self, shared: &mut Shared, id: ChildSaId, by_peer: bool, reason: &str) {
         self.take_over_from(shared, id);
         let Some(index) = self.children.iter().position(|child| child.id() == id) else {
             return;
@@ -376,14 +376,19 @@ impl IkeSa {
         let child = self.children.swap_remove(index);
         let config = Arc::clone(&child.config);
         child.remove(shared, reason);
-        self.want_again(shared, &config);
+        self.want_again(shared, &config, by_peer);
     }
 
-    /// A pair of this child is gone, or did not come about.
-    pub fn want_again(&mut self, shared: &mut Shared, config: &connection::Child) {
+    /// A pair of this child is gone, or did not come about; because the peer wanted that, or not.
+    pub fn want_again(&mut self, shared: &mut Shared, config: &connection::Child, by_peer: bool) {
         let name = Arc::clone(&config.name);
-        let wanted = config.start_action == connection::StartAction::Start
-            && !shared.is_down(self.connection.as_deref(), &config.name);
+        let action = if by_peer {
+            config.close_action
+        } else {
+            config.start_action
+        };
+        let wanted =
+            action == connection::StartAction::Start && !shared.is_down(self.connection.as_deref(), &config.name);
         // What is to be up always comes back, but not at once: the peer had its reason.
         if wanted && self.is_established() && self.next_offer(config).is_some() {
             let wait = Duration::from_secs(1) + shared.jitter(Duration::from_secs(1));

@@ -377,7 +377,7 @@ impl Endpoint {
                 Effect::Leaving { spi } => self.leave(spi),
                 Effect::Reauthenticate { spi } => self.reauthenticate(spi),
                 Effect::NotReauthenticated { connection } => self.not_reauthenticated(&connection),
-                Effect::Down { connection } => self.went_down(connection),
+                Effect::Down { connection, again } => self.went_down(connection, again),
                 Effect::ChildGone { connection, child } => self.fall_back(&connection, &child),
                 Effect::Successor(new) => {
                     let spi = new.own_spi();

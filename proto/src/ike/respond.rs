@@ -17,7 +17,7 @@ use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use super::signing::For;
 use crate::crypto::Secret;
-use crate::policy::connection::{self, Connection};
+use crate::policy::connection::{self, Connection, StartAction};
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildSaId, Mode, Path};
@@ -498,6 +498,11 @@ impl IkeSa {
         if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {
             // §1.4.1: "an empty INFORMATIONAL response"; the children go with it.
             let response = Response::Informational(Informational::default());
+            // What the operator brought up by hand stays wanted: only what says so is let go.
+            let lets_go = |child: &Child| {
+                child.config.start_action == StartAction::Start && child.config.close_action != StartAction::Start
+            };
+            self.let_go = !self.children.is_empty() && self.children.iter().all(lets_go);
             return Reply {
                 response,
                 close: Some("the peer deleted it".to_owned()),
@@ -522,7 +527,7 @@ impl IkeSa {
                         spis.extend(self.child(id).map(|child| child.entry.inbound.spi));
                         self.jobs
                             .drop_if(|job| matches!(job, Job::DeleteChild(x) | Job::RekeyChild(x) if *x == id));
-                        self.end_child(shared, id, "the peer deleted it");
+                        self.end_child(shared, id, true, "the peer deleted it");
                     }
                     // Crossing deletes: our own answer closes it.
                     _ => {

@@ -170,6 +170,8 @@ pub struct IkeSa {
     pub answers: Option<[u8; 32]>,
     /// No other SA with this peer is up: said in IKE_AUTH.
     pub initial_contact: bool,
+    /// The peer deletes it, and what it had is not begun anew for that.
+    pub let_go: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
     /// When a hint that the peer has lost its state was last followed.
@@ -255,6 +257,7 @@ impl IkeSa {
             counted: None,
             answers: None,
             initial_contact: false,
+            let_go: false,
             signing: None,
             hinted: None,
             unknown_spi: None,
@@ -456,6 +459,7 @@ impl IkeSa {
             connection: self
                 .name()
                 .filter(|_| !rekeyed && (self.initiator || self.established.is_some())),
+            again: !self.let_go,
         });
         self.stage = Stage::Closed {
             until: shared.now.instant + CLOSED_LINGER,

@@ -72,8 +72,11 @@ pub enum Effect {
         peer: Identification,
         initial_contact: bool,
     },
-    /// An SA is gone; the connection may want another.
-    Down { connection: Option<ConnectionName> },
+    /// An SA is gone; the connection may want another, unless `again` says that it does not.
+    Down {
+        connection: Option<ConnectionName>,
+        again: bool,
+    },
     /// A pair that may have been sending is gone: if both ends began, the same child may be up in another IKE SA.
     ChildGone {
         connection: ConnectionName,

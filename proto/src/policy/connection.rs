@@ -168,9 +168,11 @@ pub struct Child {
     pub tfc_padding: Option<u16>,
     /// What to do when the connection is loaded.
     pub start_action: StartAction,
+    /// What to do when the peer closes its Child SA, or the IKE SA with it.
+    pub close_action: StartAction,
 }
 
-/// What to do with a child when its connection is loaded.
+/// What to do with a child when its connection is loaded, and when the peer closes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StartAction {
     /// Bring it up, and again whenever it falls.

@@ -94,6 +94,7 @@ pub fn child(name: &str, local: &str, remote: &str, esp: &str, start_action: Sta
         replay_window: 64,
         tfc_padding: None,
         start_action,
+        close_action: start_action,
     })
 }
 

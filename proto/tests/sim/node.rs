@@ -327,6 +327,11 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         ("p256", "ed25519")
     };
     let (us, them, local, remote) = if initiator { ("a", "b", 1, 2) } else { ("b", "a", 2, 1) };
+    let start_action = if initiator || plan.both_begin {
+        StartAction::Start
+    } else {
+        StartAction::None
+    };
     let child = Child {
         name: "net".into(),
         local_ts: network(local),
@@ -349,11 +354,8 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         mode: Mode::Tunnel,
         replay_window: 64,
         tfc_padding: None,
-        start_action: if initiator || plan.both_begin {
-            StartAction::Start
-        } else {
-            StartAction::None
-        },
+        start_action,
+        close_action: start_action,
     };
     let connection = Connection {
         name: CONNECTION.into(),

@@ -102,7 +102,7 @@ impl Endpoint {
     }
 
     /// An SA is gone: what is wanted is tried again, for ever, with growing waits and jitter.
-    pub(super) fn went_down(&mut self, connection: Option<ConnectionName>) {
+    pub(super) fn went_down(&mut self, connection: Option<ConnectionName>, again: bool) {
         if self.shutting_down {
             return self.check_shutdown();
         }
@@ -121,6 +121,10 @@ impl Endpoint {
             return;
         };
         if another || !keep_trying {
+            return;
+        }
+        if !again {
+            standing.wanted = false;
             return;
         }
         let (first, longest) = self.shared.config.gateway.retry;

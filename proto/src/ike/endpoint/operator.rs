@@ -194,7 +194,7 @@ impl Endpoint {
         };
         let wanted = self.shared.config.connections.values().find_map(|connection| {
             let child = connection.children.values().find(|child| {
-                child.start_action == StartAction::Trap
+                [child.start_action, child.close_action].contains(&StartAction::Trap)
                     && covers(&child.local_ts, source)
                     && covers(&child.remote_ts, destination)
             });

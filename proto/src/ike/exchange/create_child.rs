@@ -337,7 +337,7 @@ impl CreateChildExchange {
         match self.rekeys.filter(|_| !redundant) {
             // It is replaced for the peer, so it is ours to delete; whether another is wanted shows then.
             Some(old) if sa.child(old).is_some() => sa.delete_now(shared.now.instant, old),
-            _ => sa.want_again(shared, &self.config),
+            _ => sa.want_again(shared, &self.config, true),
         }
         Next::Done
     }
@@ -459,7 +459,7 @@ impl CreateChildExchange {
                     // The peer's Delete was here before its answer: what is to come of that was decided then.
                     return Next::Done;
                 };
-                sa.end_child(shared, id, "the peer does not know it any more");
+                sa.end_child(shared, id, false, "the peer does not know it any more");
                 sa.jobs
                     .at_once(shared.now.instant, Job::CreateChild(Arc::clone(&self.config.name)));
                 Next::Done

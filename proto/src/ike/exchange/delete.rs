@@ -72,7 +72,7 @@ impl DeleteExchange {
         match self {
             Self::Ike => Next::Close("we deleted it".to_owned()),
             Self::Child(id) => {
-                sa.end_child(shared, id, "we deleted it");
+                sa.end_child(shared, id, false, "we deleted it");
                 Next::Done
             }
             Self::Stillborn(spi) => {
