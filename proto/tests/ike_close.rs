@@ -3,8 +3,9 @@
 
 mod ike_pump;
 
-use ike_pump::{Letter, Pump, side_a, side_b};
-use landbridge_proto::policy::connection::{Child, Connection, StartAction};
+use ike_pump::{Letter, Pump, SITE, side_a, side_b};
+use landbridge_proto::ike::Command;
+use landbridge_proto::policy::connection::{Child, Connection, StartAction, Target};
 use landbridge_proto::policy::sad::SadReport;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,21 @@ fn closing(mut side: Connection, start_action: StartAction, close_action: StartA
 }
 
 fn up(start_action: StartAction, close_action: StartAction) -> Pump {
-    Pump::up(closing(side_a(), start_action, close_action), side_b())
+    let mut pump = Pump::new(closing(side_a(), start_action, close_action), side_b());
+    let target = Target {
+        local: pump.addresses[0],
+        remote: pump.addresses[1],
+    };
+    // By name: one that does not start by itself is brought up too.
+    let up = Command::Up {
+        connection: SITE.into(),
+        child: Some("net".into()),
+        target,
+    };
+    pump.command(0, up);
+    pump.deliver_all();
+    pump.assert_joined();
+    pump
 }
 
 fn packet(pump: &mut Pump) {
