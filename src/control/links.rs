@@ -121,13 +121,21 @@ impl Links {
     /// # Errors
     /// As the system says.
     pub async fn add_route(&self, route: &Route) -> io::Result<()> {
-        self.replace_route(message_of(route)?, route.prefix).await
+        let added = self.replace_route(message_of(route, true)?, route.prefix).await;
+        let named = matches!(route.way, Way::Tunnel { source: Some(_), .. });
+        match added {
+            // The one host that the selectors name may be another than this machine: then there is no source to prefer.
+            Err(error) if named && error.kind() == io::ErrorKind::InvalidInput => {
+                self.replace_route(message_of(route, false)?, route.prefix).await
+            }
+            added => added,
+        }
     }
 
     /// Removes a route. That it is gone already is no error.
     pub async fn remove_route(&self, route: &Route) {
         // Where the interface is gone, so are its routes.
-        let Ok(message) = message_of(route) else { return };
+        let Ok(message) = message_of(route, false) else { return };
         if let Err(error) = self.handle.route().del(message).execute().await {
             tracing::debug!(%error, "route was gone already");
         }
@@ -145,7 +153,7 @@ impl Links {
     }
 }
 
-fn message_of(route: &Route) -> io::Result<RouteMessage> {
+fn message_of(route: &Route, with_source: bool) -> io::Result<RouteMessage> {
     let builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
         .destination_prefix(route.prefix.address, route.prefix.length)
@@ -172,7 +180,7 @@ fn message_of(route: &Route) -> io::Result<RouteMessage> {
                 .priority(*metric)
                 .scope(scope);
             // Host to host: what the machine sends by itself has to come from the address that the selectors name.
-            match source.filter(|source| source.is_ipv4() == ipv4) {
+            match source.filter(|source| with_source && source.is_ipv4() == ipv4) {
                 Some(source) => builder.pref_source(source).map_err(io::Error::other)?.build(),
                 None => builder.build(),
             }

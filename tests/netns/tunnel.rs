@@ -1,8 +1,9 @@
 //! The main job: a tunnel comes up and carries data.
 
+use super::support::gateway::Gateway;
 use super::support::transfer::{both_ways, ping};
-use super::support::{run, wait_until};
-use super::{Options, Pair};
+use super::support::{World, privileged, run, wait_until};
+use super::{Options, Pair, configuration};
 use std::time::Duration;
 
 #[test]
@@ -194,5 +195,23 @@ fn raw_ed25519_keys() {
     b.launch(&mut world);
     a.launch(&mut world);
     a.wait_up(&world, "site");
+    both_ways(&world);
+}
+
+/// Selectors of one host that is not the gateway itself: the route names no source then.
+#[test]
+fn one_host_behind_each_gateway() {
+    if !privileged("one_host_behind_each_gateway") {
+        return;
+    }
+    let options = Options::default();
+    let mut world = World::two_sites(false, 1500);
+    let (ga, gb) = ("192.0.2.1", "198.51.100.2");
+    let (a, b) = ("10.1.0.2/32", "10.2.0.2/32");
+    let text = configuration(&options, gb, ga, gb, ga, (b, a), "none");
+    let _b = Gateway::start(&mut world, "gb", &text);
+    let text = configuration(&options, ga, gb, ga, gb, (a, b), "start");
+    let gateway = Gateway::start(&mut world, "ga", &text);
+    gateway.wait_up(&world, "site");
     both_ways(&world);
 }
