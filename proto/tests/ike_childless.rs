@@ -57,7 +57,8 @@ fn nothing_is_asked_for_that_nobody_wants() {
 #[test]
 fn a_request_without_a_child_is_answered_without_one() {
     let mut t = Tester::new(side_b());
-    let payloads = t.init_payloads();
+    let mut payloads = t.init_payloads();
+    payloads.push(notify(NotifyType::REDIRECT_SUPPORTED));
     let answer = t.init(&payloads);
     let notify = answer.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).expect("announced");
     assert_eq!(notify.protocol, ProtocolId::IKE);

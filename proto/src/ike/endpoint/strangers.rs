@@ -119,7 +119,7 @@ impl Endpoint {
         if !self.admit(path, header, &request) {
             return;
         }
-        match self.begin_responding(path, header, &request, &candidates) {
+        match self.begin_responding(path, header, &request, &candidates, datagram.len()) {
             Ok(mut sa) => {
                 sa.init.request = datagram.to_vec();
                 let spi = sa.spi_r;
@@ -180,6 +180,7 @@ impl Endpoint {
         header: &Header,
         request: &IkeSaInitRequest,
         candidates: &[Arc<Connection>],
+        request_len: usize,
     ) -> Result<IkeSa, IkeError> {
         let shared = &mut self.shared;
         let ours: Vec<IkeProposal> = candidates
@@ -268,11 +269,19 @@ impl Endpoint {
             flags,
             ..*header
         };
-        let payloads = wire::encode_response(&Response::IkeSaInit(response));
+        let mut payloads = wire::encode_response(&Response::IkeSaInit(response));
+        let mut octets = encode_plain(&answer, &payloads);
+        // To an address that has proven nothing no more goes than came from it: this can be left out, and whoever wants it says
+        // so, or has said more anyway.
+        if octets.len() > request_len {
+            let childless = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+            payloads.retain(|payload| !childless(payload));
+            octets = encode_plain(&answer, &payloads);
+        }
         shared.log_message(None, false, path, &answer, &payloads);
         sa.init = InitMessages {
             request: Vec::new(),
-            response: encode_plain(&answer, &payloads),
+            response: octets,
             nonce_i: request.nonce.0.clone(),
             nonce_r: nonce.0,
         };
