@@ -69,17 +69,12 @@ impl Endpoint {
         let now = self.shared.now.instant;
         // One that is about to be deleted is none.
         let stays = |spi: &IkeSpi| self.sas.get(spi).is_some_and(|sa| !sa.jobs.has(&Job::DeleteIke));
+        let trapped = self.standing.get_mut(name).and_then(|standing| standing.trapped.take());
+        let children = match child.or(trapped) {
+            Some(child) => vec![child],
+            None => to_bring_up(&connection),
+        };
         if let Some(spi) = self.established(Some(name)).into_iter().find(stays) {
-            let starts = |c: &&Arc<crate::policy::connection::Child>| c.start_action == StartAction::Start;
-            let children: Vec<ChildName> = match child {
-                Some(child) => vec![child],
-                None => connection
-                    .children
-                    .values()
-                    .filter(starts)
-                    .map(|c| Arc::clone(&c.name))
-                    .collect(),
-            };
             self.with_sa(spi, |sa, shared| {
                 for child in children {
                     sa.jobs.add(now, Job::CreateChild(child));
@@ -102,8 +97,9 @@ impl Endpoint {
         };
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
         sa.connection = Some(Arc::clone(&connection));
-        let trapped = self.standing.get_mut(name).and_then(|standing| standing.trapped.take());
-        sa.wanted = child.or(trapped);
+        let mut children = children.into_iter();
+        sa.wanted = children.next();
+        children.for_each(|child| sa.jobs.add(self.shared.now.instant, Job::CreateChild(child)));
         self.sas.insert(spi, sa);
         self.with_sa(spi, |sa, shared| sa.begin(shared, &connection));
         Ok(())
@@ -266,4 +262,17 @@ impl Endpoint {
             sa.work(shared);
         });
     }
+}
+
+/// The children of a connection that is to be up: those that start by themselves, or, if there are none, all: who asks for it
+/// wants more than an IKE SA.
+fn to_bring_up(connection: &Connection) -> Vec<ChildName> {
+    let named = |child: &Arc<crate::policy::connection::Child>| Arc::clone(&child.name);
+    let starts = |child: &&Arc<crate::policy::connection::Child>| child.start_action == StartAction::Start;
+    let all = connection.children.values();
+    let mut names: Vec<ChildName> = all.clone().filter(starts).map(named).collect();
+    if names.is_empty() {
+        names = all.map(named).collect();
+    }
+    names
 }

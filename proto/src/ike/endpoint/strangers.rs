@@ -239,8 +239,6 @@ impl Endpoint {
             .find_map(|c| crate::ike::exchange::capabilities(c).signature_hashes);
         // RFC 9370 §2.2.1: "confirming that IKE_INTERMEDIATE exchange is supported and will be used".
         capabilities.intermediate = !chosen.suite.additional.is_empty();
-        // RFC 6023 §3: "A supporting responder MUST include the Notify payload".
-        capabilities.childless = true;
         // RFC 8784 §3: "does not have any PPK configured": whoever of the candidates it is, it says in IKE_AUTH.
         capabilities.ppk = request.capabilities.ppk && candidates.iter().any(|c| !c.ppk.keys.is_empty());
         sa.ppk.negotiated = capabilities.ppk;
@@ -271,7 +269,7 @@ impl Endpoint {
         };
         let mut payloads = wire::encode_response(&Response::IkeSaInit(response));
         let mut octets = encode_plain(&answer, &payloads);
-        // To an address that has proven nothing no more goes than came from it: this can be left out, and whoever wants it says
+        // RFC 6023 §3: "A supporting responder MUST include the Notify payload". But to an address that has proven nothing no more goes than came from it: this can be left out, and whoever wants it says
         // so, or has said more anyway.
         if octets.len() > request_len {
             let childless = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == NotifyType::CHILDLESS_IKEV2_SUPPORTED);

@@ -11,7 +11,7 @@ use crate::ike::nat;
 use crate::ike::reason::Reason;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
-use crate::policy::connection::{Connection, StartAction};
+use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeProposal;
 use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
 use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce};
@@ -46,11 +46,8 @@ pub fn capabilities(connection: &Connection) -> Capabilities {
             .ike_proposals
             .iter()
             .any(|proposal| !proposal.additional.is_empty()),
-        // What is not needed in a request, but makes room for it in the answer.
-        childless: connection
-            .children
-            .values()
-            .all(|child| child.start_action != StartAction::Start),
+        // In a request it means nothing, but makes room for it in the answer.
+        childless: true,
         // RFC 8784 §3: "(whether or not the use of the PPK is mandatory)".
         ppk: connection.ppk.to_send().is_some(),
     }
