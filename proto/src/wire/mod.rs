@@ -10,6 +10,7 @@ pub mod number;
 pub mod payload;
 pub mod rules;
 
+mod arrange;
 mod chain;
 mod notify;
 mod reader;
@@ -19,8 +20,9 @@ mod summary;
 mod ts;
 mod writer;
 
+pub use arrange::{encode_request, encode_response};
 pub use chain::{decode_outer, decode_payloads, encode_header, encode_payloads, encode_plain};
-pub use sort::{decode_request, decode_response, encode_request, encode_response};
+pub use sort::{decode_request, decode_response};
 pub use summary::summarize;
 
 pub use header::{Flags, Header, IkeSpi, Outer, OuterBody};
