@@ -1,6 +1,8 @@
 //! Crossing requests (RFC 7296 §2.8.1, §2.8.2, §2.25): what the peer's request means while something of ours concerns the
 //! same SA, and which of two SAs goes. Pure tables.
 
+use crate::wire::Nonce;
+
 /// What we are doing with the Child SA that a request of the peer is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildActivity {
@@ -155,6 +157,42 @@ pub const fn ike_verdict(activity: IkeActivity, request: IkeRequest) -> Verdict 
         (R::DeleteChild, A::Rekeying | A::FollowingUp) => Verdict::Proceed,
         // §1.4.1: "The recipient MUST close the designated SAs." What is not here any more is not closed here.
         (R::DeleteChild, A::Closing) => Verdict::Proceed,
+    }
+}
+
+/// The peer's exchange about the same SA that ours is about.
+#[derive(Clone, Debug)]
+pub struct Crossing<T> {
+    /// What it made; none yet if more key exchanges are to come (RFC 9370 §2.2.4).
+    pub made: Option<T>,
+    /// Its Ni and our Nr.
+    nonces: [Nonce; 2],
+}
+
+impl<T> Crossing<T> {
+    /// It has been answered, with these: its Ni and our Nr.
+    #[must_use]
+    pub fn new(nonces: &[Nonce; 2]) -> Self {
+        Self {
+            made: None,
+            nonces: nonces.clone(),
+        }
+    }
+
+    /// What the exchange with these nonces made, if it is this one.
+    pub fn complete(&mut self, nonces: &[Nonce; 2], made: T) -> bool {
+        let is_this = self.nonces == *nonces;
+        if is_this {
+            self.made = Some(made);
+        }
+        is_this
+    }
+
+    /// Whether ours, with this Ni and Nr, goes: see [`loser`].
+    #[must_use]
+    pub fn beats(&self, ni: &Nonce, nr: &Nonce) -> bool {
+        let theirs = self.nonces.each_ref().map(|nonce| &nonce.0[..]);
+        loser([&ni.0, &nr.0], theirs) == Loser::Ours
     }
 }
 

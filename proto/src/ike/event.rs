@@ -48,7 +48,8 @@ pub enum TimerKind {
 /// What the operator (or the daemon on its own) wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// Bring a connection up towards `target`, with all its children whose start action is Start, or the one named.
+    /// Bring a connection up towards `target`, with all its children whose start action is Start (or all, if none's is), or the
+    /// one named.
     Up {
         /// Which.
         connection: ConnectionName,

@@ -6,10 +6,10 @@
 //! (§2.8.2).
 
 use super::child::Child;
-use super::collision::{IkeActivity, IkeRequest, Verdict, ike_verdict};
+use super::collision::{Crossing, IkeActivity, IkeRequest, Verdict, ike_verdict};
 use super::error::IkeError;
 use super::event::{Event, IkeUp};
-use super::exchange::{CrossingIkeRekey, Exchange};
+use super::exchange::Exchange;
 use super::followup::Makes;
 use super::jobs::{Job, Jobs};
 use super::keys::{Binding, IkeKeys, Secrets};
@@ -104,10 +104,7 @@ impl IkeSa {
         if let Some(Exchange::RekeyIke(ours)) = &mut self.exchange {
             // §2.25.2: "it SHOULD reply as usual, and SHOULD prepare to close redundant SAs and move inherited Child SAs
             // later based on the nonces".
-            ours.crossing = Some(CrossingIkeRekey {
-                spi: None,
-                nonces: nonces.clone().map(|nonce| nonce.0),
-            });
+            ours.crossing = Some(Crossing::new(&nonces));
         }
         let secrets = Secrets::of(Some(secret));
         let additional = chosen.suite.additional;
@@ -156,8 +153,8 @@ impl IkeSa {
         let own_spi = self.own_spi();
         if let Some(Exchange::RekeyIke(ours)) = &mut self.exchange
             && let Some(theirs) = &mut ours.crossing
+            && theirs.complete(nonces, successor.own_spi())
         {
-            theirs.spi = Some(successor.own_spi());
             successor.contested = Some(own_spi);
         }
         self.hand_over(shared, successor, shared.now.instant + DELETE_OVERDUE);

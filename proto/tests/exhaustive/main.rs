@@ -260,8 +260,8 @@ macro_rules! pairs {
             let run = |other, followed| {
                 std::panic::catch_unwind(|| search([Some($operation), Some(other)], followed)).is_ok()
             };
-            let mut all = ALL.into_iter().flat_map(|other| [(other, false), (other, true)]);
-            let wrong: Vec<_> = all.by_ref().filter(|(other, followed)| !run(*other, *followed)).collect();
+            let all = ALL.into_iter().flat_map(|other| [(other, false), (other, true)]);
+            let wrong: Vec<_> = all.filter(|(other, followed)| !run(*other, *followed)).collect();
             assert!(wrong.is_empty(), "with {wrong:?}: see above");
         }
     )*};

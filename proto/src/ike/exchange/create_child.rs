@@ -5,7 +5,7 @@ use super::followup::{FollowupFailure, Step};
 use super::{Exchange, Followups, Next, Request};
 use crate::crypto::{Group, Secret};
 use crate::ike::child::{ChildState, Negotiated};
-use crate::ike::collision::{Loser, loser};
+use crate::ike::collision::Crossing;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
@@ -45,7 +45,7 @@ pub struct CreateChildExchange {
     /// The answer had ADDITIONAL_TS_POSSIBLE.
     more_possible: bool,
     /// The peer rekeyed the same pair meanwhile, or made one for the same child.
-    pub crossing: Option<PeerRekey>,
+    pub crossing: Option<Crossing<ChildSaId>>,
     /// What the peer deleted, by its inbound SPIs, while our request is in flight, and we don't know: perhaps the pair that
     /// its answer is about, which then comes late.
     deleted: Vec<u32>,
@@ -56,15 +56,6 @@ pub struct CreateChildExchange {
 
 /// Deletes of unknown pairs that are remembered during a request.
 const MOST_DELETED: usize = 8;
-
-/// The peer's rekey of the same pair, or its pair for the same child.
-#[derive(Clone)]
-pub struct PeerRekey {
-    /// The pair it made; none yet if more key exchanges are to come.
-    pub id: Option<ChildSaId>,
-    /// Its Ni and our Nr.
-    pub nonces: [Vec<u8>; 2],
-}
 
 impl CreateChildExchange {
     /// For a configured child that has no pair.
@@ -259,10 +250,8 @@ impl CreateChildExchange {
 
     /// §2.8.1: both rekeyed the same pair. The nonces decide, whatever has become of the peer's pair since.
     fn loses(&self, nonce: &Nonce) -> bool {
-        self.crossing.as_ref().is_some_and(|theirs| {
-            let [ni, nr] = &theirs.nonces;
-            loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
-        })
+        let theirs = self.crossing.as_ref();
+        theirs.is_some_and(|theirs| theirs.beats(&self.nonce, nonce))
     }
 
     /// All is agreed on: the pair is made.
@@ -383,7 +372,7 @@ impl CreateChildExchange {
 
     /// Ours stays. The peer deletes its own; it is not moved over to.
     fn outdo(&self, sa: &mut IkeSa) {
-        let theirs = self.crossing.as_ref().and_then(|theirs| theirs.id);
+        let theirs = self.crossing.as_ref().and_then(|theirs| theirs.made);
         if let Some(child) = theirs.and_then(|id| sa.child_mut(id)) {
             child.redundant = true;
             child.replaces = None;

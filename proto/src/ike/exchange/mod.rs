@@ -12,14 +12,14 @@ mod mobike;
 mod rekey_ike;
 
 pub use auth::{AuthExchange, OwnProof, peer_spi};
-pub use create_child::{CreateChildExchange, PFS_HINT, PeerRekey};
+pub use create_child::{CreateChildExchange, PFS_HINT};
 pub use delete::DeleteExchange;
 pub use followup::Followups;
 pub use init::{InitExchange, capabilities};
 pub use intermediate::IntermediateExchange;
 pub use liveness::LivenessExchange;
 pub use mobike::MobikeExchange;
-pub use rekey_ike::{CrossingIkeRekey, RekeyIkeExchange};
+pub use rekey_ike::RekeyIkeExchange;
 
 use super::jobs::Job;
 use super::sa::IkeSa;

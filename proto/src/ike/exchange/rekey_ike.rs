@@ -3,7 +3,7 @@
 use super::followup::{FollowupFailure, Step};
 use super::{Exchange, Followups, Next, Request};
 use crate::crypto::{Group, Secret};
-use crate::ike::collision::{Loser, loser};
+use crate::ike::collision::Crossing;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
@@ -30,20 +30,11 @@ pub struct RekeyIkeExchange {
     kex: KeyExchanges,
     nonce: Nonce,
     /// The peer rekeyed the same IKE SA meanwhile.
-    pub crossing: Option<CrossingIkeRekey>,
+    pub crossing: Option<Crossing<IkeSpi>>,
     repetitions: u32,
     began: Instant,
     /// It was answered: what was agreed on, and the key exchanges that are still to be done for it (RFC 9370 §2.2.4).
     following: Option<Box<(Successor, Followups)>>,
-}
-
-/// The peer's rekey of the same IKE SA.
-#[derive(Clone)]
-pub struct CrossingIkeRekey {
-    /// Our SPI in the SA it made; none yet if more key exchanges are to come.
-    pub spi: Option<IkeSpi>,
-    /// Its Ni and our Nr.
-    pub nonces: [Vec<u8>; 2],
 }
 
 impl RekeyIkeExchange {
@@ -88,7 +79,7 @@ impl RekeyIkeExchange {
 
     /// It will not be answered: if the peer rekeyed the SA too, its new one stays.
     pub fn abandon(self, shared: &mut Shared) {
-        if let Some(from) = self.crossing.and_then(|theirs| theirs.spi) {
+        if let Some(from) = self.crossing.and_then(|theirs| theirs.made) {
             shared.effects.push(Effect::Settled { from, to: None });
         }
     }
@@ -163,7 +154,7 @@ impl RekeyIkeExchange {
             Ok(Step::Complete(secrets, nonce)) => self.complete(sa, shared, &parts, &secrets, &nonce),
             Err(FollowupFailure::Wrong { error, last }) => self.not_acceptable(sa, shared, &error, last),
             Err(FollowupFailure::Refused(notify)) => {
-                let settled = self.crossing.as_ref().is_some_and(|theirs| theirs.spi.is_some());
+                let settled = self.crossing.as_ref().is_some_and(|theirs| theirs.made.is_some());
                 self.abandon(shared);
                 if settled {
                     return Next::Done;
@@ -176,10 +167,8 @@ impl RekeyIkeExchange {
     /// §2.8.2: "The new IKE SA containing the lowest nonce SHOULD be deleted by the node that created it, and the other
     /// surviving new IKE SA MUST inherit all the Child SAs."
     fn loses(&self, nonce: &Nonce) -> bool {
-        self.crossing.as_ref().is_some_and(|theirs| {
-            let [ni, nr] = &theirs.nonces;
-            loser([&self.nonce.0, &nonce.0], [ni, nr]) == Loser::Ours
-        })
+        let theirs = self.crossing.as_ref();
+        theirs.is_some_and(|theirs| theirs.beats(&self.nonce, nonce))
     }
 
     /// All is agreed on: the new SA is made.
@@ -198,7 +187,7 @@ impl RekeyIkeExchange {
         };
         sa.forgotten = 0;
         let redundant = self.loses(nonce);
-        let theirs = self.crossing.and_then(|theirs| theirs.spi);
+        let theirs = self.crossing.and_then(|theirs| theirs.made);
         if redundant {
             let _nothing = new.give_away(now);
             new.established = None;

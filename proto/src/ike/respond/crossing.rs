@@ -1,9 +1,9 @@
 //! The peer's requests about a pair that we are busy with ourselves (RFC 7296 §2.8.1, §2.25).
 
 use crate::ike::child::{Child, ChildState, Negotiated};
-use crate::ike::collision::{ChildActivity, ChildRequest, Verdict, verdict};
+use crate::ike::collision::{ChildActivity, ChildRequest, Crossing, Verdict, verdict};
 use crate::ike::error::IkeError;
-use crate::ike::exchange::{Exchange, PeerRekey};
+use crate::ike::exchange::Exchange;
 use crate::ike::jobs::Job;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
@@ -22,8 +22,7 @@ impl IkeSa {
             && ours.rekeys == new.rekeys
             && (new.rekeys.is_some() || *ours.name() == new.config.name && ours.is_about(new))
         {
-            let nonces = theirs.clone().map(|nonce| nonce.0);
-            ours.crossing = Some(PeerRekey { id: None, nonces });
+            ours.crossing = Some(Crossing::new(theirs));
             return Vec::new();
         }
         if new.rekeys.is_some() {
@@ -51,9 +50,8 @@ impl IkeSa {
     ) {
         if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
             && let Some(crossing) = &mut ours.crossing
-            && crossing.nonces.iter().eq(theirs.iter().map(|nonce| &nonce.0))
         {
-            crossing.id = Some(id);
+            crossing.complete(theirs, id);
         }
         for id in beaten {
             if let Some(child) = self.child_mut(*id).filter(|child| child.is_current()) {
