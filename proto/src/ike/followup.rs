@@ -1,7 +1,7 @@
 //! IKE_FOLLOWUP_KE as responder (RFC 9370 §2.2.4): what a CREATE_CHILD_SA of the peer agreed on is kept until its key
 //! exchanges are done, and made then.
 
-use super::child::Negotiated;
+use super::child::{Child, ChildState, Negotiated};
 use super::error::IkeError;
 use super::jobs::Job;
 use super::keys::Secrets;
@@ -168,7 +168,13 @@ impl IkeSa {
                 secrets, nonces, makes, ..
             } = series;
             let made = match makes {
-                Makes::Child(new, beaten) => self.complete_child(shared, *new, &secrets, &nonces, &beaten),
+                Makes::Child(new, beaten) => match self.is_still_possible(shared, &new) {
+                    Ok(()) => self.complete_child(shared, *new, &secrets, &nonces, &beaten),
+                    Err(error) => {
+                        shared.spis.release(new.spi_in);
+                        Err(error)
+                    }
+                },
                 Makes::Ike(parts) => self.complete_ike(shared, parts, &secrets, &nonces),
             };
             if let Err(error) = made {
@@ -189,6 +195,15 @@ impl IkeSa {
             link,
             other: vec![],
         })))
+    }
+
+    /// Since it was granted, the pair that it replaces may have gone, or another peer come to these networks.
+    fn is_still_possible(&self, shared: &Shared, new: &Negotiated) -> Result<(), IkeError> {
+        let there = |child: &Child| child.state == ChildState::Installed && !self.is_replaced(child.id());
+        match new.rekeys {
+            Some(id) if !self.child(id).is_some_and(there) => Err(IkeError::TemporaryFailure),
+            _ => self.check_claims(shared, &new.local_ts, &new.remote_ts),
+        }
     }
 }
 

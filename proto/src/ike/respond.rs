@@ -3,7 +3,7 @@
 mod crossing;
 
 use super::auth::{Auth, SignedOctets, Wishes, authorities, prove, verify};
-use super::child::{Child, ChildState, Negotiated};
+use super::child::{Child, Negotiated};
 use super::collision::{ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
 use super::exchange::{Exchange, PFS_HINT, peer_spi};
@@ -325,7 +325,7 @@ impl IkeSa {
     /// What the peer asked for has all it needs: the pair is made.
     ///
     /// # Errors
-    /// What it was to replace is on its way out, or gone.
+    /// [`IkeError::Internal`]: the provider lacks an algorithm.
     pub fn complete_child(
         &mut self,
         shared: &mut Shared,
@@ -335,16 +335,6 @@ impl IkeSa {
         beaten: &[ChildSaId],
     ) -> Result<(), IkeError> {
         let old = new.rekeys;
-        let there = |child: &Child| child.state == ChildState::Installed && !self.is_replaced(child.id());
-        if old.is_some_and(|id| !self.child(id).is_some_and(there)) {
-            shared.spis.release(new.spi_in);
-            return Err(IkeError::TemporaryFailure);
-        }
-        // Another peer may have come to these networks while the key exchanges took place.
-        if let Err(error) = self.check_claims(shared, &new.local_ts, &new.remote_ts) {
-            shared.spis.release(new.spi_in);
-            return Err(error);
-        }
         let [ni, nr] = nonces;
         let id = self.make_child(shared, new, secrets, [ni, nr])?;
         if let Some(child) = self.child_mut(id) {
@@ -358,7 +348,7 @@ impl IkeSa {
     }
 
     /// Whether no other peer of the connection has part of these networks behind it.
-    fn check_claims(
+    pub fn check_claims(
         &self,
         shared: &Shared,
         local_ts: &[TrafficSelector],
