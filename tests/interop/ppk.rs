@@ -149,10 +149,19 @@ start_action = "{start}"
     assert_eq!(log.contains("using PPK for PPK_ID"), *used, "{name}:\n{log}");
     transfer::both_ways(&world);
     // A rekeyed IKE SA has it by SK_d, and so have its Child SAs.
-    for words in [&["rekey", "peer", "--ike"][..], &["rekey", "peer"]] {
+    let spis = || {
+        let status = ours.connection(&world, "peer");
+        let sa = &status["ike_sas"][0];
+        [sa["spi_i"].to_string(), sa["children"][0]["spi_in"].to_string()]
+    };
+    for (at, words) in [&["rekey", "peer", "--ike"][..], &["rekey", "peer"]]
+        .into_iter()
+        .enumerate()
+    {
+        let before = spis();
         ours.client(&world, words);
-        support::wait_until("a rekey", std::time::Duration::from_secs(10), || {
-            ours.is_up(&world, "peer") && transfer::ping(&world, "ha", "10.2.0.2")
+        support::wait_until("the rekey", std::time::Duration::from_secs(10), || {
+            ours.is_up(&world, "peer") && spis()[at] != before[at]
         });
     }
     assert_eq!(
