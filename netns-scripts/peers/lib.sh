@@ -18,8 +18,11 @@ um_install() {
         dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
     done
     [ ${#missing[@]} = 0 ] && return 0
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
-        install -y --no-install-recommends "${missing[@]}"
+    um_install_once "${missing[@]}" || { apt-get -q update >&2; um_install_once "${missing[@]}"; }
+}
+
+um_install_once() {
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
 um_packages() {     # packages which make up a root
@@ -34,6 +37,17 @@ um_packages() {     # packages which make up a root
     esac
 }
 
+# um_download FOLDER PACKAGE...: the packages' files, and those of what they need.
+um_download() {
+    local to=$1 deps
+    shift
+    # Dependencies to add: what apt would newly install here ("[old]" entries
+    # are upgrades of things present; those the host already has).
+    deps=$(apt-get install -s --no-install-recommends "$@" 2>/dev/null |
+           awk '$1 == "Inst" && $3 !~ /^\[/ {print $2}')
+    ( cd "$to" && apt-get -q -o APT::Sandbox::User=root download $(printf '%s\n' "$@" $deps | sort -u) ) >&2
+}
+
 # um_root NAME: print the directory holding NAME's unpacked packages plus every
 # dependency the host lacks, fetching it first when absent.  Unpacked only, so
 # packages which conflict with each other or with the host's can coexist.  Such
@@ -46,12 +60,8 @@ um_root() {
     tmp=$(mktemp -d "$UM_CACHE/tmp.XXXXXX") || return
     chmod 755 "$tmp"
     apt-cache show $pkgs >/dev/null 2>&1 || apt-get -q update >&2
-    # Dependencies to add: what apt would newly install here ("[old]" entries
-    # are upgrades of things present; those the host already has).
-    local deps
-    deps=$(apt-get install -s --no-install-recommends $pkgs 2>/dev/null |
-           awk '$1 == "Inst" && $3 !~ /^\[/ {print $2}')
-    ( cd "$tmp" && apt-get -q -o APT::Sandbox::User=root download $(printf '%s\n' $pkgs $deps | sort -u) ) >&2 ||
+    # A list that is out of date names files that the mirror has no more.
+    um_download "$tmp" $pkgs || { apt-get -q update >&2; um_download "$tmp" $pkgs; } ||
         { rm -rf "$tmp"; um_die "download for $name failed"; }
     rm -rf "$dir"; mkdir -p "$dir/usr/lib" "$dir/usr/bin" "$dir/usr/sbin" "$dir/usr/lib64"
     # Match the host's merged /usr, so the overlay merges instead of hiding.
