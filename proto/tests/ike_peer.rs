@@ -403,9 +403,9 @@ fn forged_complaints_about_spis() {
 #[test]
 fn the_peer_is_told_of_unknown_spis() {
     let mut pump = Pump::up(side_a(), side_b());
-    let remote = pump.sa(1).path.remote;
+    let (local, remote) = (pump.sa(1).path.local.ip(), pump.sa(1).path.remote);
     for spi in 5000..5100 {
-        pump.report(1, SadReport::UnknownSpi { spi, remote });
+        pump.report(1, SadReport::UnknownSpi { spi, local, remote });
         pump.deliver_all();
     }
     let told = |pump: &Pump| {
@@ -422,6 +422,7 @@ fn the_peer_is_told_of_unknown_spis() {
         1,
         SadReport::UnknownSpi {
             spi: 5000,
+            local,
             remote: elsewhere,
         },
     );

@@ -32,6 +32,7 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         nat_port: 4500,
         log_level: "info".to_owned(),
         metrics_listen: None,
+        state_dir: None,
     };
     // The key exchange deals out inbound SAs among as many owners as the data path has workers.
     let mut workers = default_workers();
@@ -74,6 +75,9 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     if let Some(value) = table.get("metrics_listen") {
         settings.metrics_listen = metrics_listen(&value);
     }
+    if let Some(value) = table.get("state_dir") {
+        settings.state_dir = state_dir(&value);
+    }
     ike.nat_port = settings.nat_port;
     read_ike(&table, &mut ike);
     table.finish();
@@ -104,6 +108,9 @@ fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
     }
     if let Some(value) = table.get("nat_keepalive") {
         set(&mut ike.nat_keepalive, some_duration(&value));
+    }
+    if let Some(value) = table.get("quick_crash_detection") {
+        set(&mut ike.quick_crash_detection, value.boolean());
     }
     read_retry(table, &mut ike.retry);
 }
@@ -152,6 +159,15 @@ fn socket(value: &Value<'_, '_>) -> Option<PathBuf> {
     // sun_path holds 108 octets with the terminator (unix(7)).
     if !path.is_absolute() || path.as_os_str().len() > 107 {
         value.error("an absolute path of at most 107 octets is expected", None);
+        return None;
+    }
+    Some(path)
+}
+
+fn state_dir(value: &Value<'_, '_>) -> Option<PathBuf> {
+    let path = PathBuf::from(value.string()?);
+    if !path.is_absolute() {
+        value.error("an absolute path is expected", None);
         return None;
     }
     Some(path)

@@ -78,6 +78,8 @@ pub struct GatewaySettings {
     pub log_level: String,
     /// Where metrics are served over HTTP, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where the daemon keeps what outlives it; otherwise where systemd says, or the usual place.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The daemon's side of a connection: it belongs to the connection, not to an SA, and outlives every rekey.

@@ -12,6 +12,7 @@ use super::routes::Routes;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
+use super::state;
 use crate::config::{Configuration, Prefix};
 use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
 use landbridge_proto::ike::Endpoint;
@@ -172,6 +173,7 @@ impl Daemon {
             stopped: false,
         };
         daemon.endpoint.tell_messages(Journal::has_debug());
+        daemon.make_tokens();
         if let Some(keys) = &daemon.keys {
             let path = keys.path().display().to_string();
             daemon.endpoint.export_keys();
@@ -365,6 +367,24 @@ impl Daemon {
                 self.endpoint.handle_addresses(self.clock.now(), addresses);
             }
             Err(error) => tracing::warn!(%error, "the machine's addresses"),
+        }
+    }
+
+    /// Peers get tokens that tell a crash of ours (RFC 6290), if there is a place for the secret they are made from.
+    fn make_tokens(&mut self) {
+        if !self.configuration.ike.gateway.quick_crash_detection {
+            return;
+        }
+        let folder = state::folder(self.configuration.gateway.state_dir.as_deref());
+        match state::token_secret(&folder) {
+            Ok(secret) => self.endpoint.set_token_secret(secret),
+            Err(error) => {
+                let text = format!(
+                    "{}: {error}: nothing can be kept there, so peers will not notice a crash of this gateway at once; see state_dir",
+                    folder.display()
+                );
+                self.log(Level::Warn, None, &text);
+            }
         }
     }
 

@@ -322,6 +322,11 @@ impl Gathered {
             "IKE SAs given up because the peer did not answer.",
             &|c| c.tally.dead_peers,
         );
+        each(
+            "landbridge_connection_crashed_peers",
+            "IKE SAs given up because the peer showed that it had lost them.",
+            &|c| c.tally.crashed_peers,
+        );
         page.family(
             "landbridge_connection_failures",
             Kind::Counter,

@@ -12,6 +12,7 @@
 //! | `reload` | a new configuration as a plan, and carrying it out |
 //! | `server`, `protocol`, `client` | the control socket |
 //! | `key_export` | keys for decrypting captures, only when started for it |
+//! | `state` | what is kept from one run to the next |
 //! | `status`, `describe`, `journal` | what an operator is told |
 //! | `metrics`, `openmetrics`, `metrics_http`, `history` | numbers for monitoring, how they are written and served, and what is counted for them |
 
@@ -38,6 +39,7 @@ mod routes;
 mod server;
 mod signing;
 mod sockets;
+mod state;
 mod status;
 
 use crate::config::Configuration;

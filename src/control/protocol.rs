@@ -220,6 +220,8 @@ pub struct IkeSaStatus {
     pub nat_remote: bool,
     /// Its ends may move (MOBIKE).
     pub mobike: bool,
+    /// A crash of the peer will be noticed at once (RFC 6290).
+    pub quick_crash_detection: bool,
     /// Since it was established.
     pub age_seconds: Option<u64>,
     /// Until it is rekeyed.

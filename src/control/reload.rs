@@ -114,6 +114,7 @@ fn fixed(old: &GatewaySettings, new: &GatewaySettings) -> Vec<&'static str> {
         (old.nat_port != new.nat_port, "nat_port"),
         (old.log_level != new.log_level, "log_level"),
         (old.metrics_listen != new.metrics_listen, "metrics_listen"),
+        (old.state_dir != new.state_dir, "state_dir"),
     ] {
         if differs {
             list.push(key);

@@ -66,6 +66,7 @@ pub(super) fn drops_of_no_connection(daemon: &Daemon) -> BTreeMap<String, u64> {
         ("fragments", counters.fragments_dropped),
         ("no_matching_connection", counters.no_matching_connection),
         ("auth_failed", counters.auth_failed),
+        ("tokens_refused", counters.tokens_refused),
     ]
     .map(|(cause, count)| (cause.to_owned(), count))
     .into();
@@ -167,6 +168,7 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         nat_local: sa.nat.local,
         nat_remote: sa.nat.remote && !sa.nat.pretended,
         mobike: sa.mobike,
+        quick_crash_detection: sa.quick_crash_detection,
         age_seconds: sa.since.map(|since| now.saturating_since(since).as_secs()),
         rekey_in_seconds: sa.rekey_at.map(|at| at.saturating_since(now).as_secs()),
         in_flight: sa.in_flight.clone(),

@@ -239,17 +239,18 @@ impl Receiver {
             }
             None if !handed_over && wakeup.hand_over(spi, message, packet) => {}
             None => {
-                self.unknown_spi(spi, message.remote, wakeup);
+                self.unknown_spi(spi, message, wakeup);
                 self.auditor
                     .tell(Cause::UnknownSpi, wakeup, || event(spi, packet, message));
             }
         }
     }
 
-    fn unknown_spi(&mut self, spi: u32, remote: SocketAddr, wakeup: &Wakeup<'_>) {
+    fn unknown_spi(&mut self, spi: u32, message: &Message, wakeup: &Wakeup<'_>) {
         wakeup.counters.dropped(Cause::UnknownSpi, 1);
         if self.unknown.due(wakeup.now) {
-            (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, remote });
+            let (local, remote) = (message.local, message.remote);
+            (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, local, remote });
         }
     }
 }

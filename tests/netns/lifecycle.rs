@@ -55,6 +55,62 @@ fn the_responder_dies_and_comes_back() {
     both_ways(&pair.world);
 }
 
+/// RFC 6290: no liveness check has to fail first. The responder does not begin anything: it is the initiator that has to notice.
+#[test]
+fn a_crash_of_the_responder_is_noticed_in_a_round_trip() {
+    // Without tokens it takes `dpd_delay` and all retransmissions: more than a minute.
+    let Some(mut pair) = Pair::up("quick crash detection", Options::default()) else {
+        return;
+    };
+    let knows = |gateway: &Gateway, world: &World| {
+        gateway.connection(world, "site")["ike_sas"][0]["quick_crash_detection"] == true
+    };
+    assert!(knows(&pair.a, &pair.world) && knows(&pair.b, &pair.world));
+    let state = pair.b.folder().join("state/qcd-secret");
+    let before = std::fs::read(&state).unwrap();
+    // One that has just come up would be tried again with the usual wait.
+    std::thread::sleep(Duration::from_secs(11));
+    pair.b.end(&mut pair.world, libc::SIGKILL);
+    // Traffic goes on, into the void.
+    assert!(!ping(&pair.world, "ha", "10.2.0.2"));
+    pair.b.launch(&mut pair.world);
+    let back = std::time::Instant::now();
+    let through = || {
+        let mut command = pair.world.command("ha", "ping");
+        let output = command.args(["-q", "-c", "1", "-W", "0.1", "10.2.0.2"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    while !through() {
+        assert!(back.elapsed() < Duration::from_secs(10), "nothing flows");
+    }
+    let took = back.elapsed();
+    println!("a ping got through {took:?} after the gateway was back");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(std::fs::read(&state).unwrap(), before);
+    let log = pair.a.log(&pair.world);
+    assert!(log.contains("the peer has lost its state"), "{log}");
+    both_ways(&pair.world);
+}
+
+/// The same with the extension switched off: nothing is noticed in that time.
+#[test]
+fn without_tokens_a_crash_is_not_noticed_so_soon() {
+    let options = Options {
+        gateway: "quick_crash_detection = false",
+        ..Options::default()
+    };
+    let Some(mut pair) = Pair::up("no quick crash detection", options) else {
+        return;
+    };
+    assert!(!pair.b.folder().join("state").exists());
+    pair.b.end(&mut pair.world, libc::SIGKILL);
+    pair.b.launch(&mut pair.world);
+    let end = std::time::Instant::now() + Duration::from_secs(6);
+    while std::time::Instant::now() < end {
+        assert!(!ping(&pair.world, "ha", "10.2.0.2"));
+    }
+}
+
 #[test]
 fn rekeys_under_load_lose_nothing() {
     let Some(pair) = Pair::up(

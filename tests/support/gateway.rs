@@ -69,7 +69,13 @@ impl Gateway {
             "-v",
         ];
         // `env` becomes the daemon.
-        let args: Vec<&str> = environment.iter().chain(&run).chain(options).copied().collect();
+        let state = format!("STATE_DIRECTORY={}", self.folder.join("state").display());
+        let args: Vec<&str> = std::iter::once(&state.as_str())
+            .chain(environment)
+            .chain(&run)
+            .chain(options)
+            .copied()
+            .collect();
         self.process = Some(world.spawn(&self.ns.clone(), &log, "env", &args));
         wait_until("the gateway serves", Duration::from_secs(10), || {
             self.try_client(world, &["status", "--json"]).status.success()

@@ -186,7 +186,13 @@ pub fn endpoint(octets: &[u8]) {
     thread_local! { static READY: RefCell<Option<(landbridge_proto::ike::Endpoint, Tester)>> = const { RefCell::new(None) } }
     READY.with_borrow_mut(|ready| {
         let (fresh, t) = ready.get_or_insert_with(|| {
-            let t = Tester::up(side_b());
+            let mut t = Tester::up(side_b());
+            // Both have given the other a token (RFC 6290).
+            t.dut.set_token_secret(Secret::new(vec![1; 32]));
+            t.request(
+                ExchangeType::INFORMATIONAL,
+                &[notify_with(NotifyType::QUICK_CRASH_DETECTION, &[0x5a; 16])],
+            );
             (t.dut.clone(), t)
         });
         t.dut = fresh.clone();
@@ -405,7 +411,16 @@ fn datagrams() -> Vec<Vec<u8>> {
     // One whose first octet is odd stands for the SA that is up.
     let mut known = sealed.clone();
     known[0] |= 1;
-    vec![plain, full, sealed, fragment, known]
+    // In the clear, with tokens that are wrong.
+    let cry = |about: Payload| {
+        let token = |octet: u8| notify_with(NotifyType::QUICK_CRASH_DETECTION, &[octet; 16]);
+        let mut datagram = encode_plain(&header, &[about, token(1), token(2)]);
+        datagram[0] |= 1;
+        datagram
+    };
+    let lost = cry(notify(NotifyType::INVALID_IKE_SPI));
+    let unknown_spi = cry(notify_with(NotifyType::INVALID_SPI, &t.esp.to_be_bytes()));
+    vec![plain, full, sealed, fragment, known, lost, unknown_spi]
 }
 
 /// The payloads of all exchanges.

@@ -18,7 +18,7 @@ use super::nat;
 use super::sa::{HalfOpen, IkeSa, InitMessages, Stage};
 use super::shared::{Effect, Shared};
 use super::window::Incoming;
-use crate::crypto::{Group, IKE_PROVIDER};
+use crate::crypto::{Group, IKE_PROVIDER, Secret};
 use crate::policy::connection::{Config, Connection, StartAction, Target};
 use crate::policy::pad;
 use crate::policy::proposal::IkeProposal;
@@ -42,6 +42,15 @@ const STRAY_ANSWERS: u32 = 50;
 
 /// Refusals of IKE_SA_INIT a second. Apart from the others: INVALID_KE_PAYLOAD is how an honest peer finds our group.
 const INIT_REFUSALS: u32 = 200;
+
+/// Messages to peers of a life before this one that go out in a second: tokens (RFC 6290), and that an SPI of ESP is not known.
+/// There are none of these peers any more after [`CRASH_IS_OVER`]: then [`TOKENS_LATER`].
+const TOKENS: u32 = 1000;
+/// RFC 6290 §9.3: "Throttling the amount of QCD_TOKEN notifications sent out, ... especially when not soon after a crash will limit
+/// the attacker's ability to construct a dictionary."
+const TOKENS_LATER: u32 = 10;
+/// So long after the start peers may still find out that we have begun anew.
+const CRASH_IS_OVER: Duration = Duration::from_secs(900);
 
 /// Flags of a first message.
 const BEGINNING: Flags = Flags {
@@ -67,9 +76,11 @@ pub struct Endpoint {
     cookies: CookieJar,
     standing: BTreeMap<ConnectionName, Standing>,
     stray_answers: Budget,
+    tokens: Budget,
     init_refusals: Budget,
     complaints: Budget,
     shutting_down: bool,
+    began: Instant,
 }
 
 /// So many a second.
@@ -113,6 +124,13 @@ impl Endpoint {
         self.shared.tell_messages = tell;
     }
 
+    /// From now on peers get tokens by which they can tell a crash of ours (RFC 6290), made from this. It has to be the same
+    /// after a restart, and nobody else's: "Anyone gaining access to this value will be able to delete all the IKE SAs for this
+    /// token maker" (§9.1).
+    pub fn set_token_secret(&mut self, secret: Secret) {
+        self.shared.token_secret = Some(secret);
+    }
+
     /// From now on the keys of every SA come out as events: for decrypting captures, and ruin for whatever they protect.
     pub fn export_keys(&mut self) {
         self.shared.export_keys = true;
@@ -133,6 +151,8 @@ impl Endpoint {
             cookies,
             standing: BTreeMap::new(),
             stray_answers: Budget::new(STRAY_ANSWERS),
+            tokens: Budget::new(TOKENS),
+            began: now.instant,
             init_refusals: Budget::new(INIT_REFUSALS),
             complaints: Budget::new(STRAY_ANSWERS),
             shutting_down: false,
@@ -189,7 +209,7 @@ impl Endpoint {
             match outer.body {
                 // RFC 7296 §1.5: only "an encrypted IKE request packet" is answered; what is in the clear may be about an
                 // SPI of ESP, and then "the receiving node MUST NOT respond to it".
-                OuterBody::Plain { first, payloads } => self.hear_complaint(path, first, payloads),
+                OuterBody::Plain { .. } => self.hear_complaint(path, &outer.body),
                 OuterBody::Sk { .. } | OuterBody::Skf { .. } => self.answer_unknown_spi(path, &header, datagram),
             }
         }
@@ -248,14 +268,15 @@ impl Endpoint {
             | SadReport::Sent(id)
             | SadReport::PeerMoved { id, .. } => id,
             SadReport::Acquire { source, destination } => return self.acquire(source, destination),
-            SadReport::UnknownSpi { spi, remote } => {
+            SadReport::UnknownSpi { spi, local, remote } => {
                 self.shared.counters.unknown_spi += 1;
                 // ESP without UDP has no port.
                 let same = |peer: SocketAddr| peer == remote || remote.port() == 0 && peer.ip() == remote.ip();
                 let known = |sa: &&IkeSa| sa.is_established() && same(sa.path.remote);
                 let own = self.sas.values().find(known).map(IkeSa::own_spi);
-                if let Some(own) = own {
-                    self.with_sa(own, |sa, shared| sa.tell_unknown_spi(shared, spi));
+                match own {
+                    Some(own) => self.with_sa(own, |sa, shared| sa.tell_unknown_spi(shared, spi)),
+                    None => self.complain(spi, local, remote),
                 }
                 return;
             }
@@ -377,7 +398,11 @@ impl Endpoint {
                 Effect::Leaving { spi } => self.leave(spi),
                 Effect::Reauthenticate { spi } => self.reauthenticate(spi),
                 Effect::NotReauthenticated { connection } => self.not_reauthenticated(&connection),
-                Effect::Down { connection, again } => self.went_down(connection, again),
+                Effect::Down {
+                    connection,
+                    again,
+                    at_once,
+                } => self.went_down(connection, again, at_once),
                 Effect::ChildGone { connection, child } => self.fall_back(&connection, &child),
                 Effect::Successor(new) => {
                     let spi = new.own_spi();

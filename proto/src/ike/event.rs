@@ -315,6 +315,8 @@ pub struct Counters {
     pub fragments_dropped: u64,
     pub no_matching_connection: u64,
     pub auth_failed: u64,
+    /// Tokens in the clear (RFC 6290) that were wrong, or too many.
+    pub tokens_refused: u64,
 }
 
 /// What is counted of a connection, in all its IKE SAs, past and present.
@@ -326,6 +328,8 @@ pub struct Tally {
     pub liveness_checks: u64,
     /// Established IKE SAs given up because the peer did not answer.
     pub dead_peers: u64,
+    /// IKE SAs given up because the peer has shown that it has lost them (RFC 6290).
+    pub crashed_peers: u64,
 }
 
 /// How much an endpoint holds. Everything here is bounded, and as low as before when nothing is under way.
@@ -388,6 +392,8 @@ pub struct IkeSaStatus {
     pub rekey_at: Option<Instant>,
     /// Whether its ends may move (RFC 4555).
     pub mobike: bool,
+    /// Whether a crash of the peer will be noticed at once: it has given us a token (RFC 6290).
+    pub quick_crash_detection: bool,
     /// Its Child SAs.
     pub children: Vec<ChildUp>,
     /// What is in flight, e.g. `IKE_AUTH request 1, sent 2 times`.

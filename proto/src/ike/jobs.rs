@@ -20,6 +20,8 @@ pub enum Job {
     RekeyChild(ChildSaId),
     /// Make a Child SA for a configured child.
     CreateChild(ChildName),
+    /// Tell the peer our token for an IKE SA that we have rekeyed (RFC 6290 §4.3).
+    TellToken,
     /// Ask whether the peer is there.
     Liveness,
 }

@@ -12,6 +12,7 @@
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `mobike` | ends that move (RFC 4555) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
+//! | `qcd` | a peer that has lost its state (RFC 6290) |
 //! | `parts` | a child that the peer takes in several Child SAs (RFC 7296 §2.9) |
 //! | `jobs` | what an IKE SA means to do next |
 //! | `proven` | what a peer has proven itself with, and whether that is still good |
@@ -43,6 +44,7 @@ pub mod nat;
 mod parts;
 mod ppk;
 mod proven;
+mod qcd;
 mod reason;
 mod respond;
 mod sa;

@@ -170,6 +170,7 @@ impl IkeSa {
             };
         }
         self.mobike.agree(agreed, false, &request.other, self.path.remote.ip());
+        self.peer_tokens.keep_one(request.qcd_token.as_deref());
         self.establish(shared, request.id_i, request.initial_contact);
         let (ni, nr) = (Nonce(self.init.nonce_i.clone()), Nonce(self.init.nonce_r.clone()));
         let child = request.child.map(|offer| {
@@ -192,6 +193,7 @@ impl IkeSa {
             initial_contact: false,
             mobike: self.mobike.enabled,
             ppk: self.ppk.used,
+            qcd_token: self.own_token(shared),
             other: if self.mobike.enabled {
                 self.mobike_offer(shared, connection)
             } else {
@@ -483,6 +485,9 @@ impl IkeSa {
 
     /// INFORMATIONAL (§1.4): always answered.
     pub fn respond_informational(&mut self, shared: &mut Shared, path: Path, request: &Informational) -> Reply {
+        // RFC 6290 §4.4: "A token taker MUST accept such gratuitous QCD_TOKEN notifications as long as they are carried in
+        // protected exchanges."
+        self.peer_tokens.learn(&request.notifies);
         let activity = self.ike_activity();
         let proceeds = |request| matches!(ike_verdict(activity, request), Verdict::Proceed | Verdict::ProceedAlone);
         if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {

@@ -20,6 +20,7 @@ use super::nat::NatSituation;
 use super::parts::Parts;
 use super::ppk::PpkState;
 use super::proven::Proven;
+use super::qcd::PeerTokens;
 use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
@@ -172,6 +173,10 @@ pub struct IkeSa {
     pub initial_contact: bool,
     /// The peer deletes it, and what it had is not begun anew for that.
     pub let_go: bool,
+    /// What the peer would show if it had lost this SA.
+    pub peer_tokens: PeerTokens,
+    /// The peer has lost it, and is there: the next attempt is made at once.
+    pub begin_at_once: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
     /// When a hint that the peer has lost its state was last followed.
@@ -258,6 +263,8 @@ impl IkeSa {
             answers: None,
             initial_contact: false,
             let_go: false,
+            peer_tokens: PeerTokens::default(),
+            begin_at_once: false,
             signing: None,
             hinted: None,
             unknown_spi: None,
@@ -460,6 +467,7 @@ impl IkeSa {
                 .name()
                 .filter(|_| !rekeyed && (self.initiator || self.established.is_some())),
             again: !self.let_go,
+            at_once: self.begin_at_once,
         });
         self.stage = Stage::Closed {
             until: shared.now.instant + CLOSED_LINGER,

@@ -4,7 +4,7 @@ use super::child::Child;
 use super::event::{Counters, Event, Failure, Tally, Transmit};
 use super::jobs::Jobs;
 use super::sa::IkeSa;
-use crate::crypto::Provider;
+use crate::crypto::{Provider, Secret};
 use crate::policy::connection::{Config, Connection};
 use crate::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Path, SadUpdate};
 use crate::policy::selector;
@@ -50,6 +50,8 @@ pub struct Shared {
     pub tell_messages: bool,
     /// Whether keys are exported.
     pub export_keys: bool,
+    /// What our tokens are made from (RFC 6290 §5.1: QCD_SECRET); without it there are none.
+    pub token_secret: Option<Secret>,
     next_child: u64,
     next_owner: u8,
     last_stranger_failure: Option<Instant>,
@@ -72,10 +74,12 @@ pub enum Effect {
         peer: Identification,
         initial_contact: bool,
     },
-    /// An SA is gone; the connection may want another, unless `again` says that it does not.
+    /// An SA is gone; the connection may want another, unless `again` says that it does not; `at_once` if the peer is known to
+    /// be there.
     Down {
         connection: Option<ConnectionName>,
         again: bool,
+        at_once: bool,
     },
     /// A pair that may have been sending is gone: if both ends began, the same child may be up in another IKE SA.
     ChildGone {
@@ -121,6 +125,7 @@ impl Shared {
             tickets: 0,
             tell_messages: true,
             export_keys: false,
+            token_secret: None,
             next_child: 1,
             next_owner: 0,
             last_stranger_failure: None,

@@ -126,7 +126,8 @@ impl IkeSa {
                 data: public,
             },
             link,
-            other: vec![],
+            // RFC 6290 §4.3: "After rekeying an IKE SA, the IKE SPIs are replaced, so the new SA also needs to have a token."
+            other: shared.token_notify(false, spi_i, spi_r).into_iter().collect(),
         };
         Ok(Reply {
             response: Response::CreateChildSa(response),
@@ -252,7 +253,8 @@ impl IkeSa {
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.
         let replaced = matches!(before, Stage::Rekeyed);
-        jobs.drop_if(|job| matches!(job, Job::RekeyIke | Job::Liveness) || replaced && *job == Job::DeleteIke);
+        let of_this_one = |job: &Job| matches!(job, Job::RekeyIke | Job::Liveness | Job::TellToken);
+        jobs.drop_if(|job| of_this_one(job) || replaced && *job == Job::DeleteIke);
         self.jobs.add(delete_at, Job::DeleteIke);
         (std::mem::take(&mut self.children), jobs)
     }

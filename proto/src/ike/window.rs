@@ -112,6 +112,13 @@ impl Outgoing {
         }
     }
 
+    /// The request in flight is sent again at once, unless that was to be done no more.
+    pub fn hurry(&mut self, now: Instant, schedule: &Schedule) {
+        if let Some(request) = self.in_flight.as_mut().filter(|request| request.sent <= schedule.tries) {
+            request.due = request.due.min(now);
+        }
+    }
+
     /// The request in flight is sent in other datagrams from now on, and its tries begin anew.
     pub fn replace(&mut self, now: Instant, datagrams: Vec<Vec<u8>>, schedule: &Schedule) {
         if let Some(request) = &mut self.in_flight {

@@ -42,6 +42,8 @@ pub struct Gateway {
     pub workers: u8,
     /// Ports to move to when NAT is found, ours and the peer's (4500).
     pub nat_port: u16,
+    /// Give peers tokens to tell our crash by, and take theirs (RFC 6290).
+    pub quick_crash_detection: bool,
 }
 
 impl Default for Gateway {
@@ -58,6 +60,7 @@ impl Default for Gateway {
             retry: (Duration::from_secs(1), Duration::from_secs(60)),
             workers: 1,
             nat_port: 4500,
+            quick_crash_detection: true,
         }
     }
 }

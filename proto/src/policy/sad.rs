@@ -176,7 +176,9 @@ pub enum SadReport {
     UnknownSpi {
         /// The SPI.
         spi: u32,
-        /// From where.
+        /// To which address.
+        local: IpAddr,
+        /// From where; port 0 without UDP.
         remote: SocketAddr,
     },
 }

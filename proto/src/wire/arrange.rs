@@ -34,6 +34,7 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
             out.extend(m.certreqs.iter().cloned().map(Payload::CertReq));
             out.extend(m.id_r.clone().map(Payload::IdR));
             out.extend(m.auth.clone().map(Payload::Auth));
+            push_token(&mut out, m.qcd_token.as_deref());
             out.extend(m.configuration.clone().map(Payload::Cp));
             m.child.iter().for_each(|child| push_child(&mut out, child, None));
             out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
@@ -106,6 +107,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             out.push(Payload::IdR(m.id_r.clone()));
             out.extend(m.certs.iter().cloned().map(Payload::Cert));
             out.push(Payload::Auth(m.auth.clone()));
+            push_token(&mut out, m.qcd_token.as_deref());
             out.extend(m.configuration.clone().map(Payload::Cp));
             match &m.child {
                 Some(Ok(child)) => push_child(&mut out, child, None),
@@ -153,6 +155,16 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
 
 fn notify(notify_type: NotifyType, data: &[u8]) -> Payload {
     Payload::Notify(Notify::new(notify_type, data.to_vec()))
+}
+
+/// RFC 6290 §4.2: it "should follow the AUTH payload and precede the Configuration payload and all payloads related to the child
+/// SA"; §4.1: "Protocol ID (1 octet) MUST be 1".
+fn push_token(out: &mut Vec<Payload>, token: Option<&[u8]>) {
+    out.extend(token.map(|token| {
+        let plain = Notify::new(NotifyType::QUICK_CRASH_DETECTION, token.to_vec());
+        let protocol = ProtocolId::IKE;
+        Payload::Notify(Notify { protocol, ..plain })
+    }));
 }
 
 fn push_announcements(

@@ -126,6 +126,8 @@ pub struct IkeAuthRequest {
     pub ppk_identity: Option<Vec<u8>>,
     /// NO_PPK_AUTH: the data of an AUTH payload that was made without the PPK.
     pub no_ppk_auth: Option<Vec<u8>>,
+    /// QUICK_CRASH_DETECTION (RFC 6290 §4.2): the TOKEN_SECRET_DATA.
+    pub qcd_token: Option<Vec<u8>>,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }
@@ -150,6 +152,8 @@ pub struct IkeAuthResponse {
     pub mobike: bool,
     /// PPK_IDENTITY: the PPK is in the keys (RFC 8784 §3).
     pub ppk: bool,
+    /// QUICK_CRASH_DETECTION, likewise.
+    pub qcd_token: Option<Vec<u8>>,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }

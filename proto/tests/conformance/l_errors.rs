@@ -6,7 +6,7 @@ use crate::peer::messages::*;
 use crate::table::Level::{Must, Practice, Should};
 use crate::table::{Row, here, row, there};
 use landbridge_proto::ike::Command;
-use landbridge_proto::policy::sad::SadReport;
+use landbridge_proto::policy::sad::{Path, SadReport};
 use landbridge_proto::wire::*;
 use std::time::Duration;
 
@@ -107,10 +107,11 @@ fn unknown_esp_spis_are_told_seldom() {
     // By UDP, and without (no port).
     for port in [None, Some(0)] {
         let mut t = Tester::up(side_b());
-        let mut remote = t.path.remote;
+        let Path { local, mut remote } = t.path;
+        let local = local.ip();
         remote.set_port(port.unwrap_or(remote.port()));
         for spi in 5000..6000 {
-            t.report(SadReport::UnknownSpi { spi, remote });
+            t.report(SadReport::UnknownSpi { spi, local, remote });
         }
         assert_eq!(t.out.len(), 1);
         let told = t.next_request().unwrap();
@@ -122,7 +123,11 @@ fn unknown_esp_spis_are_told_seldom() {
         );
         t.respond(&told.header, &[]);
         t.pass(Duration::from_secs(10));
-        t.report(SadReport::UnknownSpi { spi: 6000, remote });
+        t.report(SadReport::UnknownSpi {
+            spi: 6000,
+            local,
+            remote,
+        });
         assert!(t.out.is_empty(), "once a minute");
         assert_eq!(t.counters().unknown_spi, 1001);
         t.assert_alive();
@@ -133,10 +138,11 @@ fn unknown_esp_spis_are_told_seldom() {
 fn unknown_esp_spis_of_strangers_are_counted() {
     let mut t = Tester::up(side_b());
     let state = t.state();
-    let mut remote = t.path.remote;
+    let Path { local, mut remote } = t.path;
+    let local = local.ip();
     remote.set_ip([203, 0, 113, 77].into());
     for spi in 0..1000 {
-        t.report(SadReport::UnknownSpi { spi, remote });
+        t.report(SadReport::UnknownSpi { spi, local, remote });
     }
     assert!(t.out.is_empty());
     assert_eq!(t.state(), state);

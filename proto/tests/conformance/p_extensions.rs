@@ -3,7 +3,7 @@
 use crate::ike_pump::{SITE, side_a, side_b};
 use crate::peer::messages::*;
 use crate::peer::{Message, PSK, Tester};
-use crate::table::Level::Must;
+use crate::table::Level::{Must, Should};
 use crate::table::{Row, here, out, row, there};
 use landbridge_proto::crypto::{Group, IKE_PROVIDER, KeyExchangeInitiator, PrfAlgorithm};
 use landbridge_proto::ike::Command;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const INTERMEDIATE: &str = "proto/tests/ike_intermediate.rs";
+const QCD: &str = "proto/tests/ike_qcd.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -74,7 +75,7 @@ pub fn rows() -> Vec<Row> {
             "what announces other extensions is passed over",
             "Notify payloads with status types MAY be added to any message and MUST be ignored if not recognized.",
             here!(what_is_not_known_is_passed_over),
-            out("none of RFC 6311, 6290, 5723, 8019 and 5685 is there yet"),
+            out("none of RFC 6311, 5723, 8019 and 5685 is there yet"),
         ),
         row(
             ("P8", "RFC 9593 §3", Must),
@@ -103,6 +104,36 @@ pub fn rows() -> Vec<Row> {
             "Each stream of bytes used for IKE and IPsec encapsulation MUST begin with a fixed sequence of 6 bytes as a magic value",
             out("not there yet"),
             out("not there yet"),
+        ),
+        row(
+            ("P12", "RFC 6290 §4.5", Must),
+            "token taker: the right token in the clear ends the IKE SA at once, a wrong one does nothing",
+            "If the QCD_TOKEN verifies OK, the receiver MUST silently discard the IKE SA and all associated child SAs. If the QCD_TOKEN \
+             cannot be validated, a response MUST NOT be sent, and the event may be logged.",
+            there(QCD, "the_right_token_ends_the_sa_silently"),
+            there(QCD, "a_wrong_token_ends_nothing"),
+        ),
+        row(
+            ("P13", "RFC 6290 §5", Must),
+            "token maker: the same token in every life, another for every IKE SA",
+            "The token maker MUST be able to re-generate or retrieve the token based on the IKE SPIs even after it reboots.",
+            there(QCD, "a_peer_that_has_begun_anew_is_noticed_in_a_round_trip"),
+            there(QCD, "tokens_differ"),
+        ),
+        row(
+            ("P14", "RFC 6290 §9.2", Must),
+            "no token in the clear for an IKE SA that lives",
+            "A token maker MUST NOT send a valid QCD token in an unprotected message for an existing IKE SA.",
+            there(QCD, "a_token_comes_with_any_request"),
+            there(QCD, "a_token_is_not_told_while_the_sa_lives"),
+        ),
+        row(
+            ("P15", "RFC 6290 §4.3", Should),
+            "a rekeyed IKE SA has tokens too, whoever rekeyed it",
+            "If the initiator is also a token maker, it SHOULD initiate an INFORMATIONAL exchange immediately after the CREATE_CHILD_SA \
+             exchange",
+            there(QCD, "after_rekeys_of_either_end"),
+            there(QCD, "it_can_be_switched_off"),
         ),
     ]
 }

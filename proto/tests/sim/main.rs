@@ -86,6 +86,7 @@ fn sim_everything() {
             ) > 0
         );
         assert!(told(&outcomes, "MlKem768") > 0);
+        assert!(told(&outcomes, "QUICK_CRASH_DETECTION") > 0);
     }
 }
 
@@ -130,6 +131,25 @@ fn sim_restarts() {
         restarts: 1,
         ..Plan::from_seed(seed)
     });
+}
+
+/// The same with quick crash detection (RFC 6290), also over good links: what was lost is noticed by a token.
+#[test]
+fn sim_crashes() {
+    let outcomes = for_each_seed("crashes", seeds(true), |seed| Plan {
+        restarts: 2,
+        quick_crash_detection: true,
+        faults: if seed % 2 == 0 {
+            vec![Fault::Delay(40)]
+        } else {
+            Plan::from_seed(seed).faults
+        },
+        ike_rekey_time: (seed % 3 == 0).then_some(Duration::from_secs(20)),
+        ..Plan::from_seed(seed)
+    });
+    if outcomes.len() >= 20 {
+        assert!(told(&outcomes, "QUICK_CRASH_DETECTION") > outcomes.len() / 3);
+    }
 }
 
 /// A NAT that forgets its mappings, again and again: the peer is followed (RFC 7296 §2.23).

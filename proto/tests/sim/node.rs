@@ -5,14 +5,16 @@ use crate::keys;
 use crate::world::Plan;
 use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret, SigningKey};
 use landbridge_proto::esp::{InboundError, InboundSa, OutboundSa};
-use landbridge_proto::ike::{Command, Endpoint, Event, SignRequest};
+use landbridge_proto::ike::{Command, Endpoint, Event, IkeSaStatus, SignRequest};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
 use landbridge_proto::policy::proposal::{AdditionalExchanges, EspProposal, IkeProposal};
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate};
 use landbridge_proto::time::{Instant, Now};
-use landbridge_proto::wire::{IdType, Identification, TrafficSelector};
+use landbridge_proto::wire::{
+    IdType, Identification, NotifyType, OuterBody, Payload, TrafficSelector, decode_outer, decode_payloads,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +48,8 @@ pub struct Node {
     pub to_sign: Vec<SignRequest>,
     /// How often the data path said that a limit is reached: soft, hard.
     pub limits_told: [u32; 2],
+    /// It makes tokens.
+    tokens: bool,
     config: Arc<Config>,
 }
 
@@ -81,8 +85,10 @@ impl Node {
             trace: VecDeque::new(),
             to_sign: Vec::new(),
             limits_told: [0; 2],
+            tokens: plan.quick_crash_detection,
             config,
         };
+        node.make_tokens();
         let second = plan.moves.map(|_| second_address(address.ip()));
         node.set_addresses(now, iter::once(address.ip()).chain(second).collect());
         node
@@ -100,11 +106,37 @@ impl Node {
         octets[..8].copy_from_slice(&seed.to_be_bytes());
         octets[8] = u8::from(self.initiator);
         self.endpoint = Endpoint::new(now, octets, Arc::clone(&self.config));
+        self.make_tokens();
         self.sad.clear();
         self.active = None;
         self.connect_at = self.begins.then_some(now.instant);
         self.set_addresses(now, self.addresses.clone());
         self.tell("restart".to_owned());
+    }
+
+    /// The secret is the same in every life.
+    fn make_tokens(&mut self) {
+        if self.tokens {
+            let secret = Secret::new(vec![u8::from(self.initiator); 32]);
+            self.endpoint.set_token_secret(secret);
+        }
+    }
+
+    /// RFC 6290 §9.2: "A token maker MUST NOT send a valid QCD token in an unprotected message for an existing IKE SA."
+    pub fn check_token(&self, datagram: &[u8]) {
+        let outer = decode_outer(datagram).expect("what it sends can be read");
+        let OuterBody::Plain { first, payloads } = outer.body else {
+            return;
+        };
+        let payloads = decode_payloads(first, payloads).expect("what it sends can be read");
+        let token = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == NotifyType::QUICK_CRASH_DETECTION);
+        let lives = |sa: &IkeSaStatus| (sa.spi_i, sa.spi_r) == (outer.header.spi_i, outer.header.spi_r);
+        if payloads.iter().any(token) {
+            assert!(
+                !self.endpoint.status().iter().any(lives),
+                "a token of an IKE SA that lives"
+            );
+        }
     }
 
     fn tell(&mut self, line: String) {
@@ -223,13 +255,19 @@ impl Node {
     }
 
     /// Opens an ESP packet; true if an inner packet came out. A sequence number is accepted once in a life.
-    pub fn open(&mut self, now: Now, from: SocketAddr, mut packet: Vec<u8>) -> bool {
+    pub fn open(&mut self, now: Now, path: Path, mut packet: Vec<u8>) -> bool {
         let Some(spi) = packet.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)) else {
             return false;
         };
         let Some(pair) = self.sad.values_mut().find(|p| p.entry.inbound.spi == spi) else {
+            if self.tokens {
+                let (local, remote) = (path.local.ip(), path.remote);
+                self.endpoint
+                    .handle_report(now, SadReport::UnknownSpi { spi, local, remote });
+            }
             return false;
         };
+        let from = path.remote;
         match pair.inbound.open(&mut packet) {
             Ok(opened) => {
                 let newest = pair.accepted.last().is_none_or(|last| *last < opened.sequence);

@@ -43,6 +43,8 @@ pub struct Plan {
     pub crossing_rekeys: bool,
     /// So many times one side loses its memory.
     pub restarts: u32,
+    /// Both ends make and take tokens (RFC 6290).
+    pub quick_crash_detection: bool,
     /// So many commands of both operators: rekey, down, up, of the child and of the connection.
     pub commands: u32,
     /// Node 0 stands behind a NAT that forgets its mappings so many times.
@@ -87,6 +89,7 @@ impl Plan {
             trouble: Duration::from_secs(120),
             crossing_rekeys: false,
             restarts: 0,
+            quick_crash_detection: false,
             commands: 0,
             rebindings: None,
             moves: None,
@@ -117,6 +120,7 @@ impl Plan {
         Self {
             restarts: u32::from(often(2)) + u32::from(often(4)),
             commands: if often(2) { 8 } else { 0 },
+            quick_crash_detection: !seed.is_multiple_of(3),
             crossing_rekeys: often(4),
             rebindings: nat.then_some(1 + u32::from(often(2))),
             both_begin: both && !nat,
@@ -359,7 +363,7 @@ impl World {
                 self.drain(to);
             }
             Due::Esp { to, path, octets } => {
-                if self.nodes[to].open(now, path.remote, octets) {
+                if self.nodes[to].open(now, path, octets) {
                     self.delivered[to] += 1;
                 }
                 self.drain(to);
@@ -450,6 +454,7 @@ impl World {
                 continue;
             }
             self.ledger.ike_left(&octets);
+            self.nodes[who].check_token(&octets);
             let ike = |to, path, octets| Due::Ike { to, path, octets };
             self.carry(who, transmit.path, ike, &octets);
         }

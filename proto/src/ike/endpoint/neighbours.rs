@@ -101,8 +101,8 @@ impl Endpoint {
         }
     }
 
-    /// An SA is gone: what is wanted is tried again, for ever, with growing waits and jitter.
-    pub(super) fn went_down(&mut self, connection: Option<ConnectionName>, again: bool) {
+    /// An SA is gone: what is wanted is tried again, for ever, with growing waits and jitter, or at once.
+    pub(super) fn went_down(&mut self, connection: Option<ConnectionName>, again: bool, at_once: bool) {
         if self.shutting_down {
             return self.check_shutdown();
         }
@@ -130,6 +130,7 @@ impl Endpoint {
         let (first, longest) = self.shared.config.gateway.retry;
         let wait = first.saturating_mul(1 << standing.failures.min(16)).min(longest);
         standing.failures += 1;
+        let wait = if at_once { Duration::ZERO } else { wait };
         let at = self.shared.now.instant + wait + self.shared.jitter(wait / 4);
         self.shared.event(Event::NeedTarget { connection: name, at });
     }

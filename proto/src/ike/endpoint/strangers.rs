@@ -1,6 +1,7 @@
 //! What strangers may cost: first messages, cookies and limits, and the few answers to what belongs to no SA.
 
 use super::*;
+use crate::ike::qcd::{Complaint, SHORTEST_REQUEST};
 use crate::ike::reason::Reason;
 
 /// Octets of an unprotected hint: header, generic header, Notify without data. What is shorter than its answer gets none,
@@ -42,8 +43,13 @@ impl Endpoint {
 
     /// RFC 7296 §1.5: "MAY" tell a stranger that its SPI is not ours; it is a hint, never answered, and rate limited.
     pub(super) fn answer_unknown_spi(&mut self, path: Path, header: &Header, datagram: &[u8]) {
-        let nothing = header.flags.response || datagram.len() < HINT || self.shutting_down;
-        if nothing || !self.stray_answers.spend(self.shared.now.instant) {
+        if header.flags.response || datagram.len() < HINT || self.shutting_down {
+            return;
+        }
+        let token = self.token_of_the_lost(header, datagram);
+        // RFC 6290 §8.1: "If excessive amounts of IKE requests protected with unknown IKE SPIs arrive at a token maker, the IKE
+        // module SHOULD revert to the behavior described in Section 2.21 of [RFC5996]".
+        if token.is_none() && !self.stray_answers.spend(self.shared.now.instant) {
             return;
         }
         let flags = Flags {
@@ -51,27 +57,89 @@ impl Endpoint {
             response: true,
         };
         let answer = Header { flags, ..*header };
-        let notify = Notify::new(NotifyType::INVALID_IKE_SPI, Vec::new());
-        let datagram = encode_plain(&answer, &[Payload::Notify(notify)]);
+        let mut payloads = vec![Payload::Notify(Notify::new(NotifyType::INVALID_IKE_SPI, Vec::new()))];
+        payloads.extend(token.map(Payload::Notify));
+        let datagram = encode_plain(&answer, &payloads);
         self.shared.transmit(path, &[datagram]);
+    }
+
+    /// Our token for an IKE SA that a protected request is about, and that we don't have (RFC 6290 §4.5). §9.2: "A token maker
+    /// MUST NOT send a valid QCD token in an unprotected message for an existing IKE SA": it is not among ours, whatever the
+    /// other SPI; in a cluster that shares the secret others may have it, and there this has to be off.
+    fn token_of_the_lost(&mut self, header: &Header, datagram: &[u8]) -> Option<Notify> {
+        let named = header.spi_i != IkeSpi::ZERO && header.spi_r != IkeSpi::ZERO;
+        if !named || datagram.len() < SHORTEST_REQUEST {
+            return None;
+        }
+        // The sender set I if it is the original initiator: then it was we who answered.
+        let we_began = !header.flags.initiator;
+        let token = self.shared.token_notify(we_began, header.spi_i, header.spi_r)?;
+        self.spend_token().then_some(token)
+    }
+
+    fn spend_token(&mut self) -> bool {
+        let now = self.shared.now.instant;
+        let soon = now.saturating_since(self.began) < CRASH_IS_OVER;
+        self.tokens.most = if soon { TOKENS } else { TOKENS_LATER };
+        self.tokens.spend(now)
+    }
+
+    /// ESP with an SPI that is not ours came from where no IKE SA is: perhaps from a peer of a life before. RFC 7296 §1.5: "If no
+    /// suitable IKE SA exists, the node MAY send an informational message without cryptographic protection to the source IP
+    /// address, using the source UDP port as the destination port if the packet was UDP". The peer asks then, and gets our
+    /// token; so it is of use only where there is one.
+    pub(super) fn complain(&mut self, spi: u32, local: IpAddr, remote: SocketAddr) {
+        let port = self.shared.config.gateway.nat_port;
+        let path = Path {
+            local: SocketAddr::new(local, port),
+            remote: SocketAddr::new(remote.ip(), if remote.port() == 0 { port } else { remote.port() }),
+        };
+        // What is under way with it already will tell it more.
+        let begun = |sa: &IkeSa| sa.counts() && sa.path.remote.ip() == remote.ip();
+        let tokens = self.shared.token_secret.is_some() && self.shared.detects_crashes();
+        if !tokens || self.shutting_down || self.sas.values().any(begun) {
+            return;
+        }
+        if pad::candidates(&self.shared.config, &path).is_empty() || !self.spend_token() {
+            return;
+        }
+        // "using zero values or random values are both acceptable ... The Initiator flag is set to 1, the Response flag is set
+        // to 0".
+        let header = Header {
+            spi_i: IkeSpi::ZERO,
+            spi_r: IkeSpi::ZERO,
+            exchange: ExchangeType::INFORMATIONAL,
+            flags: BEGINNING,
+            message_id: 0,
+        };
+        let payloads = [Payload::Notify(Notify::new(
+            NotifyType::INVALID_SPI,
+            spi.to_be_bytes().to_vec(),
+        ))];
+        self.shared.log_message(None, false, path, &header, &payloads);
+        self.shared.transmit(path, &[encode_plain(&header, &payloads)]);
     }
 
     /// A peer without state says that it does not know an SPI of ESP: a hint (RFC 7296 §1.5). Finding out whose SPI it is
     /// costs a walk through all SAs, so few a second are looked at.
-    pub(super) fn hear_complaint(&mut self, path: Path, first: wire::PayloadType, payloads: &[u8]) {
+    pub(super) fn hear_complaint(&mut self, path: Path, body: &OuterBody<'_>) {
         if !self.complaints.spend(self.shared.now.instant) {
             return;
         }
-        let payloads = wire::decode_payloads(first, payloads).unwrap_or_default();
-        let spi = payloads.iter().find_map(|payload| match payload {
-            Payload::Notify(n) if n.notify_type == NotifyType::INVALID_SPI => n.data.as_slice().try_into().ok(),
-            _ => None,
+        let complaint = Complaint::read(body).unwrap_or_default();
+        let Some(spi) = complaint.spi else { return };
+        let is_meant = |sa: &&IkeSa| sa.child_by_peer_spi(spi).is_some();
+        let Some(sa) = self.sas.values().find(is_meant) else {
+            return;
+        };
+        let (own, from_there) = (sa.own_spi(), sa.path.remote.ip() == path.remote.ip());
+        self.with_sa(own, |sa, shared| {
+            // RFC 6290 §8.2: "A token taker SHOULD verify the QCD token that arrives with an INVALID_SPI notification the same as
+            // if it arrived with the IKE SPIs of the parent IKE SA", from "any IP address and port combination" (§3).
+            if !sa.hear_tokens(shared, &complaint.tokens) && from_there {
+                sa.hint(shared);
+            }
         });
-        let Some(spi) = spi.map(u32::from_be_bytes) else { return };
-        let is_meant = |sa: &&IkeSa| sa.path.remote.ip() == path.remote.ip() && sa.child_by_peer_spi(spi).is_some();
-        if let Some(own) = self.sas.values().find(is_meant).map(IkeSa::own_spi) {
-            self.with_sa(own, IkeSa::hint);
-        }
     }
 
     /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.

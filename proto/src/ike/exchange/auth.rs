@@ -157,6 +157,7 @@ impl AuthExchange {
             mobike: connection.speaks_mobike(),
             ppk_identity: proof.ppk_identity,
             no_ppk_auth: proof.no_ppk_auth,
+            qcd_token: sa.own_token(shared),
             other: sa.mobike_offer(shared, &connection),
         };
         let exchange = Exchange::Auth(Box::new(Self { connection, child }));
@@ -190,6 +191,7 @@ impl AuthExchange {
             return Next::Done;
         }
         let initial_contact = response.initial_contact;
+        sa.peer_tokens.keep_one(response.qcd_token.as_deref());
         let agreed = self.connection.speaks_mobike() && response.mobike;
         sa.mobike.agree(agreed, true, &response.other, sa.path.remote.ip());
         sa.establish(shared, response.id_r, initial_contact);

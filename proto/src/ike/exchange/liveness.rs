@@ -3,6 +3,7 @@
 use super::{Exchange, Next, Request};
 use crate::ike::jobs::Job;
 use crate::ike::mobike::digests;
+use crate::ike::qcd;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
 use crate::wire::message::{self, Informational};
@@ -29,6 +30,16 @@ impl LivenessExchange {
             Exchange::Liveness(Self),
             Request(message::Request::Informational(request)),
         )
+    }
+
+    /// A request that brings our token (RFC 6290 §4.3).
+    pub fn with_token(sa: &IkeSa, shared: &Shared) -> Option<(Exchange, Request)> {
+        let request = Informational {
+            notifies: vec![qcd::as_notify(sa.own_token(shared)?)],
+            ..Informational::default()
+        };
+        let request = Request(message::Request::Informational(request));
+        Some((Exchange::Liveness(Self), request))
     }
 
     /// The answer.

@@ -43,7 +43,7 @@ pub enum Exchange {
     RekeyIke(Box<RekeyIkeExchange>),
     /// INFORMATIONAL with Delete (§1.4.1).
     Delete(DeleteExchange),
-    /// INFORMATIONAL, empty (§2.4).
+    /// INFORMATIONAL, empty (§2.4), or with a notify that takes no answer.
     Liveness(LivenessExchange),
     /// INFORMATIONAL about addresses (RFC 4555).
     Mobike(Box<MobikeExchange>),
@@ -81,6 +81,7 @@ impl Exchange {
                 shared.count(sa.name(), |tally| tally.liveness_checks += 1);
                 Some(LivenessExchange::begin(sa))
             }
+            Job::TellToken => LivenessExchange::with_token(sa, shared),
             Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
     }

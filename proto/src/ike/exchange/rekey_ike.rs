@@ -8,6 +8,7 @@ use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::Secrets;
+use crate::ike::qcd::PeerTokens;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::{Effect, Shared};
 use crate::ike::succession::{IKE_SPI, Successor, peer_ike_spi};
@@ -33,6 +34,8 @@ pub struct RekeyIkeExchange {
     pub crossing: Option<Crossing<IkeSpi>>,
     repetitions: u32,
     began: Instant,
+    /// The peer's token for the new SA (RFC 6290 §4.3).
+    tokens: PeerTokens,
     /// It was answered: what was agreed on, and the key exchanges that are still to be done for it (RFC 9370 §2.2.4).
     following: Option<Box<(Successor, Followups)>>,
 }
@@ -56,6 +59,7 @@ impl RekeyIkeExchange {
             crossing: None,
             repetitions,
             began: shared.now.instant,
+            tokens: PeerTokens::default(),
             following: None,
         };
         let request = CreateChildSaRequest {
@@ -85,15 +89,18 @@ impl RekeyIkeExchange {
     }
 
     /// The answer.
-    pub fn on_reply(self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
+    pub fn on_reply(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
         match reply {
             CreateChildSaReply::Ike {
                 sa: answer,
                 nonce,
                 ke,
                 link,
-                ..
-            } => self.accepted(sa, shared, &answer, nonce, &ke, link),
+                other,
+            } => {
+                self.tokens.learn(&other);
+                self.accepted(sa, shared, &answer, nonce, &ke, link)
+            }
             CreateChildSaReply::Refused(notify) => self.refused(sa, shared, &notify),
             CreateChildSaReply::Child { .. } => {
                 self.abandon(shared);
@@ -186,6 +193,7 @@ impl RekeyIkeExchange {
             Err(error) => return self.not_acceptable(sa, shared, &error, true),
         };
         sa.forgotten = 0;
+        new.peer_tokens = self.tokens.clone();
         let redundant = self.loses(nonce);
         let theirs = self.crossing.and_then(|theirs| theirs.made);
         if redundant {
@@ -196,6 +204,11 @@ impl RekeyIkeExchange {
                 shared.effects.push(Effect::Settled { from, to: None });
             }
             return Next::Done;
+        }
+        // RFC 6290 §4.3: "If the initiator is also a token maker, it SHOULD initiate an INFORMATIONAL exchange immediately after
+        // the CREATE_CHILD_SA exchange".
+        if new.own_token(shared).is_some() {
+            new.jobs.add(now, Job::TellToken);
         }
         let to = Some(new.own_spi());
         sa.hand_over(shared, new, now);

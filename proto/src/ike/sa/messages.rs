@@ -2,6 +2,7 @@
 
 use super::fragments::around_ike;
 use super::*;
+use crate::ike::qcd::Complaint;
 
 /// Hints that anybody can forge are followed at most this often.
 const HINT_PAUSE: Duration = Duration::from_secs(60);
@@ -15,9 +16,15 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        if is_lost_sa(outer) {
+        let complaint = Complaint::read(&outer.body).filter(|complaint| {
+            let lost = header.flags.response && complaint.lost;
+            lost || !complaint.tokens.is_empty()
+        });
+        if let Some(complaint) = complaint {
             shared.counters.unexpected += 1;
-            self.hint(shared);
+            if !self.hear_tokens(shared, &complaint.tokens) && header.flags.response && complaint.lost {
+                self.hint(shared);
+            }
         } else if header.flags.response {
             self.handle_response(shared, path, datagram, outer)
         } else {
@@ -32,6 +39,8 @@ impl IkeSa {
         let now = shared.now.instant;
         if self.is_established() && self.may_follow_hint(now) {
             self.jobs.add(now, Job::Liveness);
+            // What is asked already may have been asked too early for the peer.
+            self.outgoing.hurry(now, &super::timers::schedule(shared));
         }
         self.work(shared);
     }
@@ -184,6 +193,9 @@ impl IkeSa {
             shared.log_message(self.name(), true, path, &header, payloads);
         }
         let response = decoded.and_then(|payloads| wire::decode_response(header.exchange, payloads));
+        if let Ok(Response::Informational(reply)) = &response {
+            self.peer_tokens.learn(&reply.notifies);
+        }
         let next = match response {
             Ok(response) => exchange.on_response(self, shared, response),
             Err(error) => {
@@ -430,17 +442,6 @@ impl IkeSa {
         let sk_p = if header.flags.initiator { &keys.pi } else { &keys.pr };
         self.int_auth.add(prf, sk_p, header.flags.initiator, head, payloads);
     }
-}
-
-/// Whether a message says, in the clear, that its sender does not know the IKE SA.
-fn is_lost_sa(outer: &Outer<'_>) -> bool {
-    let OuterBody::Plain { first, payloads } = outer.body else {
-        return false;
-    };
-    let payloads = wire::decode_payloads(first, payloads).unwrap_or_default();
-    let lost =
-        |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == wire::NotifyType::INVALID_IKE_SPI);
-    outer.header.flags.response && payloads.iter().any(lost)
 }
 
 fn fragment_number(outer: &Outer<'_>) -> Option<u16> {

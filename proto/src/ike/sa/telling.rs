@@ -88,6 +88,7 @@ impl IkeSa {
             since: self.established,
             rekey_at: self.rekey_at,
             mobike: self.mobike.enabled,
+            quick_crash_detection: self.peer_tokens.any(),
             children,
             in_flight,
         }
