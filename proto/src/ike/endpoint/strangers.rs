@@ -67,8 +67,10 @@ impl Endpoint {
     /// MUST NOT send a valid QCD token in an unprotected message for an existing IKE SA": it is not among ours, whatever the
     /// other SPI; in a cluster that shares the secret others may have it, and there this has to be off.
     fn token_of_the_lost(&mut self, header: &Header, datagram: &[u8]) -> Option<Notify> {
-        let named = header.spi_i != IkeSpi::ZERO && header.spi_r != IkeSpi::ZERO;
-        if !named || datagram.len() < SHORTEST_REQUEST {
+        let pair = [header.spi_i, header.spi_r];
+        // Whatever the I flag says, which anybody may have turned.
+        let free = |spi: &IkeSpi| *spi != IkeSpi::ZERO && !self.sas.contains_key(spi);
+        if !pair.iter().all(free) || datagram.len() < SHORTEST_REQUEST {
             return None;
         }
         // The sender set I if it is the original initiator: then it was we who answered.
