@@ -26,7 +26,9 @@ fn two(mut connection: Connection, local: &str, remote: &str, start_action: Star
 
 fn ends() -> (Connection, Connection) {
     let a = two(side_a(), "10.3.0.0/16", "10.4.0.0/16", StartAction::Start);
-    let b = two(side_b(), "10.4.0.0/16", "10.3.0.0/16", StartAction::None);
+    let mut b = two(side_b(), "10.4.0.0/16", "10.3.0.0/16", StartAction::None);
+    // Without a limit of its own: `ike_auth_lifetime` has those.
+    b.reauth_time = None;
     (a, b)
 }
 

@@ -76,6 +76,7 @@ struct ReportedConnection {
     remote_auth: &'static str,
     proposals: Vec<String>,
     rekey_seconds: Option<u64>,
+    reauth_seconds: Option<u64>,
     dpd_seconds: Option<u64>,
     interface: String,
     addresses: Vec<String>,
@@ -157,6 +158,7 @@ fn reported(connection: &Connection, tunnel: &Tunnel) -> ReportedConnection {
         remote_auth: remote_auth(connection),
         proposals: texts(&connection.ike_proposals),
         rekey_seconds: seconds(connection.ike_rekey_time),
+        reauth_seconds: seconds(connection.reauth_time),
         dpd_seconds: seconds(connection.dpd_delay),
         interface: tunnel.interface.clone(),
         addresses: texts(&tunnel.addresses),
@@ -232,8 +234,12 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
     writeln!(text, "  IKE        {}", joined(&connection.ike_proposals))?;
     writeln!(
         text,
-        "             rekey {}, DPD {}",
+        "             rekey {}{}, DPD {}",
         or_never(connection.ike_rekey_time),
+        match connection.reauth_time {
+            Some(_) => format!(", reauthentication {}", or_never(connection.reauth_time)),
+            None => String::new(),
+        },
         or_never(connection.dpd_delay)
     )?;
     writeln!(

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Lifetime of an IKE SA before rekey.
 const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+/// A shorter `reauth_time` is warned about.
+const SHORT_REAUTH_TIME: Duration = Duration::from_secs(300);
 /// Silence after which the peer is asked whether it lives.
 const DPD_DELAY: Duration = Duration::from_secs(30);
 /// RFC 7383 §2.5.1: "1280 bytes" for IPv6; it passes nearly every IPv4 path too.
@@ -76,6 +78,14 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     let mut ike_rekey_time = Some(profile.map_or(IKE_REKEY_TIME, Profile::ike_rekey_time));
     if let Some(value) = table.get("rekey_time") {
         set(&mut ike_rekey_time, duration_or_never(&value));
+    }
+    let mut reauth_time = None;
+    if let Some(value) = table.get("reauth_time") {
+        set(&mut reauth_time, duration_or_never(&value));
+        // RFC 4478 §3: "It is usually not reasonable to set this value to less than 300 (5 minutes)".
+        if reauth_time.is_some_and(|time| time < SHORT_REAUTH_TIME) {
+            value.warn("authenticating anew so often costs much and protects little; an hour or more is usual");
+        }
     }
     let mut dpd_delay = Some(profile.map_or(DPD_DELAY, |profile| profile.values.dpd_delay));
     if let Some(value) = table.get("dpd_delay") {
@@ -137,7 +147,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         local,
         remote,
         ike_rekey_time,
-        reauth_time: None,
+        reauth_time,
         dpd_delay,
         fragmentation,
         fragment_size,

@@ -226,6 +226,8 @@ pub struct IkeSaStatus {
     pub age_seconds: Option<u64>,
     /// Until it is rekeyed.
     pub rekey_in_seconds: Option<u64>,
+    /// Until we authenticate anew, or, as responder, until it ends if the peer does not.
+    pub reauth_in_seconds: Option<u64>,
     /// The exchange under way: `IKE_AUTH request 1, sent 2 times`.
     pub in_flight: Option<String>,
     /// Its Child SAs.

@@ -170,6 +170,7 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         mobike: sa.mobike,
         quick_crash_detection: sa.quick_crash_detection,
         age_seconds: sa.since.map(|since| now.saturating_since(since).as_secs()),
+        reauth_in_seconds: sa.reauth_at.map(|at| at.saturating_since(now).as_secs()),
         rekey_in_seconds: sa.rekey_at.map(|at| at.saturating_since(now).as_secs()),
         in_flight: sa.in_flight.clone(),
         children: sa.children.iter().map(|child| child_sa(child, stats, now)).collect(),

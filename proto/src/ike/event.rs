@@ -390,6 +390,8 @@ pub struct IkeSaStatus {
     pub since: Option<Instant>,
     /// When it will be rekeyed.
     pub rekey_at: Option<Instant>,
+    /// When we begin to authenticate anew, or, as responder, when it ends if the peer does not.
+    pub reauth_at: Option<Instant>,
     /// Whether its ends may move (RFC 4555).
     pub mobike: bool,
     /// Whether a crash of the peer will be noticed at once: it has given us a token (RFC 6290).

@@ -13,6 +13,7 @@
 //! | `mobike` | ends that move (RFC 4555) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `qcd` | a peer that has lost its state (RFC 6290) |
+//! | `auth_lifetime` | authenticating anew at the responder's wish (RFC 4478) |
 //! | `parts` | a child that the peer takes in several Child SAs (RFC 7296 §2.9) |
 //! | `jobs` | what an IKE SA means to do next |
 //! | `proven` | what a peer has proven itself with, and whether that is still good |
@@ -24,6 +25,7 @@
 //! read [`Endpoint::poll_timeout`]; `now` never goes back. SAD updates come before the transmit that tells the peer.
 
 pub mod auth;
+mod auth_lifetime;
 mod child;
 pub mod collision;
 pub mod cookie;

@@ -184,6 +184,12 @@ impl IkeSa {
                 error.notify()
             })
         });
+        let mut other = if self.mobike.enabled {
+            self.mobike_offer(shared, connection)
+        } else {
+            vec![]
+        };
+        other.extend(self.announce_lifetime(shared, connection));
         let response = IkeAuthResponse {
             id_r: connection.local.id.clone(),
             certs,
@@ -194,11 +200,7 @@ impl IkeSa {
             mobike: self.mobike.enabled,
             ppk: self.ppk.used,
             qcd_token: self.own_token(shared),
-            other: if self.mobike.enabled {
-                self.mobike_offer(shared, connection)
-            } else {
-                vec![]
-            },
+            other,
         };
         Reply {
             response: Response::IkeAuth(IkeAuthReply::Accepted(Box::new(response))),
@@ -488,6 +490,7 @@ impl IkeSa {
         // RFC 6290 §4.4: "A token taker MUST accept such gratuitous QCD_TOKEN notifications as long as they are carried in
         // protected exchanges."
         self.peer_tokens.learn(&request.notifies);
+        self.hear_lifetime(shared, &request.notifies);
         let activity = self.ike_activity();
         let proceeds = |request| matches!(ike_verdict(activity, request), Verdict::Proceed | Verdict::ProceedAlone);
         if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {

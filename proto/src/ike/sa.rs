@@ -6,6 +6,7 @@ mod telling;
 mod timers;
 
 use self::fragments::Sizes;
+use super::auth_lifetime::Reauthentication;
 use super::child::Child;
 use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, PeerCertificate, TimerKind};
@@ -148,7 +149,7 @@ pub struct IkeSa {
     /// It is made beside an older one, to take its place when all children are up (RFC 7296 §2.8.3).
     pub reauthenticates: bool,
     /// When to authenticate anew; a rekey does not put it off.
-    pub reauth_at: Option<Instant>,
+    pub reauth: Reauthentication,
     /// When it is to be rekeyed, and when to be closed if that failed.
     pub rekey_at: Option<Instant>,
     pub expire_at: Option<Instant>,
@@ -249,7 +250,7 @@ impl IkeSa {
             number: 0,
             known: shared.established,
             reauthenticates: false,
-            reauth_at: None,
+            reauth: Reauthentication::default(),
             rekey_at: None,
             expire_at: None,
             contested: None,

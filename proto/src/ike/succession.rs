@@ -5,6 +5,7 @@
 //! SA is in flight then, the peer's SA is *contested*: it answers, but begins nothing, until the nonces have decided
 //! (§2.8.2).
 
+use super::auth_lifetime::Reauthentication;
 use super::child::Child;
 use super::collision::{Crossing, IkeActivity, IkeRequest, Verdict, ike_verdict};
 use super::error::IkeError;
@@ -212,7 +213,7 @@ impl IkeSa {
         new.proof.clone_from(&self.proof);
         new.began = parts.began;
         new.number = self.number;
-        new.reauth_at = self.reauth_at;
+        new.reauth = self.reauth;
         new.begin_lifetime(shared);
         Ok(new)
     }
@@ -248,7 +249,8 @@ impl IkeSa {
     /// Another SA has taken this one's place: all it still does is to be deleted.
     pub fn give_away(&mut self, delete_at: Instant) -> (Vec<Child>, Jobs) {
         let before = std::mem::replace(&mut self.stage, Stage::Rekeyed);
-        (self.rekey_at, self.expire_at, self.reauth_at) = (None, None, None);
+        (self.rekey_at, self.expire_at) = (None, None);
+        self.reauth = Reauthentication::default();
         let mut jobs = std::mem::take(&mut self.jobs);
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.
@@ -278,8 +280,8 @@ impl IkeSa {
         let connection = self.connection.clone();
         // §2.8.3: only who began can begin anew, since only he is known to be able to. A rekey does not put it off.
         let reauth = connection.as_ref().and_then(|connection| connection.reauth_time);
-        if let Some(time) = reauth.filter(|_| self.ours && self.reauth_at.is_none()) {
-            self.reauth_at = Some(now + time.saturating_sub(shared.jitter(time / 10)));
+        if let Some(time) = reauth.filter(|_| self.ours && self.reauth.own.is_none()) {
+            self.reauth.own = Some(now + time.saturating_sub(shared.jitter(time / 10)));
         }
         let time = connection.and_then(|connection| connection.ike_rekey_time);
         let Some(time) = time else { return };
@@ -291,9 +293,7 @@ impl IkeSa {
     /// Its lifetime: the job to rekey it, or to end it.
     pub fn lifetime_timeout(&mut self, shared: &mut Shared) {
         let now = shared.now.instant;
-        if self.reauth_at.take_if(|at| *at <= now).is_some() {
-            shared.effects.push(Effect::Reauthenticate { spi: self.own_spi() });
-        }
+        self.reauth_timeout(shared);
         if self.rekey_at.take_if(|at| *at <= now).is_some() {
             self.jobs.add(now, Job::RekeyIke);
         }

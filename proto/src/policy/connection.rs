@@ -84,7 +84,8 @@ pub struct Connection {
     pub remote: RemoteAuth,
     /// IKE SA lifetime before rekey; `None` is never.
     pub ike_rekey_time: Option<Duration>,
-    /// As original initiator: authenticate anew after this, make-before-break; `None` is never (RFC 7296 §2.8.3).
+    /// As original initiator: authenticate anew after this, make-before-break; as responder: the peer is told to (RFC 4478), and
+    /// its IKE SA ends if it does not. `None` is never (RFC 7296 §2.8.3).
     pub reauth_time: Option<Duration>,
     /// Liveness check after this much silence; `None` is off (RFC 7296 §2.4).
     pub dpd_delay: Option<Duration>,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const INTERMEDIATE: &str = "proto/tests/ike_intermediate.rs";
+const LIFETIME: &str = "proto/tests/ike_auth_lifetime.rs";
 const QCD: &str = "proto/tests/ike_qcd.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
@@ -134,6 +135,22 @@ pub fn rows() -> Vec<Row> {
              exchange",
             there(QCD, "after_rekeys_of_either_end"),
             there(QCD, "it_can_be_switched_off"),
+        ),
+        row(
+            ("P16", "RFC 4478 §2", Should),
+            "AUTH_LIFETIME: the initiator authenticates anew in time, make-before-break",
+            "An Initiator that received an AUTH_LIFETIME notification SHOULD repeat the Initial exchange within the time indicated in the \
+             notification.",
+            there(LIFETIME, "an_announced_lifetime_is_kept_to"),
+            there(LIFETIME, "what_is_no_lifetime_or_not_the_peers_to_say"),
+        ),
+        row(
+            ("P17", "RFC 4478 §2", Should),
+            "AUTH_LIFETIME: the responder ends what was not authenticated anew",
+            "The original Responder that sends the AUTH_LIFETIME notification SHOULD send a DELETE notification soon after the end of the \
+             lifetime period, unless the IKE SA is deleted before the lifetime period elapses.",
+            there(LIFETIME, "the_responder_ends_what_lasts_longer"),
+            there(LIFETIME, "an_initiator_announces_nothing"),
         ),
     ]
 }

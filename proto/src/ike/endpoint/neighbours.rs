@@ -235,9 +235,8 @@ impl Endpoint {
         for spi in self.established(Some(connection)) {
             self.with_sa(spi, |sa, shared| {
                 let soon = shared.now.instant + REAUTH_RETRY + shared.jitter(REAUTH_RETRY / 2);
-                if sa.ours && sa.reauth_at.is_none() && sa.connection.as_ref().is_some_and(|c| c.reauth_time.is_some())
-                {
-                    sa.reauth_at = Some(soon);
+                if std::mem::take(&mut sa.reauth.begun) {
+                    sa.reauth.own = Some(soon);
                 }
             });
         }

@@ -195,6 +195,7 @@ impl AuthExchange {
         let agreed = self.connection.speaks_mobike() && response.mobike;
         sa.mobike.agree(agreed, true, &response.other, sa.path.remote.ip());
         sa.establish(shared, response.id_r, initial_contact);
+        sa.hear_lifetime(shared, &response.other);
         let Self { connection, child } = self;
         for other in connection
             .children

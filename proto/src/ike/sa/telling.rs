@@ -87,6 +87,7 @@ impl IkeSa {
             peer_certificate: self.peer_certificate(),
             since: self.established,
             rekey_at: self.rekey_at,
+            reauth_at: self.reauth.due(),
             mobike: self.mobike.enabled,
             quick_crash_detection: self.peer_tokens.any(),
             children,

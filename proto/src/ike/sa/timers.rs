@@ -79,7 +79,7 @@ impl IkeSa {
             Stage::Established => {
                 timers.extend(self.children_next());
                 timers.extend(self.rekey_at.map(|at| (at, TimerKind::RekeyIke)));
-                timers.extend(self.reauth_at.map(|at| (at, TimerKind::Reauthenticate)));
+                timers.extend(self.reauth.due().map(|at| (at, TimerKind::Reauthenticate)));
                 timers.extend(self.expire_at.map(|at| (at, TimerKind::ExpireIke)));
                 if self.is_idle() {
                     timers.extend(self.liveness_due().map(|at| (at, TimerKind::Liveness)));
