@@ -74,12 +74,16 @@ def profile(options):
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             time.sleep(1)
             with tempfile.NamedTemporaryFile() as data:
-                network.run("perf", "record", "-q", "-a", "-F", 997, "-e", "cpu-clock", "-o", data.name, "--", "sleep", options.seconds)
+                network.run("perf", "record", "-q", "-a", "-g", "-F", 997, "-e", "cpu-clock", "-o", data.name, "--", "sleep", options.seconds)
                 load.wait(timeout=options.seconds + 20)
-                for title, keys in (("by process", "comm"), ("by symbol", "comm,dso,symbol")):
-                    text = network.run("perf", "report", "-i", data.name, "--stdio", "-g", "none", "--percent-limit", "0.5", "--sort", keys)
-                    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-                    print(f"\n{contestant.name}, WIRE={options.wire}, {title}\n" + "\n".join(lines[:40]))
+                for title, keys, which in (("by process", "comm", []), ("by process and program", "comm,dso", []), ("by symbol", "comm,dso,symbol", []),
+                                           ("by system call, with what it calls", "comm,symbol", ["--children"])):
+                    which = which or ["--no-children"]
+                    text = network.run("perf", "report", "-i", data.name, "--stdio", "-g", "none", "--percent-limit", "0.4", "--sort", keys, *which)
+                    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+                    if "--children" in which:
+                        lines = [line for line in lines if "_sys_" in line]
+                    print(f"\n{contestant.name}, WIRE={options.wire}, {title}\n" + "\n".join(lines[:60]))
         finally:
             contestant.down()
 
