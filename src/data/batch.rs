@@ -208,8 +208,8 @@ impl SendBatch {
         }
     }
 
-    /// A new table may bring new paths: what one path's MTU forbade is tried again.
-    pub(super) fn table_changed(&mut self) {
+    /// There may be new paths: what one path's MTU forbade is tried again.
+    pub(super) fn paths_changed(&mut self) {
         if self.segment_below != 0 {
             self.segment_below = usize::MAX;
         }

@@ -6,7 +6,7 @@ use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
 use super::report::{Limits, Seldom};
 use super::stats::Cause;
-use super::table::{ChildSa, Interface, SaTable};
+use super::table::{Change, ChildSa, Interface};
 use super::worker::Wakeup;
 use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::encap::{Datagram, classify};
@@ -81,28 +81,31 @@ impl Inbound {
         }
     }
 
-    /// Takes up a new table: SAs that stay keep their window; a new one is taken, which goes only once.
-    pub(super) fn take_up(&mut self, table: &SaTable, owns: impl Fn(u32) -> bool) {
-        let count = self.own.len().max(table.inbound.len());
-        self.own.resize_with(count, || None);
-        for (slot, own) in self.own.iter_mut().enumerate() {
-            let child = table.inbound.get(slot).and_then(Option::as_ref);
-            let child = child.filter(|child| owns(child.entry.inbound.spi));
-            let interface = child.and_then(|child| table.interfaces.get(child.interface)?.as_ref());
-            let Some((child, interface)) = child.zip(interface) else {
+    /// Takes up a change: pairs that stay keep their window; a new SA is taken, which goes only once.
+    pub(super) fn take_up(&mut self, change: &Change, owns: impl Fn(u32) -> bool) {
+        for (slot, child) in &change.inbound {
+            if self.own.len() <= *slot {
+                self.own.resize_with(*slot + 1, || None);
+            }
+            let Some(own) = self.own.get_mut(*slot) else { continue };
+            let child = child.as_ref().filter(|child| owns(child.entry.inbound.spi));
+            let Some((child, interface)) = child.and_then(|child| Some((child, change.interface(child.interface)?))) else {
                 *own = None;
                 continue;
             };
             match own {
-                Some(own) if Arc::ptr_eq(&own.child.pair, &child.pair) => {
-                    if !Arc::ptr_eq(&own.child, child) {
-                        own.child = Arc::clone(child);
-                    }
-                    if !Arc::ptr_eq(&own.interface, interface) {
-                        own.interface = Arc::clone(interface);
-                    }
-                }
+                Some(own) if Arc::ptr_eq(&own.child.pair, &child.pair) => own.child = Arc::clone(child),
                 own => *own = Receiving::new(child, interface).map(Box::new),
+            }
+        }
+        for interface in change.interfaces.iter().filter_map(|(_, interface)| interface.as_ref()) {
+            for child in interface.active.iter().chain(&interface.resting) {
+                let own = self.own.get_mut(spi::slot_of(child.entry.inbound.spi));
+                if let Some(Some(own)) = own
+                    && Arc::ptr_eq(&own.child.pair, &child.pair)
+                {
+                    own.interface = Arc::clone(interface);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | `table` | the immutable view of all SAs that control publishes, and the register it is made from |
+//! | `table` | the register of all SAs, and the changes of it that the workers hear of |
 //! | `worker` | the loop of one thread, and what all threads see |
 //! | `outbound` | TUN -> UDP or IP protocol 50: split, seal |
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
@@ -35,7 +35,6 @@ use crate::sys::raw::{no_such_family, open_raw};
 use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
-use arc_swap::ArcSwap;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
@@ -48,7 +47,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::{Refusal, Register};
@@ -228,8 +227,10 @@ impl DataPlane {
         let [mut raw_ipv4, mut raw_ipv6] = raw.map(|sockets| sockets.unwrap_or_default().into_iter());
         for (number, sockets) in members_ipv4.into_iter().zip(members_ipv6).enumerate() {
             let (mailbox_sender, mailbox) = sync_channel(MAILBOX);
+            let (change_sender, changes) = channel();
             let desk = Desk {
                 bell: Waker::new()?,
+                changes: change_sender,
                 mailbox: mailbox_sender,
                 seen: AtomicU64::new(0),
                 counters: Counters::default(),
@@ -239,6 +240,7 @@ impl DataPlane {
                 sockets: [Some(sockets.0), sockets.1],
                 raw: [raw_ipv4.next(), raw_ipv6.next()],
                 mailbox,
+                changes,
                 poll: Poll::new()?,
                 pin: options.pin,
             };
@@ -247,7 +249,6 @@ impl DataPlane {
             ready.push(worker);
         }
         let shared = Arc::new(Shared {
-            table: ArcSwap::default(),
             generation: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             desks,
@@ -357,7 +358,12 @@ impl DataPlane {
     }
 
     fn publish(&mut self) {
-        self.shared.table.store(Arc::new(self.register.table()));
+        let change = Arc::new(self.register.take_change());
+        for desk in &self.shared.desks {
+            // A worker that has ended takes the process with it.
+            let _ = desk.changes.send(Arc::clone(&change));
+        }
+        drop(change);
         self.shared.generation.fetch_add(1, Ordering::Release);
         for desk in &self.shared.desks {
             desk.bell.ring();

@@ -4,7 +4,7 @@ use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
 use super::report::{FewASecond, Limits, Seldom};
 use super::stats::Cause;
-use super::table::{ChildSa, Interface, SaTable};
+use super::table::{Change, ChildSa, Interface};
 use super::worker::{Shared, Sockets, Wakeup, socket_of};
 use crate::sys::tun::Pieces;
 use landbridge_proto::esp::OutboundSa;
@@ -66,28 +66,31 @@ impl Outbound {
         }
     }
 
-    /// Takes up a new table: `owns` says which interfaces are this worker's. `came` and `went` hear of changes.
+    /// Takes up a change: `owns` says which interfaces are this worker's. `came` and `went` hear of changes.
     pub(super) fn take_up(
         &mut self,
-        table: &SaTable,
+        change: &Change,
         owns: impl Fn(usize) -> bool,
         mut came: impl FnMut(usize, &Interface),
         mut went: impl FnMut(&Interface),
     ) {
-        let count = self.interfaces.len().max(table.interfaces.len());
-        self.interfaces.resize_with(count, || None);
-        for (number, own) in self.interfaces.iter_mut().enumerate() {
-            let new = table.interfaces.get(number).and_then(Option::as_ref);
-            let new = new.filter(|_| owns(number));
+        for (number, new) in &change.interfaces {
+            if self.interfaces.len() <= *number {
+                self.interfaces.resize_with(*number + 1, || None);
+            }
+            let Some(own) = self.interfaces.get_mut(*number) else {
+                continue;
+            };
+            let new = new.as_ref().filter(|_| owns(*number));
             // Another connection may have taken over the number.
             let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.tun, &new.tun);
             if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new))) {
                 went(&old.interface);
             }
             match (own, new) {
-                (Some(own), Some(new)) if !Arc::ptr_eq(&own.interface, new) => own.take_up(new),
+                (Some(own), Some(new)) => own.take_up(new),
                 (own @ None, Some(new)) => {
-                    came(number, new);
+                    came(*number, new);
                     own.insert(Own::new(new)).take_up(new);
                 }
                 _ => {}
@@ -163,14 +166,19 @@ impl Own {
 
     /// Pairs that stay keep their state; a new one brings its SA, which can be taken only once.
     fn take_up(&mut self, interface: &Arc<Interface>) {
-        let mut old: Vec<Sending> = self.active.drain(..).chain(self.resting.drain(..)).collect();
+        let mut old: Vec<Option<Sending>> = self.active.drain(..).chain(self.resting.drain(..)).map(Some).collect();
+        // Nearly all of them stay, in their order: the next is looked for behind the one before.
+        let mut next = 0;
         let mut take = |child: &Arc<ChildSa>| {
-            let known = old
-                .iter()
-                .position(|sending| Arc::ptr_eq(&sending.child.pair, &child.pair));
-            match known {
+            let is_it = |place: &Option<Sending>| {
+                let pair = place.as_ref().map(|sending| &sending.child.pair);
+                pair.is_some_and(|pair| Arc::ptr_eq(pair, &child.pair))
+            };
+            let behind = old.iter().skip(next).position(is_it).map(|at| next + at);
+            match behind.or_else(|| old.iter().take(next).position(is_it)) {
                 Some(at) => {
-                    let mut sending = old.swap_remove(at);
+                    next = at + 1;
+                    let mut sending = old.get_mut(at)?.take()?;
                     sending.child = Arc::clone(child);
                     Some(sending)
                 }

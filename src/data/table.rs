@@ -1,4 +1,5 @@
-//! All SAs, as control publishes them: an immutable table, swapped whole, and the register it is made from.
+//! All SAs: the register, which is control's, and the changes of it that the workers hear of. A change costs what it
+//! touches, however many other SAs there are.
 
 use super::stats::Counters;
 use super::{ChildSaStats, ConnectionStats};
@@ -13,13 +14,21 @@ use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the workers go by. Each takes from it what it owns, and keeps that until the next table.
+/// What one order changed: the new value of each place. Each worker takes from it what it owns.
 #[derive(Debug, Default)]
-pub(super) struct SaTable {
-    /// By the slot of our SPI.
-    pub inbound: Vec<Option<Arc<ChildSa>>>,
-    /// By number.
-    pub interfaces: Vec<Option<Arc<Interface>>>,
+pub(super) struct Change {
+    /// Pairs by the slot of our SPI; the interface of each that is there now is among `interfaces`.
+    pub inbound: Vec<(usize, Option<Arc<ChildSa>>)>,
+    /// Interfaces by number.
+    pub interfaces: Vec<(usize, Option<Arc<Interface>>)>,
+}
+
+impl Change {
+    /// What has become of an interface, if that is part of the change.
+    pub(super) fn interface(&self, number: usize) -> Option<&Arc<Interface>> {
+        let found = self.interfaces.iter().find(|(other, _)| *other == number);
+        found.and_then(|(_, interface)| interface.as_ref())
+    }
 }
 
 /// A connection's interface and its SAs.
@@ -122,7 +131,7 @@ pub(super) enum Refusal {
     Unknown,
 }
 
-/// What the table is made from; control's.
+/// All interfaces and SAs; control's.
 #[derive(Debug)]
 pub(super) struct Register {
     /// There are raw sockets.
@@ -136,6 +145,18 @@ pub(super) struct Register {
     numbers: BTreeMap<ConnectionName, usize>,
     /// What was counted for connections that have no interface now: it goes on when they have one again.
     gone: BTreeMap<ConnectionName, Past>,
+    /// Removed pairs that a worker may still be counting for.
+    retired: Vec<Retired>,
+    /// What the workers have not been told yet.
+    change: Change,
+}
+
+/// A removed pair.
+#[derive(Debug)]
+struct Retired {
+    connection: ConnectionName,
+    child: ChildName,
+    pair: Arc<Pair>,
 }
 
 /// What was counted for Child SA pairs that are no more.
@@ -143,8 +164,6 @@ pub(super) struct Register {
 struct Past {
     /// Sums of pairs that nobody uses any more, by child.
     children: BTreeMap<ChildName, ChildSaStats>,
-    /// Removed pairs that a worker may still be counting for.
-    retired: Vec<(ChildName, Arc<Pair>)>,
     /// Drops of interfaces that are no more.
     drops: Vec<(&'static str, u64)>,
 }
@@ -168,18 +187,14 @@ impl Register {
             interfaces: Vec::new(),
             numbers: BTreeMap::new(),
             gone: BTreeMap::new(),
+            retired: Vec::new(),
+            change: Change::default(),
         }
     }
 
-    /// The table of this moment.
-    pub(super) fn table(&self) -> SaTable {
-        let interfaces = self.interfaces.iter();
-        SaTable {
-            inbound: self.inbound.clone(),
-            interfaces: interfaces
-                .map(|slot| Some(Arc::clone(&slot.as_ref()?.interface)))
-                .collect(),
-        }
+    /// What changed since this was last asked.
+    pub(super) fn take_change(&mut self) -> Change {
+        std::mem::take(&mut self.change)
     }
 
     /// Adds a connection's interface; its number is as low as possible, and decides its owner.
@@ -207,6 +222,7 @@ impl Register {
             None => self.interfaces.push(Some(registered)),
         }
         self.numbers.insert(Arc::clone(connection), number);
+        self.change(number, |_| {});
     }
 
     /// Whether a connection has an interface.
@@ -231,6 +247,7 @@ impl Register {
         } = self.interfaces.get_mut(number)?.take()?;
         super::stats::add_drops(&mut past.drops, interface.counters.drops());
         self.gone.insert(Arc::clone(connection), past);
+        self.tell_interface(number, None);
         Some(name)
     }
 
@@ -285,6 +302,7 @@ impl Register {
             self.inbound.resize(slot + 1, None);
         }
         self.inbound[slot] = Some(Arc::clone(&child));
+        self.change.inbound.push((slot, Some(Arc::clone(&child))));
         self.children.insert(entry.id, Arc::clone(&child));
         self.change(number, |interface| interface.resting.push(child));
         Ok(())
@@ -328,14 +346,18 @@ impl Register {
 
     fn forget(&mut self, id: ChildSaId) -> Option<()> {
         let child = self.children.remove(&id)?;
-        *self.inbound.get_mut(spi::slot_of(child.entry.inbound.spi))? = None;
+        let slot = spi::slot_of(child.entry.inbound.spi);
+        *self.inbound.get_mut(slot)? = None;
+        self.change.inbound.push((slot, None));
         self.change(child.interface, |interface| {
             interface.active.retain(|other| other.entry.id != id);
             interface.resting.retain(|other| other.entry.id != id);
         });
-        let registered = self.interfaces.get_mut(child.interface)?.as_mut()?;
-        let retired = (Arc::clone(&child.entry.child), Arc::clone(&child.pair));
-        registered.past.retired.push(retired);
+        self.retired.push(Retired {
+            connection: Arc::clone(&child.entry.connection),
+            child: Arc::clone(&child.entry.child),
+            pair: Arc::clone(&child.pair),
+        });
         Some(())
     }
 
@@ -352,8 +374,10 @@ impl Register {
             interface: old.interface,
             pair: Arc::clone(&old.pair),
         });
-        if let Some(slot) = self.inbound.get_mut(spi::slot_of(new.entry.inbound.spi)) {
-            *slot = Some(Arc::clone(&new));
+        let slot = spi::slot_of(new.entry.inbound.spi);
+        if let Some(place) = self.inbound.get_mut(slot) {
+            *place = Some(Arc::clone(&new));
+            self.change.inbound.push((slot, Some(Arc::clone(&new))));
         }
         self.children.insert(id, Arc::clone(&new));
         self.change(new.interface, |interface| {
@@ -367,19 +391,19 @@ impl Register {
 
     /// Adds up the counters of pairs that no worker holds any more.
     pub(super) fn settle(&mut self) {
-        let present = self
-            .interfaces
-            .iter_mut()
-            .flatten()
-            .map(|registered| &mut registered.past);
-        for Past { children, retired, .. } in present.chain(self.gone.values_mut()) {
-            retired.retain(|(child, pair)| {
-                let last = Arc::strong_count(pair) == 1;
-                if last {
-                    children.entry(Arc::clone(child)).or_default().plus(&stats(pair));
-                }
-                !last
-            });
+        for Retired { connection, child, pair } in std::mem::take(&mut self.retired) {
+            if Arc::strong_count(&pair) > 1 {
+                self.retired.push(Retired { connection, child, pair });
+            } else if let Some(past) = self.past(&connection) {
+                past.children.entry(child).or_default().plus(&stats(&pair));
+            }
+        }
+    }
+
+    fn past(&mut self, connection: &ConnectionName) -> Option<&mut Past> {
+        match self.number(connection) {
+            Some(number) => Some(&mut self.interfaces.get_mut(number)?.as_mut()?.past),
+            None => self.gone.get_mut(connection),
         }
     }
 
@@ -391,7 +415,8 @@ impl Register {
         };
         let Registered { interface, past, .. } = registered;
         let mut by_child = past.children.clone();
-        for (child, pair) in &past.retired {
+        let retired = self.retired.iter();
+        for Retired { child, pair, .. } in retired.filter(|retired| retired.connection == *connection) {
             by_child.entry(Arc::clone(child)).or_default().plus(&stats(pair));
         }
         let present = interface.active.iter().chain(&interface.resting);
@@ -418,7 +443,7 @@ impl Register {
         self.numbers.get(connection).copied()
     }
 
-    /// Makes a changed copy of an interface's entry; those who hold the old one see the change with the next table.
+    /// Makes a changed copy of an interface's entry; those who hold the old one hear of it.
     fn change(&mut self, number: usize, change: impl FnOnce(&mut Interface)) {
         if let Some(Some(registered)) = self.interfaces.get_mut(number) {
             let old = &registered.interface;
@@ -435,7 +460,17 @@ impl Register {
                 counters: Arc::clone(&old.counters),
             };
             change(&mut new);
-            registered.interface = Arc::new(new);
+            let new = Arc::new(new);
+            registered.interface = Arc::clone(&new);
+            self.tell_interface(number, Some(new));
+        }
+    }
+
+    fn tell_interface(&mut self, number: usize, new: Option<Arc<Interface>>) {
+        let told = &mut self.change.interfaces;
+        match told.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, interface)) => *interface = new,
+            None => told.push((number, new)),
         }
     }
 }

@@ -6,13 +6,12 @@ use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
-use super::table::SaTable;
+use super::table::Change;
 use crate::sys::affinity;
 use crate::sys::poll::{Poll, Ready, Waker};
 use crate::sys::raw::forget_errors;
 use crate::sys::receive::Message;
 use crate::sys::tun::Tun;
-use arc_swap::ArcSwap;
 use landbridge_proto::ip::coalesce::CoalesceOptions;
 use landbridge_proto::ip::vnet::GSO_UDP_L4;
 use landbridge_proto::policy::sad::{Encapsulation, Path};
@@ -21,7 +20,8 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
 
 /// Descriptors that have their turn after one look at the kernel.
@@ -35,8 +35,7 @@ const INTERFACES: u64 = 5;
 
 /// What all threads of the data path see.
 pub(super) struct Shared {
-    pub table: ArcSwap<SaTable>,
-    /// Counts the tables; it is raised after the table is stored.
+    /// Counts the changes; it is raised after the change is sent.
     pub generation: AtomicU64,
     pub stop: AtomicBool,
     pub desks: Vec<Desk>,
@@ -54,7 +53,9 @@ pub(super) struct Shared {
 pub(super) struct Desk {
     pub bell: Waker,
     pub mailbox: SyncSender<Letter>,
-    /// The generation of the table that the worker goes by.
+    /// Control alone sends here, and the worker takes all there is at each turn.
+    pub changes: Sender<Arc<Change>>,
+    /// The generation that the worker goes by.
     pub seen: AtomicU64,
     /// What belongs to no connection.
     pub counters: Counters,
@@ -160,6 +161,7 @@ pub(super) struct Worker {
     /// For ESP without UDP.
     pub raw: [Option<OwnedFd>; 2],
     pub mailbox: Receiver<Letter>,
+    pub changes: Receiver<Arc<Change>>,
     pub poll: Poll,
     pub pin: bool,
 }
@@ -256,7 +258,7 @@ impl AtWork<'_> {
             self.desk.bell.clear();
         }
         // Before each batch: an order holds for every packet read after it was given.
-        self.take_up_table();
+        self.take_up_changes();
         let desk = self.desk;
         let wakeup = Wakeup {
             now,
@@ -290,7 +292,7 @@ impl AtWork<'_> {
                 };
                 if came {
                     // Once more: an SA may have been installed, and used by the peer, since the look above.
-                    self.take_up_table();
+                    self.take_up_changes();
                     self.inbound.turn(raw, &wakeup);
                 }
             }
@@ -301,17 +303,27 @@ impl AtWork<'_> {
         }
     }
 
-    fn take_up_table(&mut self) {
+    fn take_up_changes(&mut self) {
         let generation = self.shared.generation.load(Ordering::Acquire);
         if generation == self.generation {
             return;
         }
         self.generation = generation;
-        let table = self.shared.table.load_full();
+        while let Ok(change) = self.worker.changes.try_recv() {
+            self.take_up(&change);
+        }
+        for batch in self.sending.iter_mut().flatten() {
+            batch.paths_changed();
+        }
+        // Last: what is no more is let go now.
+        self.desk.seen.store(generation, Ordering::Release);
+    }
+
+    fn take_up(&mut self, change: &Change) {
         let (shared, number, poll) = (self.shared, self.worker.number, &self.worker.poll);
-        self.inbound.take_up(&table, |spi| shared.inbound_owner(spi) == number);
+        self.inbound.take_up(change, |spi| shared.inbound_owner(spi) == number);
         self.outbound.take_up(
-            &table,
+            change,
             |interface| shared.outbound_owner(interface) == number,
             |interface, new| {
                 if let Err(error) = poll.add(&*new.tun, INTERFACES + interface as u64) {
@@ -324,11 +336,5 @@ impl AtWork<'_> {
                 }
             },
         );
-        for batch in self.sending.iter_mut().flatten() {
-            batch.table_changed();
-        }
-        drop(table);
-        // Last: what the old table held is let go now.
-        self.desk.seen.store(generation, Ordering::Release);
     }
 }

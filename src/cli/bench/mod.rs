@@ -3,6 +3,7 @@
 
 mod crypto;
 mod network;
+mod scale;
 mod tun;
 mod tunnel;
 
@@ -15,11 +16,12 @@ use std::time::Duration;
 
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "crypto needs no privileges; tun and tunnel take root, or a system that lets users make namespaces. The figures are of \
+    after_help = "crypto needs no privileges; the others take root, or a system that lets users make namespaces. The figures are of \
                   this moment: run it on an idle machine, and more than once."
 )]
 pub(super) struct Args {
-    /// What to measure: the ciphers of ESP, a TUN, or a tunnel from one end to the other on this machine
+    /// What to measure: the ciphers of ESP, a TUN, a tunnel from one end to the other on this machine, or one among many
+    /// that are rekeyed
     #[arg(value_enum)]
     what: What,
     /// Seconds for each figure
@@ -41,6 +43,7 @@ enum What {
     Crypto,
     Tun,
     Tunnel,
+    Scale,
 }
 
 /// What came of it.
@@ -78,7 +81,8 @@ pub(super) fn run(_: &Global, args: &Args) -> Exit {
     let report = match args.what {
         What::Crypto => Ok(crypto::run(span)),
         What::Tun => tun::run(span),
-        What::Tunnel => match crypto::suite(&args.suite) {
+        What::Tunnel | What::Scale => match crypto::suite(&args.suite) {
+            Ok(suite) if args.what == What::Scale => scale::run(span, suite, args.workers.map(usize::from)),
             Ok(suite) => tunnel::run(span, &args.suite, suite, args.workers.map(usize::from)),
             Err(error) => {
                 complain(format!("--suite: {error}"));

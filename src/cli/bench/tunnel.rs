@@ -10,9 +10,10 @@ use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Secret};
 use landbridge_proto::esp::transform::inner_mtu;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{
-    ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate, TrafficLimits,
+    ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SadUpdate, TrafficLimits,
 };
 use landbridge_proto::policy::selector::from_prefix;
+use landbridge_proto::policy::spi;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,40 +24,42 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Octets of the outer path.
-const OUTER: usize = 1500;
+pub(super) const OUTER: usize = 1500;
+/// The owner bits of an SPI.
+const OWNERS: u32 = ((1 << spi::OWNER_BITS) - 1) << spi::OWNER_SHIFT;
 /// Before the figures are taken.
 const WARM_UP: Duration = Duration::from_millis(700);
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a processor: from here on it counts as busy.
 const BUSY: f64 = 0.85;
 
 /// One of the two ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Near,
     Far,
 }
 
 impl End {
-    const fn other(self) -> Self {
+    pub(super) const fn other(self) -> Self {
         match self {
             Self::Near => Self::Far,
             Self::Far => Self::Near,
         }
     }
 
-    const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u8 {
         match self {
             Self::Near => 1,
             Self::Far => 2,
         }
     }
 
-    const fn outer(self) -> [u8; 4] {
+    pub(super) const fn outer(self) -> [u8; 4] {
         [192, 0, 2, self.number()]
     }
 
-    const fn inner(self) -> [u8; 4] {
+    pub(super) const fn inner(self) -> [u8; 4] {
         [10, 99, 0, self.number()]
     }
 }
@@ -108,13 +111,13 @@ pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Opti
 }
 
 /// What the other thread says, or an error if it came to nothing: then its own error is the one to tell.
-fn wait<T>(from: &Receiver<T>) -> io::Result<T> {
+pub(super) fn wait<T>(from: &Receiver<T>) -> io::Result<T> {
     from.recv_timeout(PATIENCE)
         .map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "the other end did not come up"))
 }
 
 /// One end, in the calling thread's namespace.
-fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlane> {
+pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlane> {
     let network = Network::open()?;
     let wire = if end == End::Near { "wire0" } else { "wire1" };
     network.configure(wire, OUTER as u16, end.outer(), 24)?;
@@ -144,20 +147,38 @@ fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlan
     };
     data.add_interface(&connection, &interface)?;
     network.configure("tunnel0", mtu, end.inner(), 24)?;
-    let to = |end: End| -> io::Result<SaParameters> {
-        let mut parameters = parameters(suite, 0x5540_0000 + u32::from(end.number())).ok_or_else(wrong)?;
-        parameters.key = Secret::new(vec![end.number(); sizes.key_material()]);
-        Ok(parameters)
-    };
     let id = ChildSaId(0);
-    data.apply(&SadUpdate::InstallInbound(Arc::new(ChildSaEntry {
+    let hosts = (end.inner(), end.other().inner());
+    let pair = pair(end, suite, port, connection, (id, 0), hosts).ok_or_else(wrong)?;
+    data.apply(&SadUpdate::InstallInbound(Arc::new(pair)));
+    data.apply(&SadUpdate::ActivateOutbound { id, replaces: None });
+    Ok(data)
+}
+
+/// A pair between two inner hosts (ours first) with fixed keys; the slot of an SPI is the same at both ends.
+pub(super) fn pair(
+    end: End,
+    suite: CipherSuite,
+    port: u16,
+    connection: Arc<str>,
+    (id, slot): (ChildSaId, u16),
+    (ours, theirs): ([u8; 4], [u8; 4]),
+) -> Option<ChildSaEntry> {
+    let sizes = (ESP_PROVIDER.sizes)(suite)?;
+    let to = |end: End| {
+        let owner = u32::from(slot) << spi::OWNER_SHIFT & OWNERS;
+        let mut parameters = parameters(suite, 0x5500_0000 | owner | u32::from(slot))?;
+        parameters.key = Secret::new(vec![end.number(); sizes.key_material()]);
+        Some(parameters)
+    };
+    Some(ChildSaEntry {
         id,
         connection,
         child: "net".into(),
         inbound: to(end)?,
         outbound: to(end.other())?,
-        local_ts: vec![from_prefix(end.inner().into(), 32)],
-        remote_ts: vec![from_prefix(end.other().inner().into(), 32)],
+        local_ts: vec![from_prefix(ours.into(), 32)],
+        remote_ts: vec![from_prefix(theirs.into(), 32)],
         path: Path {
             local: SocketAddr::from((end.outer(), port)),
             remote: SocketAddr::from((end.other().outer(), port)),
@@ -168,9 +189,7 @@ fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlan
         tfc_padding: None,
         limits: TrafficLimits::default(),
         iv_seed: Secret::new(vec![7; 32]),
-    })));
-    data.apply(&SadUpdate::ActivateOutbound { id, replaces: None });
-    Ok(data)
+    })
 }
 
 /// Takes one stream to its end.
