@@ -57,20 +57,26 @@ fn own(findings: &Findings<'_>, read: &Read) {
 
 fn pair(findings: &Findings<'_>, earlier: &Read, later: &Read) {
     let (a, b) = (&earlier.connection, &later.connection);
-    let first = findings.line(earlier.spot);
-    let names = format!("connections {:?} (line {first}) and {:?}", a.name, b.name);
+    // Every pair of connections comes here: words are found when they are needed.
+    let names = || {
+        let first = findings.line(earlier.spot);
+        format!("connections {:?} (line {first}) and {:?}", a.name, b.name)
+    };
     if indistinguishable(a, b) {
         let id = a.remote.id.as_ref().map_or("any".to_owned(), ToString::to_string);
         findings.error(
             later.spot,
-            format!("{names} can't be told apart when the peer connects: same addresses, same remote id ({id})"),
+            format!(
+                "{} can't be told apart when the peer connects: same addresses, same remote id ({id})",
+                names()
+            ),
             Some("give each its own remote.id, remote_addrs or local_addrs; or make them children of one".to_owned()),
         );
     }
     if earlier.tunnel.interface == later.tunnel.interface {
         findings.error(
             later.interface_spot,
-            format!("{names} have the same interface {:?}", later.tunnel.interface),
+            format!("{} have the same interface {:?}", names(), later.tunnel.interface),
             Some("give one of them another interface".to_owned()),
         );
     }
@@ -84,7 +90,8 @@ fn pair(findings: &Findings<'_>, earlier: &Read, later: &Read) {
         findings.error(
             later.routes_spot,
             format!(
-                "{names} both have a route to {route} with metric {}",
+                "{} both have a route to {route} with metric {}",
+                names(),
                 later.tunnel.metric
             ),
             Some("let remote_ts not overlap, or give the second choice a larger metric".to_owned()),

@@ -20,6 +20,8 @@ pub(super) type Spots = std::collections::BTreeMap<&'static str, Spot>;
 pub(super) struct Findings<'d> {
     file: PathBuf,
     text: &'d str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<String>>,
 }
@@ -30,6 +32,9 @@ impl<'d> Findings<'d> {
         Self {
             file: file.to_owned(),
             text,
+            lines: std::iter::once(0)
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+                .collect(),
             errors,
             warnings,
         }
@@ -78,9 +83,10 @@ impl<'d> Findings<'d> {
 
     /// Line and column, both from 1; the column counts characters.
     fn position(&self, Spot(offset): Spot) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 }
 
