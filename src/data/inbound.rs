@@ -89,7 +89,8 @@ impl Inbound {
             }
             let Some(own) = self.own.get_mut(*slot) else { continue };
             let child = child.as_ref().filter(|child| owns(child.entry.inbound.spi));
-            let Some((child, interface)) = child.and_then(|child| Some((child, change.interface(child.interface)?))) else {
+            let Some((child, interface)) = child.and_then(|child| Some((child, change.interface(child.interface)?)))
+            else {
                 *own = None;
                 continue;
             };

@@ -391,9 +391,18 @@ impl Register {
 
     /// Adds up the counters of pairs that no worker holds any more.
     pub(super) fn settle(&mut self) {
-        for Retired { connection, child, pair } in std::mem::take(&mut self.retired) {
+        for Retired {
+            connection,
+            child,
+            pair,
+        } in std::mem::take(&mut self.retired)
+        {
             if Arc::strong_count(&pair) > 1 {
-                self.retired.push(Retired { connection, child, pair });
+                self.retired.push(Retired {
+                    connection,
+                    child,
+                    pair,
+                });
             } else if let Some(past) = self.past(&connection) {
                 past.children.entry(child).or_default().plus(&stats(&pair));
             }

@@ -19,8 +19,8 @@ use landbridge_proto::policy::spi;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
 

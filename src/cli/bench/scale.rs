@@ -134,9 +134,23 @@ fn near_end(
         None,
     )];
     rows.push(Row::new("rekeys at each end", rekeyed, "a second", None));
-    for (name, seen) in [("one pair", &alone), ("10,000 pairs", &full), ("while they are rekeyed", &busy)] {
-        rows.push(Row::new(format!("there and back, median, {name}"), seen.quantile(0.5), "us", None));
-        rows.push(Row::new(format!("there and back, 99 of 100, {name}"), seen.quantile(0.99), "us", None));
+    for (name, seen) in [
+        ("one pair", &alone),
+        ("10,000 pairs", &full),
+        ("while they are rekeyed", &busy),
+    ] {
+        rows.push(Row::new(
+            format!("there and back, median, {name}"),
+            seen.quantile(0.5),
+            "us",
+            None,
+        ));
+        rows.push(Row::new(
+            format!("there and back, 99 of 100, {name}"),
+            seen.quantile(0.99),
+            "us",
+            None,
+        ));
         rows.push(Row::new(format!("lost, {name}"), seen.lost as f64, "packets", None));
     }
     let ratio = busy.quantile(0.99) / full.quantile(0.99).max(f64::MIN_POSITIVE);

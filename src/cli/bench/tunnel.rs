@@ -9,9 +9,7 @@ use crate::sys::namespace::{current_network, unshare_network};
 use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Secret};
 use landbridge_proto::esp::transform::inner_mtu;
 use landbridge_proto::ip::tunnel::DontFragment;
-use landbridge_proto::policy::sad::{
-    ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SadUpdate, TrafficLimits,
-};
+use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SadUpdate, TrafficLimits};
 use landbridge_proto::policy::selector::from_prefix;
 use landbridge_proto::policy::spi;
 use std::fs;
