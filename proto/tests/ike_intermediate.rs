@@ -35,7 +35,10 @@ fn a_hybrid_exchange() {
     for who in 0..2 {
         assert_eq!(suite(&pump, who), HYBRID);
     }
-    assert!(pump.saw(0, "IKE_INTERMEDIATE request 1 [KE]") && pump.saw(0, "IKE_INTERMEDIATE response 1 [KE]"));
+    assert!(
+        pump.saw(0, "IKE_INTERMEDIATE request 1 [KE]")
+            && pump.saw(0, "IKE_INTERMEDIATE response 1 [KE N(SUPPORTED_AUTH_METHODS)]")
+    );
     assert!(pump.saw(0, "IKE_AUTH request 2 ["), "IKE_AUTH comes after it");
     assert!(pump.saw(0, "N(INTERMEDIATE_EXCHANGE_SUPPORTED)") && pump.saw(1, "N(INTERMEDIATE_EXCHANGE_SUPPORTED)"));
 }

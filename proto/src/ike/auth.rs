@@ -1,7 +1,9 @@
 //! The AUTH payload (RFC 7296 §2.15; RFC 7427 §3; RFC 7670; RFC 8420).
 
+mod methods;
 mod scheme;
 
+pub use methods::{PeerMethods, announce};
 pub use scheme::HASHES;
 
 use super::keys::IkeKeys;
@@ -149,12 +151,33 @@ impl Unsigned {
 pub struct Wishes<'a> {
     /// SIGNATURE_HASH_ALGORITHMS; `None` if it sent none.
     pub hashes: Option<&'a [HashAlgorithm]>,
+    /// What it takes (RFC 9593), as far as it said.
+    pub methods: Option<&'a PeerMethods>,
     /// The CAs in its CERTREQ payloads, by the hashes of their keys.
     pub authorities: &'a [[u8; 20]],
     /// CA certificates of ours, which may be its too.
     pub known: &'a [pki::Certificate],
     /// Seconds since 1970.
     pub unix: u64,
+}
+
+impl Wishes<'_> {
+    /// Whether the peer announces that it takes such a signature, with a raw key.
+    fn announced(&self, scheme: Scheme) -> bool {
+        self.methods.is_some_and(|methods| methods.takes(scheme, |_| true))
+    }
+
+    /// The same with one of our certificates. "If no Certificate Request payload were received, the content of this field MUST be
+    /// ignored and treated as zero" (RFC 9593 §3.2.2).
+    fn announced_for(&self, own: &CertifiedKey, scheme: Scheme) -> bool {
+        let linked = |number: u8| {
+            let ca = usize::from(number)
+                .checked_sub(1)
+                .and_then(|at| self.authorities.get(at));
+            self.authorities.is_empty() || ca.is_some_and(|ca| own.leads_to(&[*ca], self.known))
+        };
+        self.methods.is_some_and(|methods| methods.takes(scheme, linked))
+    }
 }
 
 /// CAs read from a peer's CERTREQ payloads.
@@ -222,10 +245,20 @@ pub fn prove(
                 encoding: CertEncoding::RAW_PUBLIC_KEY,
                 data: key.verifying_key().to_spki_der(),
             }],
-            auth: sign(key, peer.hashes, signed)?,
+            auth: sign(key, peer.hashes, |scheme| peer.announced(scheme), signed)?,
         }),
         LocalCredential::Certificates(list) => {
-            let usable = |own: &CertifiedKey| scheme::choose(&own.key, peer.hashes).is_ok();
+            // One that the peer announces comes before one that it does not, among those that would do otherwise.
+            let usable = |own: &CertifiedKey| match scheme::choose(&own.key, peer.hashes, |scheme| {
+                peer.announced_for(own, scheme)
+            }) {
+                Ok((_, scheme)) => {
+                    let valid = own.chain.iter().all(|certificate| certificate.is_valid_at(peer.unix));
+                    let leads = peer.authorities.is_empty() || own.leads_to(peer.authorities, peer.known);
+                    (true, valid && leads && peer.announced_for(own, scheme))
+                }
+                Err(_) => (false, false),
+            };
             let own = CertifiedKey::choose(list, peer.authorities, peer.known, peer.unix, usable);
             let own = own.ok_or(AuthError::NoCertificate)?;
             let certs = own.to_send().into_iter().map(|certificate| Certificate {
@@ -234,14 +267,19 @@ pub fn prove(
             });
             Ok(Proof {
                 certs: certs.collect(),
-                auth: sign(&own.key, peer.hashes, signed)?,
+                auth: sign(&own.key, peer.hashes, |scheme| peer.announced_for(own, scheme), signed)?,
             })
         }
     }
 }
 
-fn sign(key: &Arc<SigningKey>, peer_hashes: Option<&[HashAlgorithm]>, octets: Vec<u8>) -> Result<Auth, AuthError> {
-    let (method, scheme) = scheme::choose(key, peer_hashes)?;
+fn sign(
+    key: &Arc<SigningKey>,
+    peer_hashes: Option<&[HashAlgorithm]>,
+    announced: impl Fn(Scheme) -> bool,
+    octets: Vec<u8>,
+) -> Result<Auth, AuthError> {
+    let (method, scheme) = scheme::choose(key, peer_hashes, announced)?;
     match key.sign(scheme, &octets) {
         Ok(signature) => {
             let kind = key.verifying_key().kind();

@@ -1,5 +1,6 @@
 //! IKE_INTERMEDIATE (RFC 9242) as responder, and what both sides do with an additional shared secret (RFC 9370 §2.2.2).
 
+use super::auth::announce;
 use super::error::IkeError;
 use super::keys::{Binding, IkeKeys, Secrets};
 use super::respond::Reply;
@@ -8,6 +9,7 @@ use super::shared::Shared;
 use crate::crypto::Secret;
 use crate::wire::message::{Intermediate, IntermediateReply, Response};
 use crate::wire::{DecodeError, ExchangeType, KeyExchange};
+use std::sync::Arc;
 
 impl IkeSa {
     /// `SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr)`, and all keys of it: as in a rekey, with the nonces and SPIs of the
@@ -72,7 +74,16 @@ impl IkeSa {
         let (data, secret) = method.respond(&ke.data, &mut shared.rng)?;
         let keys = self.keys_after(shared, &secret);
         let keys = keys.ok_or(IkeError::Internal("an algorithm is not available"))?;
+        // RFC 9593 §3.1: "it is RECOMMENDED that the responder use the last IKE_INTERMEDIATE exchange (the one just before
+        // IKE_AUTH) to send the list of supported authentication methods."
+        let last = self
+            .suite
+            .is_none_or(|suite| suite.additional.iter().nth(done + 1).is_none());
+        let mut notifies = Vec::new();
         if let Stage::HalfOpen(half) = &mut self.stage {
+            if last {
+                notifies.extend(announce(half.candidates.iter().map(Arc::as_ref)));
+            }
             half.additional_done += 1;
             half.next_keys = Some(keys);
         }
@@ -81,7 +92,7 @@ impl IkeSa {
                 method: group.method(),
                 data,
             }),
-            notifies: vec![],
+            notifies,
         })
     }
 

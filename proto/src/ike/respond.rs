@@ -2,7 +2,7 @@
 
 mod crossing;
 
-use super::auth::{Auth, SignedOctets, Wishes, authorities, prove, verify};
+use super::auth::{Auth, PeerMethods, SignedOctets, Wishes, authorities, prove, verify};
 use super::child::{Child, Negotiated};
 use super::collision::{ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
@@ -114,8 +114,10 @@ impl IkeSa {
             Some(keys) => {
                 let id = &connection.local.id;
                 let authorities = authorities(&request.certreqs);
+                let methods = PeerMethods::read(&request.other);
                 let wishes = Wishes {
                     hashes: self.peer_hashes.as_deref(),
+                    methods: Some(&methods),
                     authorities: &authorities,
                     known: connection.remote.credential.authorities(),
                     unix: shared.now.unix,

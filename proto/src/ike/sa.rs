@@ -6,6 +6,7 @@ mod telling;
 mod timers;
 
 use self::fragments::Sizes;
+use super::auth::PeerMethods;
 use super::auth_lifetime::Reauthentication;
 use super::child::Child;
 use super::error::IkeError;
@@ -130,6 +131,8 @@ pub struct IkeSa {
     /// The responder takes an IKE_AUTH without a Child SA (RFC 6023).
     pub peer_childless: bool,
     pub peer_hashes: Option<Vec<HashAlgorithm>>,
+    /// What the responder takes, as far as it said (RFC 9593).
+    pub peer_methods: PeerMethods,
     /// The CAs in the responder's CERTREQ.
     pub peer_authorities: Vec<[u8; 20]>,
     /// What the peer has proven itself with.
@@ -237,6 +240,7 @@ impl IkeSa {
             peer_fragments: false,
             peer_childless: false,
             peer_hashes: None,
+            peer_methods: PeerMethods::default(),
             peer_authorities: Vec::new(),
             proof: None,
             outgoing: Outgoing::new(0),

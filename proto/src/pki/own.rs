@@ -48,12 +48,12 @@ impl CertifiedKey {
     /// by what `usable` says, the one that fits most of: leads to a CA the peer asked for; is valid now; stands first.
     /// RFC 7296 §3.7: a CERTREQ that none fits is not an error.
     #[must_use]
-    pub fn choose<'a>(
+    pub fn choose<'a, R: Ord>(
         list: &'a [Self],
         authorities: &[[u8; 20]],
         known: &[Certificate],
         unix: u64,
-        usable: impl Fn(&Self) -> bool,
+        usable: impl Fn(&Self) -> R,
     ) -> Option<&'a Self> {
         let fitness = |own: &Self| {
             let valid = own.chain.iter().all(|certificate| certificate.is_valid_at(unix));

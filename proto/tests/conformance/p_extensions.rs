@@ -16,6 +16,7 @@ use std::time::Duration;
 
 const INTERMEDIATE: &str = "proto/tests/ike_intermediate.rs";
 const LIFETIME: &str = "proto/tests/ike_auth_lifetime.rs";
+const METHODS: &str = "proto/tests/ike_methods.rs";
 const QCD: &str = "proto/tests/ike_qcd.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
@@ -80,10 +81,10 @@ pub fn rows() -> Vec<Row> {
         ),
         row(
             ("P8", "RFC 9593 §3", Must),
-            "SUPPORTED_AUTH_METHODS",
+            "SUPPORTED_AUTH_METHODS: announced, also in IKE_INTERMEDIATE, and minded where there is a choice",
             "Implementations MUST ignore announcements whose semantics they don't understand.",
-            here!(what_is_not_known_is_passed_over),
-            out("not there yet"),
+            there(METHODS, "a_key_is_chosen_by_what_is_announced"),
+            there(METHODS, "what_is_wrong_or_not_known_changes_nothing"),
         ),
         row(
             ("P9", "RFC 9611 §3", Must),

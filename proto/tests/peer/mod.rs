@@ -153,6 +153,8 @@ pub struct Tester {
     pub dut: Endpoint,
     pub config: Arc<Config>,
     pub now: Instant,
+    /// The wall clock, which stands.
+    pub unix: u64,
     pub events: Vec<Event>,
     pub sad: Sad,
     pub out: VecDeque<Sent>,
@@ -195,6 +197,7 @@ impl Tester {
             dut: Endpoint::new(at, [3; 32], Arc::clone(&config)),
             config,
             now,
+            unix: 0,
             events: vec![],
             sad: Sad::default(),
             out: VecDeque::new(),
@@ -214,7 +217,7 @@ impl Tester {
     pub fn at(&self) -> Now {
         Now {
             instant: self.now,
-            unix: 0,
+            unix: self.unix,
         }
     }
 

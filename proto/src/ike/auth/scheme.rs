@@ -35,19 +35,28 @@ const fn old_method(kind: KeyKind) -> Option<(AuthMethod, Scheme)> {
     }
 }
 
-/// The method and the scheme for our key, by what the peer announced.
+/// The method and the scheme for our key, by the hashes that the peer announced; among those that it takes, one of those that it
+/// `announced` (RFC 9593), if there is one.
 ///
 /// # Errors
 /// [`AuthError::HashNotAccepted`].
-pub fn choose(key: &SigningKey, peer: Option<&[HashAlgorithm]>) -> Result<(AuthMethod, Scheme), AuthError> {
+pub fn choose(
+    key: &SigningKey,
+    peer: Option<&[HashAlgorithm]>,
+    announced: impl Fn(Scheme) -> bool,
+) -> Result<(AuthMethod, Scheme), AuthError> {
     let kind = key.verifying_key().kind();
     let choice = match peer {
         // RFC 7427 §4: "When calculating the digital signature, a peer MUST pick one algorithm sent by the other peer."
-        Some(hashes) => key
-            .schemes()
-            .iter()
-            .find(|scheme| hashes.contains(&announced_as(**scheme)))
-            .map(|scheme| (AuthMethod::DIGITAL_SIGNATURE, *scheme)),
+        Some(hashes) => {
+            let all = key.schemes().iter();
+            let mut taken = all.filter(|scheme| hashes.contains(&announced_as(**scheme)));
+            let best = taken
+                .clone()
+                .find(|scheme| announced(**scheme))
+                .or_else(|| taken.next());
+            best.map(|scheme| (AuthMethod::DIGITAL_SIGNATURE, *scheme))
+        }
         // RFC 7427 §4: the notify "also implicitly indicates support of the new "Digital Signature" algorithm method".
         None => old_method(kind).filter(|(_, scheme)| key.schemes().contains(scheme)),
     };

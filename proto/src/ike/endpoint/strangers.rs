@@ -312,6 +312,12 @@ impl Endpoint {
         // RFC 8784 §3: "does not have any PPK configured": whoever of the candidates it is, it says in IKE_AUTH.
         capabilities.ppk = request.capabilities.ppk && candidates.iter().any(|c| !c.ppk.keys.is_empty());
         sa.ppk.negotiated = capabilities.ppk;
+        // RFC 9593 §3.1: "a SUPPORTED_AUTH_METHODS notification containing no data" says that the list comes in IKE_INTERMEDIATE.
+        let methods = if chosen.suite.additional.is_empty() {
+            crate::ike::auth::announce(candidates.iter().map(Arc::as_ref))
+        } else {
+            Some(Notify::new(NotifyType::SUPPORTED_AUTH_METHODS, Vec::new()))
+        };
         let response = IkeSaInitReply::Accepted(Box::new(IkeSaInitResponse {
             sa: wire::SecurityAssociation {
                 proposals: vec![chosen.answer],
@@ -326,7 +332,7 @@ impl Endpoint {
             certreqs: crate::ike::auth::request(candidates.iter().map(Arc::as_ref)),
             capabilities,
             vendor_ids: vec![],
-            other: vec![],
+            other: methods.into_iter().collect(),
         }));
         let flags = Flags {
             initiator: false,
@@ -339,12 +345,18 @@ impl Endpoint {
         };
         let mut payloads = wire::encode_response(&Response::IkeSaInit(response));
         let mut octets = encode_plain(&answer, &payloads);
-        // RFC 6023 §3: "A supporting responder MUST include the Notify payload". But to an address that has proven nothing no more goes than came from it: this can be left out, and whoever wants it says
-        // so, or has said more anyway.
-        if octets.len() > request_len {
-            let childless = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == NotifyType::CHILDLESS_IKEV2_SUPPORTED);
-            payloads.retain(|payload| !childless(payload));
-            octets = encode_plain(&answer, &payloads);
+        // RFC 6023 §3: "A supporting responder MUST include the Notify payload". But to an address that has proven nothing no more
+        // goes than came from it: this can be left out, and whoever wants it says so, or has said more anyway. What RFC 9593 has is
+        // optional, and left out before.
+        for spare in [
+            NotifyType::SUPPORTED_AUTH_METHODS,
+            NotifyType::CHILDLESS_IKEV2_SUPPORTED,
+        ] {
+            if octets.len() > request_len {
+                let spared = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.notify_type == spare);
+                payloads.retain(|payload| !spared(payload));
+                octets = encode_plain(&answer, &payloads);
+            }
         }
         shared.log_message(None, false, path, &answer, &payloads);
         sa.init = InitMessages {

@@ -2,7 +2,7 @@
 
 use super::create_child::{check_selectors, offer_selectors};
 use super::{Exchange, Next, Request};
-use crate::ike::auth::{Auth, SignedOctets, Wishes, prove, request, verify};
+use crate::ike::auth::{Auth, SignedOctets, Wishes, announce, prove, request, verify};
 use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
@@ -80,6 +80,7 @@ impl AuthExchange {
         };
         let wishes = Wishes {
             hashes: sa.peer_hashes.as_deref(),
+            methods: Some(&sa.peer_methods),
             authorities: &sa.peer_authorities,
             known: connection.remote.credential.authorities(),
             unix: shared.now.unix,
@@ -144,6 +145,9 @@ impl AuthExchange {
             ..offer_selectors(sa, child)
         });
         let wanted = request([connection.as_ref()]);
+        let mut other = sa.mobike_offer(shared, &connection);
+        // RFC 9593 §3.1: "Regardless of whether the notification is received", and beside CERTREQ.
+        other.extend(announce([connection.as_ref()]));
         let request = IkeAuthRequest {
             id_i: connection.local.id.clone(),
             certs: proof.certs,
@@ -158,7 +162,7 @@ impl AuthExchange {
             ppk_identity: proof.ppk_identity,
             no_ppk_auth: proof.no_ppk_auth,
             qcd_token: sa.own_token(shared),
-            other: sa.mobike_offer(shared, &connection),
+            other,
         };
         let exchange = Exchange::Auth(Box::new(Self { connection, child }));
         Next::Send(exchange, Request(message::Request::IkeAuth(Box::new(request))))
@@ -252,7 +256,10 @@ impl AuthExchange {
                 .map_or_else(|| "anybody".to_owned(), ToString::to_string);
             (
                 format!("the peer answers AUTHENTICATION_FAILED: it does not accept us as {us}, or is not {asked}"),
-                "compare the keys of both ends, and our id with the one the peer expects".to_owned(),
+                match sa.peer_methods.objection(&self.connection.local.credential) {
+                    Some(objection) => objection,
+                    None => "compare the keys of both ends, and our id with the one the peer expects".to_owned(),
+                },
             )
         } else {
             let hint = "see the peer's log".to_owned();

@@ -3,7 +3,7 @@
 use super::intermediate::IntermediateExchange;
 use super::{Exchange, Next, Request};
 use crate::crypto::Group;
-use crate::ike::auth::{HASHES, authorities};
+use crate::ike::auth::{HASHES, PeerMethods, authorities};
 use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::{Binding, IkeKeys};
@@ -227,6 +227,7 @@ impl InitExchange {
         sa.peer_childless = response.capabilities.childless;
         sa.ppk.negotiated = response.capabilities.ppk && self.connection.ppk.to_send().is_some();
         sa.peer_authorities = authorities(&response.certreqs);
+        sa.peer_methods = PeerMethods::read(&response.other);
         sa.nat = nat::detect(
             sa.spi_i,
             sa.spi_r,

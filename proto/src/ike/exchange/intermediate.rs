@@ -3,6 +3,7 @@
 
 use super::auth::AuthExchange;
 use super::{Exchange, Next, Request};
+use crate::ike::auth::PeerMethods;
 use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::sa::IkeSa;
@@ -65,6 +66,11 @@ impl IntermediateExchange {
                 return Next::Close(verdict);
             }
         };
+        // RFC 9593 §3.1: the list may come here, where it can be fragmented, and nobody reads it.
+        let methods = PeerMethods::read(&answer.notifies);
+        if methods.said() {
+            sa.peer_methods = methods;
+        }
         // §2.2.2: "field in the KEi(n) and KEr(n) payloads MUST match the n-th negotiated additional key exchange."
         let ke = answer.ke.filter(|ke| ke.method == kex.group().method());
         let secret = match ke.map(|ke| kex.finish(&ke.data)) {
