@@ -143,6 +143,11 @@ fn inner_packet() {
 }
 
 #[test]
+fn aggfrag() {
+    run("aggfrag", 40_000);
+}
+
+#[test]
 fn every_target_is_run() {
     let text = include_str!("fuzzing.rs");
     for target in TARGETS {

@@ -2,9 +2,13 @@
 //! does `proto/tests/fuzzing.rs`, with octets mutated from the seeds that stand beside each, so that they run with every
 //! `cargo test`.
 
+mod outer_payloads;
+
 use crate::ike_pump::{side_a, side_b};
 use crate::peer::messages::*;
 use crate::peer::{Tester, seal};
+pub use outer_payloads::aggfrag;
+
 use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Encryption, Integrity, PacketCipher, Secret};
 use landbridge_proto::esp::{InboundSa, NextHeader};
 use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer};
@@ -75,6 +79,11 @@ pub const TARGETS: &[Target] = &[
         name: "inner_packet",
         body: inner_packet,
         seeds: inner_packets,
+    },
+    Target {
+        name: "aggfrag",
+        body: aggfrag,
+        seeds: outer_payloads::seeds,
     },
 ];
 

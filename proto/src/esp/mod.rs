@@ -1,6 +1,7 @@
 //! ESP (RFC 4303): `outbound` seals, `inbound` opens, [`replay`] is the window, [`encap`] tells ESP from IKE on
-//! port 4500 (RFC 3948), [`transform`] has the sizes.
+//! port 4500 (RFC 3948), [`transform`] has the sizes, [`aggfrag`] is IP-TFS (RFC 9347).
 
+pub mod aggfrag;
 pub mod encap;
 mod inbound;
 mod outbound;

@@ -1,0 +1,70 @@
+//! Outer payloads of IP-TFS (RFC 9347).
+
+use landbridge_proto::esp::aggfrag::{Congestion, Decoder, Encoder, Found, Outer, Place};
+use landbridge_proto::time::Instant;
+use std::time::Duration;
+
+/// Any octets as outer payloads of an AGGFRAG SA (RFC 9347), in any order: each begins with its sequence number and its
+/// length. What is found lies where it should, and is as long as it says.
+pub fn aggfrag(octets: &[u8]) {
+    let [window, rest @ ..] = octets else { return };
+    let mut rest = rest;
+    let mut decoder = Decoder::new(usize::from(*window), Duration::from_millis(1));
+    let (mut built, mut found) = (Vec::new(), Vec::new());
+    let whole = |packet: &[u8]| match packet.first().map(|octet| octet >> 4) {
+        Some(4) => usize::from(u16::from_be_bytes([packet[2], packet[3]])) == packet.len(),
+        Some(6) => usize::from(u16::from_be_bytes([packet[4], packet[5]])) + 40 == packet.len(),
+        _ => false,
+    };
+    for now in 0_u64.. {
+        let [sequence, high, low, payload @ ..] = rest else { break };
+        let len = usize::from(u16::from_be_bytes([*high, *low])).min(payload.len());
+        let (payload, after) = payload.split_at(len);
+        rest = after;
+        let outer = Outer {
+            sequence: u64::from(*sequence),
+            tos: *low,
+            payload,
+        };
+        found.clear();
+        let before = built.len();
+        decoder.take(Instant::from_nanos(now * 300_000), outer, &mut built, &mut found);
+        for packet in &found {
+            assert!(match &packet.place {
+                Place::Payload(range) => whole(&payload[range.clone()]),
+                Place::Built(range) => range.start >= before && whole(&built[range.clone()]),
+            });
+        }
+    }
+    found.clear();
+    decoder.timeout(Instant::FAR_FUTURE, &mut built, &mut found);
+    let whole = |packet: &Found| matches!(&packet.place, Place::Built(range) if whole(&built[range.clone()]));
+    assert!(found.iter().all(whole));
+    assert_eq!(decoder.deadline(), None);
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let v4 = |len: u16| {
+        let mut packet = vec![7; usize::from(len)];
+        packet[..4].copy_from_slice(&[0x45, 0, (len >> 8) as u8, len as u8]);
+        packet
+    };
+    let mut v6 = vec![0x60; 90];
+    v6[4..6].copy_from_slice(&[0, 50]);
+    let mut encoder = Encoder::new(true, 1 << 16);
+    for packet in [v4(40), v6, v4(300), v4(20)] {
+        encoder.room(packet.len()).expect("room").copy_from_slice(&packet);
+    }
+    let outer = |sequence: u8, payload: &[u8]| [&[sequence, 0, payload.len() as u8], payload].concat();
+    let mut outers = Vec::new();
+    for sequence in 1..7 {
+        let mut payload = [0; 124];
+        let congestion = (sequence % 2 == 0).then(Congestion::default);
+        encoder.fill(congestion, &mut payload).expect("a payload");
+        outers.push(outer(sequence, &payload));
+    }
+    let in_order = [&[3], &outers.concat()[..]].concat();
+    outers.swap(1, 3);
+    outers.remove(4);
+    vec![in_order, [&[4], &outers.concat()[..]].concat()]
+}
