@@ -89,6 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         mode: Mode::Tunnel,
         replay_window: 4096,
         tfc_padding: None,
+        aggfrag: None,
         limits: TrafficLimits::default(),
         iv_seed: Secret::new(vec![7; 32]),
     })));

@@ -231,6 +231,53 @@ fn padding_is_a_length_or_the_mtu() {
 }
 
 #[test]
+fn iptfs_says_how_outer_packets_are_made() {
+    use landbridge_proto::policy::aggfrag::{Iptfs, SendMode};
+    use std::time::Duration;
+    let usual = Iptfs {
+        mode: SendMode::Aggregate { delay: Duration::ZERO },
+        size: None,
+        reorder_window: 3,
+        reorder_time: Duration::from_millis(10),
+        fragments: true,
+        required: false,
+    };
+    for (text, expected) in [
+        ("", None),
+        ("iptfs = { mode = \"aggregate\" }", Some(usual)),
+        (
+            "iptfs = { mode = \"aggregate\", delay = \"500us\", fragments = false, reorder_window = 0 }",
+            Some(Iptfs {
+                mode: SendMode::Aggregate {
+                    delay: Duration::from_micros(500),
+                },
+                fragments: false,
+                reorder_window: 0,
+                ..usual
+            }),
+        ),
+        (
+            "iptfs = { mode = \"constant\", rate = \"10Mbit/s\", size = 1400, required = true, reorder_time = \"2ms\" }",
+            Some(Iptfs {
+                mode: SendMode::Constant { rate: 10_000_000 },
+                size: Some(1400),
+                required: true,
+                reorder_time: Duration::from_millis(2),
+                ..usual
+            }),
+        ),
+    ] {
+        let loaded = load("iptfs", &format!("{SMALL}{text}\n"));
+        assert_eq!(loaded.ike.connections["cloud"].children["net"].iptfs, expected, "{text}");
+    }
+    for rate in ["\"1000000 bit/s\"", "\"1 Mbit\"", "\"1000kbps\"", "\"1000kbit/s\"", "1000000"] {
+        let text = format!("{SMALL}iptfs = {{ mode = \"constant\", rate = {rate} }}\n");
+        let iptfs = load("rate", &text).ike.connections["cloud"].children["net"].iptfs.unwrap();
+        assert_eq!(iptfs.mode, SendMode::Constant { rate: 1_000_000 }, "{rate}");
+    }
+}
+
+#[test]
 fn any_peer_means_to_wait_for_it() {
     for word in ["%any", "any", "0.0.0.0/0"] {
         let configuration = load("any", &SMALL.replace("203.0.113.7", word));

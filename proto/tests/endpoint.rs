@@ -34,6 +34,7 @@ fn child(local: &str, remote: &str, esp: &str, start_action: StartAction) -> Chi
         mode: Mode::Tunnel,
         replay_window: 64,
         tfc_padding: None,
+        iptfs: None,
         start_action,
         close_action: start_action,
     }

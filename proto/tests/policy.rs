@@ -85,6 +85,7 @@ fn h1_first_selectors_decide() {
         mode: Mode::Tunnel,
         replay_window: 64,
         tfc_padding: None,
+        iptfs: None,
         start_action: StartAction::None,
         close_action: StartAction::None,
     };

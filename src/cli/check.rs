@@ -3,6 +3,7 @@
 use super::output::{complain, duration, json, octets, print};
 use super::{Exit, Global};
 use crate::config::{self, ConfigError, Configuration, Tunnel};
+use landbridge_proto::policy::aggfrag::{Iptfs, SendMode};
 use landbridge_proto::policy::connection::{Child, Connection, LocalCredential, RemoteCredential, StartAction};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -280,6 +281,9 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
             child.replay_window,
             action(child)
         )?;
+        if let Some(iptfs) = &child.iptfs {
+            writeln!(text, "             IP-TFS {}", in_words(iptfs))?;
+        }
         if let Some(bytes) = child.limits.soft_bytes {
             let life = child.limits.hard_bytes.map_or("never".to_owned(), octets);
             writeln!(text, "             rekey after {}, life {life}", octets(bytes))?;
@@ -315,6 +319,19 @@ fn action(child: &Child) -> &'static str {
         StartAction::Trap => "trap",
         StartAction::None => "none",
     }
+}
+
+fn in_words(iptfs: &Iptfs) -> String {
+    let mode = match iptfs.mode {
+        SendMode::Aggregate { delay } if delay.is_zero() => "aggregate".to_owned(),
+        SendMode::Aggregate { delay } => format!("aggregate, delay {}", duration(delay)),
+        SendMode::Constant { rate } => format!("constant, {rate} bit/s all the time"),
+        SendMode::Congestion { most } => format!("congestion, at most {most} bit/s"),
+    };
+    let size = iptfs.size.map_or(String::new(), |size| format!(", size {size}"));
+    let fragments = if iptfs.fragments { "" } else { ", no fragments taken" };
+    let required = if iptfs.required { ", required" } else { "" };
+    format!("{mode}{size}{fragments}{required}")
 }
 
 fn or_never(time: Option<Duration>) -> String {

@@ -170,6 +170,9 @@ fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
     if child.mode == "transport" {
         text.push_str(", transport mode");
     }
+    if let Some(iptfs) = &child.iptfs {
+        write!(text, ", IP-TFS ({iptfs})")?;
+    }
     write!(text, ", for {}", seconds(child.age_seconds))?;
     if let Some(rekey) = child.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;
@@ -245,6 +248,7 @@ mod tests {
             spi_out: "0xc0000002".into(),
             suite: "aes256gcm16-x25519".into(),
             mode: "tunnel".into(),
+            iptfs: None,
             local_ts: vec!["10.1.0.0/24".into()],
             remote_ts: vec!["10.2.0.0/24".into()],
             age_seconds: 180,

@@ -4,7 +4,7 @@ use super::document::{Spots, Table, Value, nearest};
 use super::gateway::set;
 use super::profiles::Profile;
 use super::units::{duration, duration_or_never, integer, octets};
-use super::{Spot, proposals, selector};
+use super::{Spot, iptfs, proposals, selector};
 use landbridge_proto::policy::connection::{Child, StartAction};
 use landbridge_proto::policy::sad::{ChildName, Mode, TrafficLimits};
 use landbridge_proto::policy::selector::{are_host, from_prefix};
@@ -55,6 +55,12 @@ pub(super) fn read(
         set(&mut replay_window, integer(&value, 32..=65_536));
     }
     let tfc_padding = table.get("tfc_padding").and_then(|value| padding(&value, mode));
+    let iptfs = iptfs::read(&table, mode);
+    if tfc_padding.is_some()
+        && let (Some(_), Some(value)) = (&iptfs, table.get("tfc_padding"))
+    {
+        value.error("with iptfs the packets have one size, or hide nothing: leave it out", None);
+    }
     // A cloud's gateway has a fixed address and often waits for us.
     let mut start_action = profile.map_or(StartAction::None, |_| StartAction::Start);
     if let Some(value) = table.get("start_action") {
@@ -78,6 +84,7 @@ pub(super) fn read(
         mode: mode?,
         replay_window,
         tfc_padding,
+        iptfs,
         start_action,
         close_action,
     };

@@ -19,6 +19,7 @@ mod document;
 mod dscp;
 mod gateway;
 mod identity;
+mod iptfs;
 mod pem;
 mod ppk;
 mod profiles;

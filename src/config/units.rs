@@ -77,6 +77,36 @@ fn parse_octets(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor).filter(|n| *n > 0)
 }
 
+/// Bits a second: an integer, or with a unit: `"10Mbit/s"`, `"64 kbit/s"`.
+pub(super) fn bit_rate(value: &Value<'_, '_>, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    if !value.is_string() {
+        return value.integer(range);
+    }
+    let text = value.string()?;
+    let found = parse_bit_rate(text).filter(|rate| range.contains(rate));
+    if found.is_none() {
+        value.error(
+            format!("{text:?} is no rate between {} bit/s and {} bit/s", range.start(), range.end()),
+            Some("write for example \"10Mbit/s\", \"500 kbit/s\" or \"1Gbit/s\"".to_owned()),
+        );
+    }
+    found
+}
+
+fn parse_bit_rate(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().trim_end_matches("/s") {
+        "bit" | "bps" => 1,
+        "kbit" | "kbps" => 1_000,
+        "Mbit" | "Mbps" => 1_000_000,
+        "Gbit" | "Gbps" => 1_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 /// An integer that fits the type.
 pub(super) fn integer<T: TryFrom<u64>>(value: &Value<'_, '_>, range: std::ops::RangeInclusive<u64>) -> Option<T> {
     value.integer(range).and_then(|n| T::try_from(n).ok())

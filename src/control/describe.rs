@@ -58,11 +58,12 @@ pub fn child_up(up: &ChildUp) -> String {
         "is up"
     };
     format!(
-        "Child SA {} {how}: {} === {}, {} mode, {}, SPIs in {:#010x} out {:#010x}",
+        "Child SA {} {how}: {} === {}, {} mode{}, {}, SPIs in {:#010x} out {:#010x}",
         up.child,
         selectors(&up.local_ts),
         selectors(&up.remote_ts),
         up.mode,
+        up.iptfs.map_or(String::new(), |mode| format!(" with IP-TFS ({})", mode.name())),
         up.suite,
         up.spis.0,
         up.spis.1,

@@ -248,6 +248,9 @@ pub struct ChildSaStatus {
     pub suite: String,
     /// `tunnel` or `transport`.
     pub mode: String,
+    /// How we send with IP-TFS (RFC 9347): `aggregate`, `constant` or `congestion`; without it nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iptfs: Option<String>,
     /// Negotiated selectors on our side.
     pub local_ts: Vec<String>,
     /// Negotiated selectors on the peer's side.

@@ -8,8 +8,10 @@ use crate::config::{self, Configuration, Expiry};
 use crate::data::{ChildSaStats, ConnectionStats};
 use crate::sys::netdev;
 use landbridge_proto::crypto::ESP_PROVIDER;
+use landbridge_proto::esp::aggfrag::Header;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
+use landbridge_proto::policy::aggfrag::Iptfs;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::TrafficSelector;
@@ -188,6 +190,7 @@ fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> Chil
         spi_out: format!("{:#010x}", child.spis.1),
         suite: child.suite.to_string(),
         mode: child.mode.to_string(),
+        iptfs: child.iptfs.map(|mode| mode.name().to_owned()),
         local_ts: words(&child.local_ts),
         remote_ts: words(&child.remote_ts),
         age_seconds: now.saturating_since(child.since).as_secs(),
@@ -226,11 +229,18 @@ pub(super) fn inner_mtu(
     let Some(connection) = configuration.ike.connections.get(name) else {
         return LEAST_MTU;
     };
+    // So much that a full packet with its AGGFRAG header fills one outer packet.
+    let header = |iptfs: &Iptfs| match iptfs.flags().congestion_control() {
+        true => Header::CONGESTION,
+        false => Header::PLAIN,
+    };
+    let headers = connection.children.values().filter_map(|child| child.iptfs.as_ref());
+    let header = headers.map(header).max().unwrap_or(0);
     let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
     let fits = proposals
         .flat_map(crate::config::suites)
         .filter_map(|suite| (ESP_PROVIDER.sizes)(suite))
-        .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, udp));
+        .map(|sizes| transform::inner_mtu(&sizes, usize::from(outer), ipv6, udp).saturating_sub(header));
     let mtu = fits.min().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LEAST_MTU);
     tunnel
         .and_then(|tunnel| tunnel.mtu_most)

@@ -9,6 +9,7 @@ use super::sa::IkeSa;
 use super::shared::{Claim, Effect, Shared};
 use crate::crypto::Secret;
 use crate::ike::reason::Reason;
+use crate::policy::aggfrag::{Aggfrag, Iptfs};
 use crate::policy::connection;
 use crate::policy::proposal::EspSuite;
 use crate::policy::sad::{ChildSaEntry, ChildSaId, Encapsulation, Mode, Path, SaParameters, SadUpdate, TrafficLimits};
@@ -16,7 +17,7 @@ use crate::policy::selector::are_host;
 use crate::time::Instant;
 use crate::wire::NotifyType;
 use crate::wire::message::ChildPayloads;
-use crate::wire::{DecodeError, TrafficSelector};
+use crate::wire::{AggfragFlags, DecodeError, TrafficSelector};
 use rand_core::Rng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub struct Negotiated {
     pub mode: Mode,
     /// The peer did not say ESP_TFC_PADDING_NOT_SUPPORTED.
     pub takes_padding: bool,
+    /// IP-TFS is agreed on.
+    pub aggfrag: Option<Aggfrag>,
     /// We sent the request that made it: KEYMAT's first half is our outbound key (RFC 7296 §2.17).
     pub we_requested: bool,
     /// The pair it rekeys.
@@ -109,6 +112,7 @@ impl Child {
             spis: (self.entry.inbound.spi, self.entry.outbound.spi),
             suite: self.suite,
             mode: self.entry.mode,
+            iptfs: self.entry.aggfrag.as_ref().map(|aggfrag| aggfrag.iptfs.mode),
             local_ts: self.entry.local_ts.clone(),
             remote_ts: self.entry.remote_ts.clone(),
             since: self.since,
@@ -147,6 +151,13 @@ impl Child {
     }
 }
 
+/// What an offer says about IP-TFS. RFC 9347 §5.1: "the USE_AGGFRAG notification MUST NOT be combined with the USE_TRANSPORT
+/// notification."
+pub fn offered_aggfrag(config: &connection::Child) -> Option<AggfragFlags> {
+    let iptfs = config.iptfs.as_ref().filter(|_| config.mode == Mode::Tunnel);
+    iptfs.map(Iptfs::flags)
+}
+
 /// RFC 7296 §2.8.1: "the timing of rekeying requests SHOULD be jittered": up to a tenth is taken from the soft limits by
 /// traffic. The hard ones are as they are.
 fn jittered(shared: &mut Shared, limits: TrafficLimits) -> TrafficLimits {
@@ -176,6 +187,7 @@ impl IkeSa {
             remote_ts,
             mode,
             takes_padding,
+            aggfrag,
             we_requested,
             rekeys,
         } = new;
@@ -206,6 +218,7 @@ impl IkeSa {
             // RFC 7296 §1.3.1: ESP_TFC_PADDING_NOT_SUPPORTED "asserts that the sending endpoint will not accept packets that
             // contain Traffic Flow Confidentiality (TFC) padding over the Child SA being negotiated".
             tfc_padding: config.tfc_padding.filter(|_| takes_padding && mode == Mode::Tunnel),
+            aggfrag,
             limits: jittered(shared, config.limits),
             iv_seed: Secret::new(shared.random_octets().to_vec()),
         });
@@ -279,6 +292,26 @@ impl IkeSa {
                 what: "USE_TRANSPORT_MODE",
                 why: "it was not asked for, or not for these selectors",
             })),
+        }
+    }
+
+    /// What the peer's answer says about IP-TFS. RFC 9347 §5.1: "If the responder declines the request, the Child SA will be
+    /// established without AGGFRAG_PAYLOAD payload use enabled. If this is unacceptable to the initiator, the initiator MUST
+    /// delete the Child SA."
+    ///
+    /// # Errors
+    /// It is required and declined; it was not asked for, or demands what we can't do: the peer would then send what we
+    /// don't take.
+    pub fn answered_aggfrag(config: &connection::Child, answer: &ChildPayloads) -> Result<Option<Aggfrag>, IkeError> {
+        let asked = offered_aggfrag(config).and(config.iptfs.as_ref());
+        match (Aggfrag::agree(asked, answer.aggfrag), answer.aggfrag) {
+            (None, Some(_)) if asked.is_none() || answer.transport_mode => Err(IkeError::Malformed(DecodeError::Invalid {
+                what: "USE_AGGFRAG",
+                why: "it was not asked for",
+            })),
+            (None, Some(_)) => Err(IkeError::NoAggfrag),
+            (None, None) if asked.is_some_and(|iptfs| iptfs.required) => Err(IkeError::NoAggfrag),
+            (agreed, _) => Ok(agreed),
         }
     }
 

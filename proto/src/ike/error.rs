@@ -49,6 +49,9 @@ pub enum IkeError {
     /// No post-quantum preshared key that both have (RFC 8784).
     #[error("no post-quantum preshared key: {0}")]
     NoPpk(String),
+    /// IP-TFS is required here, and the peer does without (RFC 9347 §5.1).
+    #[error("the peer does not use IP-TFS (USE_AGGFRAG), or requires of it what is not to be had here")]
+    NoAggfrag,
     /// The key exchange must be repeated with this group.
     #[error("the peer used another group than {0}")]
     InvalidKe(crate::crypto::Group),
@@ -77,7 +80,7 @@ impl IkeError {
                 Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*payload])
             }
             Self::Malformed(_) | Self::KeyExchange(_) => plain(NotifyType::INVALID_SYNTAX),
-            Self::NoProposal(_) | Self::Internal(_) => plain(NotifyType::NO_PROPOSAL_CHOSEN),
+            Self::NoProposal(_) | Self::NoAggfrag | Self::Internal(_) => plain(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::TsUnacceptable { .. } | Self::Claimed { .. } => plain(NotifyType::TS_UNACCEPTABLE),
             // §2.21.2: "All errors that occur in an IKE_AUTH exchange, causing the authentication to fail for whatever
             // reason ... SHOULD result in an AUTHENTICATION_FAILED notification".
@@ -129,6 +132,11 @@ impl IkeError {
                 vec![error.shown.clone()],
                 error.configured.clone(),
                 Some("set remote.id here to what the peer shows, or the peer's own id to what is expected".to_owned()),
+            ),
+            Self::NoAggfrag => (
+                vec![],
+                vec!["USE_AGGFRAG".to_owned()],
+                Some("give the child iptfs at both ends; with required = false it goes on without".to_owned()),
             ),
             Self::Auth(AuthError::WrongPsk) => (
                 vec![],

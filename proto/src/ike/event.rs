@@ -4,6 +4,7 @@ use super::export::ExportedKeys;
 use super::nat::NatSituation;
 use crate::crypto::{Scheme, SigningKey};
 use crate::ike::reason::Reason;
+use crate::policy::aggfrag::SendMode;
 use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
@@ -269,6 +270,8 @@ pub struct ChildUp {
     pub suite: EspSuite,
     /// Tunnel or transport.
     pub mode: Mode,
+    /// With IP-TFS (RFC 9347), and how we send.
+    pub iptfs: Option<SendMode>,
     /// Selectors on our side.
     pub local_ts: Vec<TrafficSelector>,
     /// Selectors on the peer's side.

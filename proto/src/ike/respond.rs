@@ -3,7 +3,7 @@
 mod crossing;
 
 use super::auth::{Auth, PeerMethods, SignedOctets, Wishes, authorities, prove, verify};
-use super::child::{Child, Negotiated};
+use super::child::{Child, Negotiated, offered_aggfrag};
 use super::collision::{ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
 use super::exchange::{Exchange, PFS_HINT, peer_spi};
@@ -17,6 +17,7 @@ use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use super::signing::For;
 use crate::crypto::Secret;
+use crate::policy::aggfrag::Aggfrag;
 use crate::policy::connection::{self, Connection, StartAction};
 use crate::policy::pad;
 use crate::policy::proposal::EspProposal;
@@ -444,6 +445,12 @@ impl IkeSa {
             })
             .unwrap_or((local_ts, remote_ts));
         self.check_claims(shared, &local_ts, &remote_ts)?;
+        // RFC 9347 §5.1: the two notifies "MUST NOT be combined": who sends both gets tunnel mode without.
+        let wanted = offered_aggfrag(&config).and(config.iptfs.as_ref());
+        let aggfrag = Aggfrag::agree(wanted, offer.aggfrag.filter(|_| !offer.transport_mode));
+        if aggfrag.is_none() && wanted.is_some_and(|iptfs| iptfs.required) {
+            return Err(IkeError::NoAggfrag);
+        }
         let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));
         // §1.2: IKE_AUTH has no KE payload, so no group either; CREATE_CHILD_SA has what the proposals say.
         let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;
@@ -464,6 +471,9 @@ impl IkeSa {
             transport_mode: transport,
             no_tfc_padding: false,
             non_first_fragments: false,
+            // RFC 9347 §5.1: "If the request is accepted, then the response MUST also include a notification of type
+            // USE_AGGFRAG."
+            aggfrag: aggfrag.as_ref().map(|agreed| agreed.iptfs.flags()),
             additional_ts_possible: more_possible,
         };
         let config: Arc<connection::Child> = config;
@@ -476,6 +486,7 @@ impl IkeSa {
             remote_ts,
             mode: if transport { Mode::Transport } else { Mode::Tunnel },
             takes_padding: !offer.no_tfc_padding,
+            aggfrag,
             we_requested: false,
             rekeys,
         };

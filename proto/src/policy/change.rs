@@ -169,7 +169,7 @@ impl ChildChange {
             )*};
         }
         differs!(restart: local_ts "local_ts", remote_ts "remote_ts", mode "mode");
-        differs!(rekey: esp_proposals "esp_proposals");
+        differs!(rekey: esp_proposals "esp_proposals", iptfs "iptfs");
         differs!(in_place: rekey_time "rekey_time", life_time "life_time", rand_time "rand_time", limits "limits by traffic",
             replay_window "replay_window", tfc_padding "tfc_padding", start_action "start_action", close_action "close_action");
         if rest != *new {

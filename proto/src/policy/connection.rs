@@ -1,5 +1,6 @@
 //! A connection: what the operator configures, as the key exchange needs it. The daemon's `config` module builds these.
 
+use super::aggfrag::Iptfs;
 use super::sad::{ChildName, ConnectionName, Mode, TrafficLimits};
 use crate::crypto::{Secret, SigningKey, VerifyingKey};
 use crate::pki::{Certificate, CertifiedKey, Trust};
@@ -170,6 +171,8 @@ pub struct Child {
     pub replay_window: u32,
     /// Inner packets are made at least this long (RFC 4303 §2.7), but not longer than the inner MTU.
     pub tfc_padding: Option<u16>,
+    /// IP-TFS (RFC 9347).
+    pub iptfs: Option<Iptfs>,
     /// What to do when the connection is loaded.
     pub start_action: StartAction,
     /// What to do when the peer closes its Child SA, or the IKE SA with it.

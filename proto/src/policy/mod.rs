@@ -2,6 +2,7 @@
 //! ([`proposal`]), which SAs ([`sad`], [`spi`]), and the connection that ties them together ([`connection`]),
 //! and what it takes to change it ([`change`]).
 
+pub mod aggfrag;
 pub mod change;
 pub mod connection;
 pub mod id;

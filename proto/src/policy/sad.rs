@@ -1,5 +1,6 @@
 //! What the key exchange tells the data path: SAD entries as values (RFC 4301 §4.4.2).
 
+use super::aggfrag::Aggfrag;
 use crate::crypto::{CipherSuite, Secret};
 use crate::wire::TrafficSelector;
 use std::net::{IpAddr, SocketAddr};
@@ -112,6 +113,8 @@ pub struct ChildSaEntry {
     pub replay_window: u32,
     /// Inner packets are made at least this long (RFC 4303 §2.7), but not longer than the inner MTU; the peer takes it.
     pub tfc_padding: Option<u16>,
+    /// AGGFRAG_PAYLOAD and nothing else is sent and taken (RFC 9347 §2.3).
+    pub aggfrag: Option<Aggfrag>,
     /// Limits for each direction.
     pub limits: TrafficLimits,
     /// Seed for unpredictable IVs (CBC) of this SA.

@@ -223,6 +223,8 @@ fn push_child(out: &mut Vec<Payload>, child: &ChildPayloads, middle: Option<Vec<
     ] {
         out.extend(set.then(|| notify(notify_type, &[])));
     }
+    // RFC 9347 §6.1.4: "The notification payload contains 1 octet of requirement flags."
+    out.extend(child.aggfrag.map(|flags| notify(NotifyType::USE_AGGFRAG, &[flags.0])));
     out.push(Payload::Sa(child.sa.clone()));
     out.extend(middle.into_iter().flatten());
     out.push(Payload::TsI(child.ts_i.clone()));

@@ -4,8 +4,8 @@
 use super::header::IkeSpi;
 use super::number::{HashAlgorithm, KeMethod, NotifyType};
 use super::payload::{
-    Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
-    SecurityAssociation, TrafficSelector,
+    AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
+    Nonce, Notify, SecurityAssociation, TrafficSelector,
 };
 
 /// Abilities announced in IKE_SA_INIT by either side.
@@ -97,6 +97,8 @@ pub struct ChildPayloads {
     pub no_tfc_padding: bool,
     /// NON_FIRST_FRAGMENTS_ALSO (§1.3.1).
     pub non_first_fragments: bool,
+    /// USE_AGGFRAG (RFC 9347 §5.1).
+    pub aggfrag: Option<AggfragFlags>,
     /// ADDITIONAL_TS_POSSIBLE (§2.9; answers only).
     pub additional_ts_possible: bool,
 }

@@ -217,6 +217,45 @@ pub enum TrafficSelector {
     },
 }
 
+/// The requirement flags of USE_AGGFRAG (RFC 9347 §6.1.4): what its sender demands of whom it is sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AggfragFlags(pub u8);
+
+impl AggfragFlags {
+    /// "Congestion Control bit. If set, then the sender is requiring that congestion control information MUST be returned to
+    /// it periodically".
+    const C: u8 = 2;
+    /// "Don't Fragment bit. If set, it indicates the sender of the notify message does not support receiving packet
+    /// fragments".
+    const D: u8 = 1;
+
+    /// With these two bits.
+    #[must_use]
+    pub const fn new(congestion_control: bool, dont_fragment: bool) -> Self {
+        let c = if congestion_control { Self::C } else { 0 };
+        let d = if dont_fragment { Self::D } else { 0 };
+        Self(c | d)
+    }
+
+    /// C.
+    #[must_use]
+    pub const fn congestion_control(self) -> bool {
+        self.0 & Self::C != 0
+    }
+
+    /// D.
+    #[must_use]
+    pub const fn dont_fragment(self) -> bool {
+        self.0 & Self::D != 0
+    }
+
+    /// No other bit is set.
+    #[must_use]
+    pub const fn is_understood(self) -> bool {
+        self.0 & !(Self::C | Self::D) == 0
+    }
+}
+
 /// Configuration payload (§3.15): parsed, not acted upon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configuration {

@@ -6,7 +6,7 @@ use super::message::{
     Informational, Intermediate, IntermediateReply, Request, Response,
 };
 use super::payload::{
-    Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
+    AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
     Payload, SecurityAssociation, TrafficSelector,
 };
 use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules};
@@ -379,6 +379,16 @@ impl Parts {
         })
     }
 
+    /// RFC 9347 §6.1.4: one octet of flags. What is longer or shorter asks for something that we don't understand: then it is
+    /// as if all flags were set.
+    fn aggfrag(&mut self) -> Option<AggfragFlags> {
+        let notify = self.take(NotifyType::USE_AGGFRAG).into_iter().next()?;
+        Some(match notify.data.as_slice() {
+            [flags] => AggfragFlags(*flags),
+            _ => AggfragFlags(u8::MAX),
+        })
+    }
+
     /// RFC 7296 §1.3.3: protocol and SPI of the SA to be rekeyed, as the sender of the request receives on it.
     fn rekey_sa(&mut self) -> Result<Option<u32>, DecodeError> {
         match self.take(NotifyType::REKEY_SA).into_iter().next() {
@@ -416,6 +426,7 @@ impl Parts {
             transport_mode: self.flag(NotifyType::USE_TRANSPORT_MODE),
             no_tfc_padding: self.flag(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED),
             non_first_fragments: self.flag(NotifyType::NON_FIRST_FRAGMENTS_ALSO),
+            aggfrag: self.aggfrag(),
             additional_ts_possible: self.flag(NotifyType::ADDITIONAL_TS_POSSIBLE),
         }))
     }

@@ -20,6 +20,7 @@
 //! | `n_esp` | ESP |
 //! | `o_policy` | policy, audit |
 //! | `p_extensions` | post-quantum key exchange, other extensions |
+//! | `q_iptfs` | IP-TFS |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 #[path = "../ike_pump/mod.rs"]
@@ -43,6 +44,7 @@ mod m_fragments;
 mod n_esp;
 mod o_policy;
 mod p_extensions;
+mod q_iptfs;
 mod table;
 
 use table::{Proof, Row};
@@ -66,6 +68,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('N', 24, n_esp::rows()),
         ('O', 4, o_policy::rows()),
         ('P', 17, p_extensions::rows()),
+        ('Q', 15, q_iptfs::rows()),
     ]
 }
 

@@ -93,6 +93,7 @@ pub fn child(name: &str, local: &str, remote: &str, esp: &str, start_action: Sta
         mode: Mode::Tunnel,
         replay_window: 64,
         tfc_padding: None,
+        iptfs: None,
         start_action,
         close_action: start_action,
     })

@@ -392,6 +392,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         mode: Mode::Tunnel,
         replay_window: 64,
         tfc_padding: None,
+        iptfs: None,
         start_action,
         close_action: start_action,
     };

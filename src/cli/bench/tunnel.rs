@@ -185,6 +185,7 @@ pub(super) fn pair(
         mode: Mode::Tunnel,
         replay_window: 4096,
         tfc_padding: None,
+        aggfrag: None,
         limits: TrafficLimits::default(),
         iv_seed: Secret::new(vec![7; 32]),
     })
