@@ -268,11 +268,22 @@ fn iptfs_says_how_outer_packets_are_made() {
         ),
     ] {
         let loaded = load("iptfs", &format!("{SMALL}{text}\n"));
-        assert_eq!(loaded.ike.connections["cloud"].children["net"].iptfs, expected, "{text}");
+        assert_eq!(
+            loaded.ike.connections["cloud"].children["net"].iptfs, expected,
+            "{text}"
+        );
     }
-    for rate in ["\"1000000 bit/s\"", "\"1 Mbit\"", "\"1000kbps\"", "\"1000kbit/s\"", "1000000"] {
+    for rate in [
+        "\"1000000 bit/s\"",
+        "\"1 Mbit\"",
+        "\"1000kbps\"",
+        "\"1000kbit/s\"",
+        "1000000",
+    ] {
         let text = format!("{SMALL}iptfs = {{ mode = \"constant\", rate = {rate} }}\n");
-        let iptfs = load("rate", &text).ike.connections["cloud"].children["net"].iptfs.unwrap();
+        let iptfs = load("rate", &text).ike.connections["cloud"].children["net"]
+            .iptfs
+            .unwrap();
         assert_eq!(iptfs.mode, SendMode::Constant { rate: 1_000_000 }, "{rate}");
     }
 }

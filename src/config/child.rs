@@ -59,7 +59,10 @@ pub(super) fn read(
     if tfc_padding.is_some()
         && let (Some(_), Some(value)) = (&iptfs, table.get("tfc_padding"))
     {
-        value.error("with iptfs the packets have one size, or hide nothing: leave it out", None);
+        value.error(
+            "with iptfs the packets have one size, or hide nothing: leave it out",
+            None,
+        );
     }
     // A cloud's gateway has a fixed address and often waits for us.
     let mut start_action = profile.map_or(StartAction::None, |_| StartAction::Start);

@@ -18,7 +18,7 @@ const LONGEST_DELAY: Duration = Duration::from_millis(100);
 /// Bits a second: less is one packet in many seconds, more is no rate that a core sends at.
 const RATES: std::ops::RangeInclusive<u64> = 8_000..=100_000_000_000;
 
-const MODES: [&str; 3] = ["aggregate", "constant", "congestion"];
+const MODES: [&str; 2] = ["aggregate", "constant"];
 
 /// Reads it; what is wrong is reported.
 pub(super) fn read(child: &Table<'_, '_>, mode: Option<Mode>) -> Option<Iptfs> {
@@ -54,7 +54,7 @@ pub(super) fn read(child: &Table<'_, '_>, mode: Option<Mode>) -> Option<Iptfs> {
 fn send_mode(table: &Table<'_, '_>) -> Option<SendMode> {
     let (given, rate, wait) = (table.get("mode"), table.get("rate"), table.get("delay"));
     let Some(given) = given else {
-        let remedy = "write mode = \"aggregate\", or \"constant\" or \"congestion\" with a rate".to_owned();
+        let remedy = "write mode = \"aggregate\", or \"constant\" with a rate".to_owned();
         let problem = format!("[{}] has no mode", table.path());
         table.findings().error(table.spot(), problem, Some(remedy));
         return None;
@@ -77,25 +77,21 @@ fn send_mode(table: &Table<'_, '_>) -> Option<SendMode> {
             }
             Some(SendMode::Aggregate { delay })
         }
-        "constant" | "congestion" => {
+        "constant" => {
             only(&wait, "a delay", "aggregate");
             let Some(rate) = rate else {
                 let problem = format!("[{}] has no rate", table.path());
-                let remedy = "write for example rate = \"10Mbit/s\": so much is sent all the time, with \"congestion\" at \
-                              most so much";
-                table.findings().error(table.spot(), problem, Some(remedy.to_owned()));
+                let remedy = "write for example rate = \"10Mbit/s\": so much is sent all the time".to_owned();
+                table.findings().error(table.spot(), problem, Some(remedy));
                 return None;
             };
-            let rate = bit_rate(&rate, RATES)?;
-            Some(if word == "constant" {
-                SendMode::Constant { rate }
-            } else {
-                SendMode::Congestion { most: rate }
+            Some(SendMode::Constant {
+                rate: bit_rate(&rate, RATES)?,
             })
         }
         other => {
             let remedy = nearest(other, MODES).map(|word| format!("did you mean {word:?}?"));
-            given.error(format!("{other:?} is not \"aggregate\", \"constant\" or \"congestion\""), remedy);
+            given.error(format!("{other:?} is not \"aggregate\" or \"constant\""), remedy);
             None
         }
     }

@@ -86,7 +86,11 @@ pub(super) fn bit_rate(value: &Value<'_, '_>, range: std::ops::RangeInclusive<u6
     let found = parse_bit_rate(text).filter(|rate| range.contains(rate));
     if found.is_none() {
         value.error(
-            format!("{text:?} is no rate between {} bit/s and {} bit/s", range.start(), range.end()),
+            format!(
+                "{text:?} is no rate between {} bit/s and {} bit/s",
+                range.start(),
+                range.end()
+            ),
             Some("write for example \"10Mbit/s\", \"500 kbit/s\" or \"1Gbit/s\"".to_owned()),
         );
     }

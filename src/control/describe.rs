@@ -63,7 +63,8 @@ pub fn child_up(up: &ChildUp) -> String {
         selectors(&up.local_ts),
         selectors(&up.remote_ts),
         up.mode,
-        up.iptfs.map_or(String::new(), |mode| format!(" with IP-TFS ({})", mode.name())),
+        up.iptfs
+            .map_or(String::new(), |mode| format!(" with IP-TFS ({})", mode.name())),
         up.suite,
         up.spis.0,
         up.spis.1,

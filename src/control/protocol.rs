@@ -248,7 +248,7 @@ pub struct ChildSaStatus {
     pub suite: String,
     /// `tunnel` or `transport`.
     pub mode: String,
-    /// How we send with IP-TFS (RFC 9347): `aggregate`, `constant` or `congestion`; without it nothing.
+    /// How we send with IP-TFS (RFC 9347): `aggregate` or `constant`; without it nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iptfs: Option<String>,
     /// Negotiated selectors on our side.

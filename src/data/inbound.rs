@@ -1,14 +1,16 @@
 //! UDP (or IP protocol 50) -> TUN: what came in is told apart datagram by datagram (the kernel merges by address and size
 //! only), opened in place, checked against the SA's selectors, and delivered.
 
+use super::aggfrag::Unbundle;
 use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
-use super::report::{Limits, Seldom};
+use super::report::{Limits, Nanos, Seldom};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface};
 use super::worker::Wakeup;
 use crate::sys::receive::{Message, ReceiveBatch};
+use landbridge_proto::esp::aggfrag::{self, Found};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
 use landbridge_proto::ip::flow::{self, Flow, FlowKey, Ports};
@@ -39,6 +41,8 @@ pub(super) struct Inbound {
     /// Messages to ask for, by what came last.
     most: usize,
     receiver: Receiver,
+    /// There was a pair with IP-TFS.
+    timed: bool,
 }
 
 /// What receiving takes besides the SA.
@@ -46,11 +50,15 @@ struct Receiver {
     delivery: Delivery,
     unknown: Seldom,
     auditor: Auditor,
+    /// Inner packets of one outer packet of IP-TFS.
+    found: Vec<Found>,
+    /// Slots of pairs with IP-TFS for which something came before its turn.
+    waiting: Vec<usize>,
 }
 
 /// An inbound SA and what goes with it.
-struct Receiving {
-    child: Arc<ChildSa>,
+pub(super) struct Receiving {
+    pub child: Arc<ChildSa>,
     interface: Arc<Interface>,
     sa: InboundSa,
     limits: Limits,
@@ -65,6 +73,8 @@ struct Receiving {
     moved: Seldom,
     /// Why the last packet was dropped, and what was in it.
     why: Option<(Cause, Option<FlowKey>)>,
+    /// With IP-TFS: what is not yet whole, or not yet in order.
+    pub unbundle: Option<Box<Unbundle>>,
 }
 
 impl Inbound {
@@ -77,7 +87,10 @@ impl Inbound {
                 delivery: Delivery::default(),
                 unknown: Seldom::default(),
                 auditor: Auditor::default(),
+                found: Vec::new(),
+                waiting: Vec::new(),
             },
+            timed: false,
         }
     }
 
@@ -96,7 +109,10 @@ impl Inbound {
             };
             match own {
                 Some(own) if Arc::ptr_eq(&own.child.pair, &child.pair) => own.child = Arc::clone(child),
-                own => *own = Receiving::new(child, interface).map(Box::new),
+                own => {
+                    *own = Receiving::new(child, interface).map(Box::new);
+                    self.timed |= child.entry.aggfrag.is_some();
+                }
             }
         }
         for interface in change.interfaces.iter().filter_map(|(_, interface)| interface.as_ref()) {
@@ -148,6 +164,38 @@ impl Inbound {
     pub(super) fn handed_over(&mut self, octets: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) {
         self.receiver.take(&mut self.own, octets, message, true, wakeup);
         self.receiver.delivery.write(octets, wakeup);
+    }
+}
+
+impl Inbound {
+    /// Some pair waits by time, or did.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let waiting = self.receiver.waiting.iter();
+        let waiting = waiting.filter_map(|slot| self.own.get(*slot)?.as_ref()?.deadline());
+        waiting.min()
+    }
+
+    /// What was waited for too long is given up.
+    pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>) {
+        let Self { own, receiver, .. } = self;
+        let mut waiting = std::mem::take(&mut receiver.waiting);
+        waiting.retain(|slot| {
+            let Some(Some(receiving)) = own.get_mut(*slot) else {
+                return false;
+            };
+            if receiving.deadline().is_some_and(|deadline| deadline <= wakeup.now) {
+                receiving.overdue(wakeup.now, receiver.delivery.built(), &mut receiver.found);
+                receiver.admit_found(receiving, &mut [], 0, wakeup);
+            }
+            receiving.deadline().is_some()
+        });
+        receiver.waiting = waiting;
+        receiver.delivery.write(&[], wakeup);
     }
 }
 
@@ -228,6 +276,9 @@ impl Receiver {
         };
         let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
         match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
+            Some(receiving) if receiving.unbundle.is_some() => {
+                self.take_apart(receiving, octets, spi, place, message, wakeup);
+            }
             Some(receiving) => {
                 let built = self.delivery.built();
                 if let Some((flow, inner)) = receiving.open(packet, message, wakeup, built) {
@@ -248,6 +299,76 @@ impl Receiver {
                     .tell(Cause::UnknownSpi, wakeup, || event(spi, packet, message));
             }
         }
+    }
+
+    /// Takes one ESP packet of a pair with IP-TFS.
+    fn take_apart(
+        &mut self,
+        receiving: &mut Receiving,
+        octets: &mut [u8],
+        spi: u32,
+        place: Range<usize>,
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let Some(packet) = octets.get_mut(place.clone()) else {
+            return;
+        };
+        let Some(opened) = receiving.open_outer(packet, message, wakeup) else {
+            let about = event(spi, packet, message);
+            return self.tell_why(receiving, about, wakeup);
+        };
+        let (built, found) = (self.delivery.built(), &mut self.found);
+        found.clear();
+        if !receiving.unbundle(&opened, packet, message.tos, wakeup.now, built, found) {
+            receiving.dropped::<()>(Cause::NextHeader);
+            let about = event(spi, packet, message);
+            return self.tell_why(receiving, about, wakeup);
+        }
+        let slot = spi::slot_of(spi);
+        if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
+            self.waiting.push(slot);
+        }
+        self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
+    }
+
+    /// Delivers the packets found, those in the payload at `start` and those that were built.
+    fn admit_found(&mut self, receiving: &mut Receiving, octets: &mut [u8], start: usize, wakeup: &Wakeup<'_>) {
+        let mut found = std::mem::take(&mut self.found);
+        for Found { place, tos } in found.drain(..) {
+            let (place, inner) = match place {
+                aggfrag::Place::Payload(range) => {
+                    let range = start + range.start..start + range.end;
+                    (Place::Batch(range.clone()), octets.get_mut(range))
+                }
+                aggfrag::Place::Built(range) => (Place::Built(range.clone()), self.delivery.built().get_mut(range)),
+            };
+            let Some(inner) = inner else { continue };
+            if let Some(flow) = receiving.admit(inner, tos, wakeup) {
+                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
+            } else if receiving.why.is_some() {
+                let spi = receiving.child.entry.inbound.spi;
+                let about = Audit {
+                    spi: Some(spi),
+                    remote: Some(receiving.child.path.remote),
+                    ..Audit::default()
+                };
+                self.tell_why(receiving, about, wakeup);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Tells of the last drop.
+    fn tell_why(&mut self, receiving: &mut Receiving, about: Audit, wakeup: &Wakeup<'_>) {
+        let Some((cause, inner)) = receiving.why.take() else {
+            return;
+        };
+        self.auditor.tell(cause, wakeup, || Audit {
+            connection: Some(Arc::clone(&receiving.child.entry.connection)),
+            inner,
+            ..about
+        });
     }
 
     fn unknown_spi(&mut self, spi: u32, message: &Message, wakeup: &Wakeup<'_>) {
@@ -274,17 +395,13 @@ impl Receiving {
             alive: Seldom::default(),
             moved: Seldom::default(),
             why: None,
+            unbundle: child.entry.aggfrag.as_ref().map(Unbundle::new).map(Box::new),
         })
     }
 
-    /// Opens an ESP packet; returns the inner packet's flow and its place, in `packet` or `built`. All else is counted.
-    fn open(
-        &mut self,
-        packet: &mut [u8],
-        message: &Message,
-        wakeup: &Wakeup<'_>,
-        built: &mut Vec<u8>,
-    ) -> Option<(Flow, Place)> {
+    /// Opens an ESP packet, whatever is in it.
+    #[inline]
+    fn open_outer(&mut self, packet: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) -> Option<Opened> {
         if self.limits.expired(self.packets, self.bytes) {
             self.limits.tell_end(self.child.entry.id, &wakeup.shared.sinks);
             return self.dropped(Cause::Expired);
@@ -302,6 +419,18 @@ impl Receiving {
             }
         };
         self.authentic(&opened, message, wakeup);
+        Some(opened)
+    }
+
+    /// Opens an ESP packet; returns the inner packet's flow and its place, in `packet` or `built`. All else is counted.
+    fn open(
+        &mut self,
+        packet: &mut [u8],
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+        built: &mut Vec<u8>,
+    ) -> Option<(Flow, Place)> {
+        let opened = self.open_outer(packet, message, wakeup)?;
         if let Some(hosts) = self.transport {
             if opened.next_header == NextHeader::Dummy {
                 return None;
@@ -310,7 +439,7 @@ impl Receiving {
             let Some(inner) = rebuild(hosts, &opened, packet, message.tos, built) else {
                 return self.dropped(Cause::InnerMalformed);
             };
-            let flow = self.admit(inner, message, wakeup);
+            let flow = self.admit(inner, message.tos, wakeup);
             if flow.is_none() {
                 built.truncate(start);
             }
@@ -330,14 +459,14 @@ impl Receiving {
         if inner.first().is_some_and(|octet| octet >> 4 == other) {
             return self.dropped(Cause::NextHeader);
         }
-        let flow = self.admit(inner, message, wakeup)?;
+        let flow = self.admit(inner, message.tos, wakeup)?;
         // What follows the inner packet is TFC padding (RFC 4303 §2.7).
         let place = opened.payload.start..opened.payload.start + flow.total_len;
         Some((flow, Place::Batch(place)))
     }
 
     /// Whether an inner packet may enter: within the selectors; counted either way.
-    fn admit(&mut self, inner: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) -> Option<Flow> {
+    fn admit(&mut self, inner: &mut [u8], outer_tos: u8, wakeup: &Wakeup<'_>) -> Option<Flow> {
         let Ok(mut flow) = flow::parse(inner) else {
             return self.dropped(Cause::InnerMalformed);
         };
@@ -354,7 +483,7 @@ impl Receiving {
             self.latest = Some(flow.key).filter(|key| !matches!(key.ports, Ports::Message(_)));
         }
         // In transport mode there is one IP header, with one ECN field.
-        if self.transport.is_none() && tunnel::decapsulate_ecn(Ecn::from_tos(message.tos), &mut flow, inner).is_err() {
+        if self.transport.is_none() && tunnel::decapsulate_ecn(Ecn::from_tos(outer_tos), &mut flow, inner).is_err() {
             return self.dropped(Cause::CongestionMark);
         }
         if self.interface.clamp_mss && is_syn(&flow, inner) {

@@ -16,6 +16,7 @@
 //! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
 //! replay window are handed to the owner once, and live until the pair is removed.
 
+mod aggfrag;
 mod audit;
 mod batch;
 mod deliver;
@@ -251,6 +252,7 @@ impl DataPlane {
         let shared = Arc::new(Shared {
             generation: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            began: Instant::now(),
             desks,
             sinks,
             nat_port: options.nat_port,

@@ -1,8 +1,9 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
+use super::aggfrag::Bundle;
 use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
-use super::report::{FewASecond, Limits, Seldom};
+use super::report::{FewASecond, Limits, Nanos, Seldom};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface};
 use super::worker::{Shared, Sockets, Wakeup, socket_of};
@@ -28,6 +29,8 @@ const LONGEST: usize = VnetHeader::LEN + 65_536;
 pub(super) struct Outbound {
     /// By number; those of other workers are `None`.
     interfaces: Vec<Option<Own>>,
+    /// Those with pairs that send by time.
+    timed: Vec<usize>,
     buffer: Vec<u8>,
     pieces: Pieces,
     icmp: Vec<u8>,
@@ -39,6 +42,8 @@ struct Own {
     /// In the order of [`Interface::active`].
     active: Vec<Sending>,
     resting: Vec<Sending>,
+    /// One of the pairs has IP-TFS.
+    timed: bool,
     /// The latest flow, and which of the active pairs it goes by.
     latest: Option<(FlowKey, usize)>,
     acquire: Seldom,
@@ -47,19 +52,23 @@ struct Own {
 }
 
 /// An outbound SA and what goes with it.
-struct Sending {
-    child: Arc<ChildSa>,
-    sa: OutboundSa,
-    limits: Limits,
-    packets: u64,
-    bytes: u64,
-    sent: Seldom,
+pub(super) struct Sending {
+    pub child: Arc<ChildSa>,
+    pub sa: OutboundSa,
+    pub limits: Limits,
+    /// What was sealed under its key: packets, and octets of what was in them.
+    pub packets: u64,
+    pub bytes: u64,
+    pub sent: Seldom,
+    /// With IP-TFS: what waits to be sent.
+    pub bundle: Option<Box<Bundle>>,
 }
 
 impl Outbound {
     pub(super) fn new() -> Self {
         Self {
             interfaces: Vec::new(),
+            timed: Vec::new(),
             buffer: vec![0; LONGEST],
             pieces: Pieces::default(),
             icmp: vec![0; icmp::MAX_LEN],
@@ -95,6 +104,43 @@ impl Outbound {
                 }
                 _ => {}
             }
+            self.timed.retain(|timed| timed != number);
+            if self
+                .interfaces
+                .get(*number)
+                .and_then(Option::as_ref)
+                .is_some_and(|own| own.timed)
+            {
+                self.timed.push(*number);
+            }
+        }
+    }
+
+    /// Some pair sends by time.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let owns = self
+            .timed
+            .iter()
+            .filter_map(|number| self.interfaces.get(*number)?.as_ref());
+        let pairs = owns.flat_map(|own| &own.active);
+        let deadline = |sending: &Sending| sending.bundle.as_ref()?.deadline(&sending.child);
+        pairs.filter_map(deadline).min()
+    }
+
+    /// Sends what is due by time.
+    pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
+        for number in &self.timed {
+            if let Some(Some(own)) = self.interfaces.get_mut(*number) {
+                own.tick(wakeup, sockets);
+            }
+        }
+        for batch in sockets.iter_mut().flatten() {
+            batch.send(wakeup.shared, wakeup.counters);
         }
     }
 
@@ -105,6 +151,7 @@ impl Outbound {
             buffer,
             pieces,
             icmp,
+            ..
         } = self;
         let Some(Some(own)) = interfaces.get_mut(number) else {
             return;
@@ -116,7 +163,7 @@ impl Outbound {
             let Ok(len) = interface.tun.read(buffer) else { break };
             let packet = buffer.get_mut(..len).unwrap_or_default();
             if let Some(error) = own.send(packet, wakeup, sockets)
-                && let Some(len) = error.build(own.interface.mtu, icmp)
+                && let Some(len) = error.build(icmp)
             {
                 let header = [0; VnetHeader::LEN];
                 let header = if interface.tun.vnet() { &header[..] } else { &[] };
@@ -130,6 +177,9 @@ impl Outbound {
                 break;
             }
         }
+        if own.timed {
+            own.tick(wakeup, sockets);
+        }
         for batch in sockets.iter_mut().flatten() {
             batch.send(wakeup.shared, wakeup.counters);
         }
@@ -139,14 +189,15 @@ impl Outbound {
 /// A packet to answer with an ICMP error.
 struct TooBig {
     flow: Flow,
+    mtu: u16,
     quoted: Vec<u8>,
 }
 
 impl TooBig {
     /// The answer comes from the packet's destination: an address of our own would be a martian on the TUN, and any other
     /// fails the strict reverse path check.
-    fn build(&self, mtu: u16, out: &mut [u8]) -> Option<usize> {
-        let source = self.flow.key.destination;
+    fn build(&self, out: &mut [u8]) -> Option<usize> {
+        let (source, mtu) = (self.flow.key.destination, self.mtu);
         icmp::build(IcmpError::TooBig { mtu }, &self.flow, &self.quoted, source, out)
     }
 }
@@ -157,6 +208,7 @@ impl Own {
             interface: Arc::clone(interface),
             active: Vec::new(),
             resting: Vec::new(),
+            timed: false,
             latest: None,
             acquire: Seldom::default(),
             errors: FewASecond::default(),
@@ -189,6 +241,58 @@ impl Own {
         self.resting = interface.resting.iter().filter_map(&mut take).collect();
         self.latest = None;
         self.interface = Arc::clone(interface);
+        self.timed = self
+            .active
+            .iter()
+            .chain(&self.resting)
+            .any(|sending| sending.bundle.is_some());
+        if self.timed {
+            self.take_up_bundles();
+        }
+    }
+
+    /// What waits behind a pair that was replaced goes by the one that took its place.
+    fn take_up_bundles(&mut self) {
+        let Self {
+            interface,
+            active,
+            resting,
+            ..
+        } = self;
+        for Sending { child, sa, bundle, .. } in active.iter_mut().chain(&mut *resting) {
+            if let Some(bundle) = bundle {
+                bundle.fit(child, interface, sa.sizes());
+            }
+        }
+        for Sending { child, bundle, .. } in resting {
+            let Some(bundle) = bundle else { continue };
+            let to = active.iter_mut().find(|new| new.succeeds(child));
+            let to = to.and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
+            bundle.hand_over(to, child);
+        }
+    }
+
+    /// Sends what is due by time.
+    fn tick(&mut self, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
+        let Self {
+            interface,
+            active,
+            resting,
+            ..
+        } = self;
+        for sending in active.iter_mut().filter(|sending| sending.bundle.is_some()) {
+            let begun = resting
+                .iter_mut()
+                .find(|old| old.has_begun() && sending.succeeds(&old.child));
+            if let Some(old) = begun
+                && let Some(batch) = batch_of(sockets, &old.child)
+            {
+                old.finish(sending, interface, wakeup, batch);
+            }
+            if let Some(batch) = batch_of(sockets, &sending.child) {
+                sending.tick(interface, wakeup, batch);
+            }
+        }
     }
 
     /// Sends one packet as read from the TUN.
@@ -211,7 +315,8 @@ impl Own {
             mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
             segmenter = Segmenter::new(&vnet, packet).ok()?;
         }
-        if segmenter.max_segment_len() > self.interface.longest() {
+        let longest = self.active.get(index)?.longest(&self.interface);
+        if segmenter.max_segment_len() > longest {
             self.interface.counters.dropped(Cause::TooBig, count as u64);
             if !flow.dont_fragment || !self.errors.allows(wakeup.now) {
                 return None;
@@ -222,6 +327,7 @@ impl Own {
             let total_len = quoted.len();
             return Some(TooBig {
                 flow: Flow { total_len, ..flow },
+                mtu: u16::try_from(longest).unwrap_or(u16::MAX).min(self.interface.mtu),
                 quoted,
             });
         }
@@ -231,6 +337,10 @@ impl Own {
             wakeup.counters.dropped(Cause::SendFailed, count as u64);
             return None;
         };
+        if sending.bundle.is_some() {
+            sending.gather(&segmenter, count, &self.interface, wakeup, batch);
+            return None;
+        }
         let outer = Outer {
             tos: self.interface.dscp.tos(flow.tos),
             dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
@@ -310,7 +420,19 @@ impl Sending {
             packets: 0,
             bytes: 0,
             sent: Seldom::default(),
+            bundle: child.entry.aggfrag.as_ref().map(Bundle::new).map(Box::new),
         }
+    }
+
+    /// Octets of the longest packet it takes.
+    fn longest(&self, interface: &Interface) -> usize {
+        let most = self.bundle.as_ref().and_then(|bundle| bundle.longest());
+        most.map_or(interface.longest(), |most| most.min(interface.longest()))
+    }
+
+    /// Whether it is for the traffic of another: it took its place in a rekey.
+    fn succeeds(&self, old: &ChildSa) -> bool {
+        self.child.entry.child == old.entry.child && self.child.entry.remote_ts == old.entry.remote_ts
     }
 
     /// Seals all `count` segments of a packet, each padded to `least` octets, into the send batch; false if the SA is used up.
@@ -382,6 +504,11 @@ impl Sending {
         }
         true
     }
+}
+
+/// The batch that a pair's packets leave by.
+fn batch_of<'a>(sockets: &'a mut Sockets, child: &ChildSa) -> Option<&'a mut SendBatch> {
+    sockets.get_mut(socket_of(&child.path, child.encapsulation))?.as_mut()
 }
 
 /// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).

@@ -37,6 +37,14 @@ pub(super) enum Cause {
     TooBig,
     /// From the TUN: transport mode carries neither fragments nor IP options.
     NotForTransport,
+    /// From the TUN: what waits for its turn at a constant rate is as much as may wait (RFC 9347).
+    QueueFull,
+    /// AGGFRAG: an outer packet that the reorder window had passed by.
+    AggfragLate,
+    /// AGGFRAG: a payload with a wrong header, or with something that is no data block.
+    AggfragMalformed,
+    /// AGGFRAG: an inner packet of which a part was lost.
+    AggfragIncomplete,
     /// The TUN does not take it (it is down).
     TunWrite,
     /// The UDP socket does not take it.
@@ -60,7 +68,7 @@ impl Cause {
         Self::ALL.get(self as usize).map_or("", |(_, name)| name)
     }
 
-    const ALL: [(Self, &'static str); 21] = [
+    const ALL: [(Self, &'static str); 25] = [
         (Self::Malformed, "malformed"),
         (Self::TooOld, "too_old"),
         (Self::Replayed, "replayed"),
@@ -76,6 +84,10 @@ impl Cause {
         (Self::SelectorOut, "selector_out"),
         (Self::TooBig, "too_big"),
         (Self::NotForTransport, "not_for_transport"),
+        (Self::QueueFull, "queue_full"),
+        (Self::AggfragLate, "aggfrag_late"),
+        (Self::AggfragMalformed, "aggfrag_malformed"),
+        (Self::AggfragIncomplete, "aggfrag_incomplete"),
         (Self::TunWrite, "tun_write"),
         (Self::SendFailed, "send_failed"),
         (Self::SendFull, "send_full"),

@@ -8,7 +8,7 @@ use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
 use super::table::Change;
 use crate::sys::affinity;
-use crate::sys::poll::{Poll, Ready, Waker};
+use crate::sys::poll::{Poll, Ready, Timer, Waker};
 use crate::sys::raw::forget_errors;
 use crate::sys::receive::Message;
 use crate::sys::tun::Tun;
@@ -22,22 +22,25 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Descriptors that have their turn after one look at the kernel.
 const READY: usize = 64;
 
-/// Tokens: the bell, the UDP sockets by family, the raw ones, then interfaces by number.
+/// Tokens: the bell, the UDP sockets by family, the raw ones, the timer, then interfaces by number.
 const BELL: u64 = 0;
 const SOCKETS: u64 = 1;
 const RAW: u64 = 3;
-const INTERFACES: u64 = 5;
+const TIMER: u64 = 5;
+const INTERFACES: u64 = 6;
 
 /// What all threads of the data path see.
 pub(super) struct Shared {
     /// Counts the changes; it is raised after the change is sent.
     pub generation: AtomicU64,
     pub stop: AtomicBool,
+    /// Where the workers' clocks begin.
+    pub began: Instant,
     pub desks: Vec<Desk>,
     pub sinks: Sinks,
     pub nat_port: u16,
@@ -214,14 +217,20 @@ impl Worker {
             outbound: Outbound::new(),
             sending,
             generation: 0,
+            timer: None,
+            rings: None,
         };
-        let begin = Instant::now();
+        let begin = shared.began;
         let mut ready = Ready::new(READY);
         while !shared.stop.load(Ordering::Acquire) {
             at_work.worker.poll.wait(&mut ready, None)?;
             let now = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
             for token in (0..ready.len()).filter_map(|index| ready.token(index)) {
                 at_work.turn(token, now);
+                if at_work.timer.is_some() {
+                    let now = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    at_work.tick(now);
+                }
             }
         }
         Ok(())
@@ -249,6 +258,9 @@ struct AtWork<'a> {
     outbound: Outbound,
     sending: Sockets,
     generation: u64,
+    /// Since there was a pair that sends or waits by time (IP-TFS), and when it rings.
+    timer: Option<Timer>,
+    rings: Option<Nanos>,
 }
 
 impl AtWork<'_> {
@@ -277,7 +289,9 @@ impl AtWork<'_> {
                     self.desk.bell.ring();
                 }
             }
-            SOCKETS..INTERFACES => {
+            // It rings for what is done after each turn.
+            TIMER => {}
+            SOCKETS..TIMER => {
                 let (family, raw) = (((token - SOCKETS) % 2) as usize, token >= RAW);
                 let came = if raw {
                     let socket = self.worker.raw.get(family).and_then(Option::as_ref);
@@ -300,6 +314,39 @@ impl AtWork<'_> {
                 let number = (token - INTERFACES) as usize;
                 self.outbound.turn(number, &wakeup, &mut self.sending);
             }
+        }
+    }
+
+    /// What is due by time; then the timer is set for what is due next.
+    fn tick(&mut self, now: Nanos) {
+        let Some(timer) = &self.timer else { return };
+        let wakeup = Wakeup {
+            now,
+            shared: self.shared,
+            counters: &self.desk.counters,
+            worker: self.worker.number,
+        };
+        let is_due = |deadline: Option<Nanos>| deadline.is_some_and(|deadline| deadline <= now);
+        if is_due(self.outbound.deadline()) {
+            self.outbound.tick(&wakeup, &mut self.sending);
+        }
+        if is_due(self.inbound.deadline()) {
+            self.inbound.tick(&wakeup);
+        }
+        let deadlines = [self.outbound.deadline(), self.inbound.deadline()];
+        let next = deadlines.into_iter().flatten().min();
+        if next != self.rings || is_due(self.rings) {
+            timer.set(next.map(|next| Duration::from_nanos(next.saturating_sub(now))));
+            self.rings = next;
+        }
+    }
+
+    /// The first pair with IP-TFS brings a timer.
+    fn start_timer(&mut self) {
+        let added = Timer::new().and_then(|timer| self.worker.poll.add(&timer, TIMER).map(|()| timer));
+        match added {
+            Ok(timer) => self.timer = Some(timer),
+            Err(error) => tracing::error!(%error, "no timer: IP-TFS sends late"),
         }
     }
 
@@ -336,5 +383,8 @@ impl AtWork<'_> {
                 }
             },
         );
+        if self.timer.is_none() && (self.outbound.is_timed() || self.inbound.is_timed()) {
+            self.start_timer();
+        }
     }
 }

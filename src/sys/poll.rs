@@ -153,6 +153,51 @@ impl AsFd for Waker {
     }
 }
 
+/// Wakes a thread that waits in a [`Poll`] at a time: epoll itself counts in milliseconds.
+#[derive(Debug)]
+pub struct Timer {
+    timer: OwnedFd,
+}
+
+impl Timer {
+    /// A new one that does not run.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` is a fresh descriptor that nothing else owns.
+        let timer = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { timer })
+    }
+
+    /// Rings once after this, or no more; takes the last ring back.
+    pub fn set(&self, after: Option<Duration>) {
+        // Zero would stop it.
+        let after = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
+        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = libc::itimerspec {
+            it_interval: zero,
+            it_value: libc::timespec {
+                tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: after.subsec_nanos() as _,
+            },
+        };
+        // SAFETY: `value` is read during the call; no old value is asked for.
+        unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) };
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
 /// Waits until `sink` takes data, at most `timeout`; false if it did not come to that.
 pub fn wait_writable(sink: &impl AsFd, timeout: Duration) -> bool {
     let mut poll = libc::pollfd {
@@ -186,6 +231,17 @@ mod tests {
             assert_eq!((ready.len(), ready.token(0), ready.token(1)), (1, Some(7), None));
         }
         waker.clear();
+        poll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert!(ready.is_empty());
+        // A timer rings when its time has come, and until it is set anew.
+        let timer = Timer::new().unwrap();
+        poll.add(&timer, 9).unwrap();
+        timer.set(Some(Duration::from_micros(200)));
+        for _ in 0..2 {
+            poll.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+            assert_eq!((ready.len(), ready.token(0)), (1, Some(9)));
+        }
+        timer.set(None);
         poll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert!(ready.is_empty());
         waker.ring();

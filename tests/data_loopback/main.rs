@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aggfrag;
 mod carrying;
 mod hostile;
 mod inner;

@@ -15,6 +15,7 @@ mod support;
 mod bench;
 mod decrypt;
 mod hostile;
+mod iptfs;
 mod ipv6;
 mod lifecycle;
 mod mesh;
@@ -49,6 +50,8 @@ struct Options {
     gateway: &'static str,
     /// Lines in the connection of both.
     connection: &'static str,
+    /// Lines in the child of both.
+    child: &'static str,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             esp: "aes256gcm16",
             gateway: "",
             connection: "",
+            child: "",
         }
     }
 }
@@ -105,6 +109,7 @@ fn configuration(
         esp,
         gateway,
         connection,
+        child,
         ..
     } = options;
     format!(
@@ -131,6 +136,7 @@ local_ts = ["{local_ts}"]
 remote_ts = ["{remote_ts}"]
 esp_proposals = ["{esp}"]
 start_action = "{action}"
+{child}
 "#
     )
 }

@@ -6,6 +6,7 @@ use super::{World, privileged};
 use landbridge::data::{Audit, ControlSockets, DataOptions, DataPlane, InterfaceOptions, Sinks};
 use landbridge_proto::crypto::{CipherSuite, Encryption, Secret};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
+use landbridge_proto::policy::aggfrag::Aggfrag;
 use landbridge_proto::policy::sad::{
     ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SaParameters, SadReport, SadUpdate,
     TrafficLimits,
@@ -139,6 +140,7 @@ pub struct Tunnel {
     pub a_prefix: u8,
     /// Padding behind inner packets.
     pub tfc_padding: Option<u16>,
+    pub aggfrag: Option<Aggfrag>,
     /// All addresses of both families on both sides.
     pub everything: bool,
 }
@@ -155,6 +157,7 @@ impl Default for Tunnel {
             raw: (false, false),
             a_prefix: 24,
             tfc_padding: None,
+            aggfrag: None,
             everything: false,
         }
     }
@@ -223,6 +226,7 @@ impl Tunnel {
             mode: Mode::Tunnel,
             replay_window: 4096,
             tfc_padding: self.tfc_padding,
+            aggfrag: self.aggfrag,
             limits: self.limits,
             iv_seed: Secret::new(vec![7; 32]),
         })

@@ -17,7 +17,9 @@ pub fn aggfrag(octets: &[u8]) {
         _ => false,
     };
     for now in 0_u64.. {
-        let [sequence, high, low, payload @ ..] = rest else { break };
+        let [sequence, high, low, payload @ ..] = rest else {
+            break;
+        };
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(payload.len());
         let (payload, after) = payload.split_at(len);
         rest = after;

@@ -305,10 +305,12 @@ impl IkeSa {
     pub fn answered_aggfrag(config: &connection::Child, answer: &ChildPayloads) -> Result<Option<Aggfrag>, IkeError> {
         let asked = offered_aggfrag(config).and(config.iptfs.as_ref());
         match (Aggfrag::agree(asked, answer.aggfrag), answer.aggfrag) {
-            (None, Some(_)) if asked.is_none() || answer.transport_mode => Err(IkeError::Malformed(DecodeError::Invalid {
-                what: "USE_AGGFRAG",
-                why: "it was not asked for",
-            })),
+            (None, Some(_)) if asked.is_none() || answer.transport_mode => {
+                Err(IkeError::Malformed(DecodeError::Invalid {
+                    what: "USE_AGGFRAG",
+                    why: "it was not asked for",
+                }))
+            }
             (None, Some(_)) => Err(IkeError::NoAggfrag),
             (None, None) if asked.is_some_and(|iptfs| iptfs.required) => Err(IkeError::NoAggfrag),
             (agreed, _) => Ok(agreed),

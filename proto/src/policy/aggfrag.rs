@@ -83,10 +83,7 @@ impl Aggfrag {
     /// cannot be supported by the receiver, then the receiver SHOULD NOT enable use of AGGFRAG_PAYLOAD".
     #[must_use]
     pub fn agree(iptfs: Option<&Iptfs>, peer: Option<AggfragFlags>) -> Option<Self> {
-        let peer = peer.filter(|flags| flags.is_understood())?;
-        Some(Self {
-            iptfs: *iptfs?,
-            peer,
-        })
+        let peer = peer.filter(|flags| flags.is_understood() && !flags.congestion_control())?;
+        Some(Self { iptfs: *iptfs?, peer })
     }
 }

@@ -6,8 +6,8 @@ use super::message::{
     Informational, Intermediate, IntermediateReply, Request, Response,
 };
 use super::payload::{
-    AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
-    Payload, SecurityAssociation, TrafficSelector,
+    AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
+    Nonce, Notify, Payload, SecurityAssociation, TrafficSelector,
 };
 use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules};
 

@@ -68,7 +68,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('N', 24, n_esp::rows()),
         ('O', 4, o_policy::rows()),
         ('P', 17, p_extensions::rows()),
-        ('Q', 15, q_iptfs::rows()),
+        ('Q', 14, q_iptfs::rows()),
     ]
 }
 

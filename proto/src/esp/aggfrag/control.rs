@@ -260,7 +260,10 @@ mod tests {
         b.hear(start + MS * 20, &said);
         b.hear(start + MS * 25, &said);
         let answer = b.tell(start + MS * 30, MS);
-        assert_eq!((answer.techo, answer.echo_delay, answer.transmit_delay), (said.tval, 10_000, 1000));
+        assert_eq!(
+            (answer.techo, answer.echo_delay, answer.transmit_delay),
+            (said.tval, 10_000, 1000)
+        );
         a.hear(start + MS * 50, &answer);
         assert_eq!(a.rate.rtt, Some(MS * 40));
         assert_eq!(a.tell(start + MS * 50, MS).rtt, 40_000);
@@ -345,7 +348,10 @@ mod tests {
             }
             // The last ten seconds.
             let rate = f64::from(sent_late) / 10.0;
-            assert!((0.3..1.3).contains(&(rate / path)), "{rate} a second on a path of {path}");
+            assert!(
+                (0.3..1.3).contains(&(rate / path)),
+                "{rate} a second on a path of {path}"
+            );
             assert!(most > path, "slow start went on to the first loss: {most}");
             // The path is cut.
             let now = start + MS * 30_000;

@@ -1,6 +1,6 @@
 //! Sending: inner packets in a queue, outer payloads out of it (RFC 9347 §2.2).
 
-use super::{Congestion, Header, LONGEST};
+use super::{Congestion, Header};
 use std::collections::VecDeque;
 
 /// A packet is begun in a payload only where this many octets of it fit: then its length is in the first part, whichever
@@ -122,7 +122,11 @@ impl Encoder {
         let data = header.write(payload)?;
         let mut filled = Filled::default();
         if !self.fragments {
-            while self.lengths.front().is_some_and(|length| usize::from(*length) > data.len()) {
+            while self
+                .lengths
+                .front()
+                .is_some_and(|length| usize::from(*length) > data.len())
+            {
                 self.drop_front();
                 filled.too_long += 1;
             }
@@ -201,5 +205,3 @@ impl Encoder {
         }
     }
 }
-
-const _: () = assert!(LONGEST == u16::MAX as usize);

@@ -48,7 +48,7 @@ impl Header {
 
     /// Octets of this one.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn octets(&self) -> usize {
         if self.congestion.is_some() {
             Self::CONGESTION
         } else {

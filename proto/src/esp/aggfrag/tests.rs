@@ -90,15 +90,27 @@ fn headers_are_read_as_they_are_written() {
     };
     let mut octets = [0xff; 30];
     for (header, first) in [
-        (Header { block_offset: 0x1234, congestion: None }, [0, 0, 0x12, 0x34]),
-        (Header { block_offset: 7, congestion: Some(congestion) }, [1, 2, 0, 7]),
+        (
+            Header {
+                block_offset: 0x1234,
+                congestion: None,
+            },
+            [0, 0, 0x12, 0x34],
+        ),
+        (
+            Header {
+                block_offset: 7,
+                congestion: Some(congestion),
+            },
+            [1, 2, 0, 7],
+        ),
     ] {
         let left = header.write(&mut octets).unwrap().len();
-        assert_eq!(left, 30 - header.len());
+        assert_eq!(left, 30 - header.octets());
         assert_eq!(octets[..4], first);
         let (read, data) = Header::read(&octets).unwrap();
         assert_eq!((read, data.len()), (header, left));
-        for len in 0..header.len() {
+        for len in 0..header.octets() {
             assert_eq!(Header::read(&octets[..len]), Err(WrongHeader));
             assert!(header.write(&mut octets.clone()[..len]).is_none());
         }
@@ -111,9 +123,17 @@ fn headers_are_read_as_they_are_written() {
         transmit_delay: u32::MAX,
         ..Congestion::default()
     };
-    Header { block_offset: 0, congestion: Some(long) }.write(&mut octets).unwrap();
+    Header {
+        block_offset: 0,
+        congestion: Some(long),
+    }
+    .write(&mut octets)
+    .unwrap();
     let read = Header::read(&octets).unwrap().0.congestion.unwrap();
-    assert_eq!((read.rtt, read.echo_delay, read.transmit_delay), (0x3f_ffff, 0x1f_ffff, 0x1f_ffff));
+    assert_eq!(
+        (read.rtt, read.echo_delay, read.transmit_delay),
+        (0x3f_ffff, 0x1f_ffff, 0x1f_ffff)
+    );
     octets[0] = 2;
     assert_eq!(Header::read(&octets), Err(WrongHeader));
 }
@@ -207,7 +227,11 @@ fn wrong_payloads_cost_only_what_is_wrong() {
     let cut = plain(0, &[&whole, &long[..50]]);
     for (second, expected, drops) in [
         // The rest, and one more.
-        (plain(50, &[&long[50..], &whole]), vec![long.clone(), whole.clone()], (0, 0)),
+        (
+            plain(50, &[&long[50..], &whole]),
+            vec![long.clone(), whole.clone()],
+            (0, 0),
+        ),
         // All-pad and empty payloads in between change nothing, but the rest is still missing.
         (plain(0, &[&[0; 20]]), vec![], (0, 0)),
         (plain(0, &[]), vec![], (0, 0)),
@@ -217,10 +241,22 @@ fn wrong_payloads_cost_only_what_is_wrong() {
         (plain(0, &[&whole]), vec![whole.clone()], (0, 1)),
         (plain(60_000, &[&long[50..]]), vec![], (0, 1)),
         // No data block has this type; what came before it is good.
-        (plain(50, &[&long[50..], &whole, &[0x50, 1, 2, 3]]), vec![long.clone(), whole.clone()], (1, 0)),
+        (
+            plain(50, &[&long[50..], &whole, &[0x50, 1, 2, 3]]),
+            vec![long.clone(), whole.clone()],
+            (1, 0),
+        ),
         // Lengths shorter than the header.
-        (plain(50, &[&long[50..], &[0x45, 0, 0, 19, 0]]), vec![long.clone()], (1, 0)),
-        (plain(50, &[&long[50..], &[0x44, 0, 0, 40, 0]]), vec![long.clone()], (1, 0)),
+        (
+            plain(50, &[&long[50..], &[0x45, 0, 0, 19, 0]]),
+            vec![long.clone()],
+            (1, 0),
+        ),
+        (
+            plain(50, &[&long[50..], &[0x44, 0, 0, 40, 0]]),
+            vec![long.clone()],
+            (1, 0),
+        ),
         // A sub-type there is not.
         ([&[2, 0, 0, 50][..], &long[50..]].concat(), vec![], (1, 1)),
         (vec![0, 0, 0], vec![], (1, 1)),
@@ -314,7 +350,11 @@ fn any_packets_through_any_loss_and_reordering() {
         for n in 0..60 + below(60) {
             let ipv6 = below(2) == 0;
             let least = if ipv6 { 40 } else { 20 };
-            let most = if fragments { [60, 300, 1500, 9000][below(4)] } else { 120 };
+            let most = if fragments {
+                [60, 300, 1500, 9000][below(4)]
+            } else {
+                120
+            };
             let octets = packet(n as u64, least + below(most), ipv6);
             queue(&mut encoder, &octets);
             packets.push(octets);
@@ -350,7 +390,11 @@ fn any_packets_through_any_loss_and_reordering() {
         for (_, sequence) in &order {
             let payload = &outers[*sequence as usize - 1];
             let (mut built, mut found) = (Vec::new(), Vec::new());
-            let outer = Outer { sequence: *sequence, tos: 0, payload };
+            let outer = Outer {
+                sequence: *sequence,
+                tos: 0,
+                payload,
+            };
             decoder.take(now, outer, &mut built, &mut found);
             out.extend(octets(&found, payload, &built));
         }
@@ -362,10 +406,16 @@ fn any_packets_through_any_loss_and_reordering() {
         assert_eq!((drops.late, drops.malformed), (0, 0), "seed {seed}");
         let mut rest = packets.iter();
         for packet in &out {
-            assert!(rest.any(|sent| sent == packet), "seed {seed}: not sent, or out of order");
+            assert!(
+                rest.any(|sent| sent == packet),
+                "seed {seed}: not sent, or out of order"
+            );
         }
         let arrived = |sequence: u64| order.iter().any(|(_, other)| *other == sequence);
-        let whole = spans.iter().take(done).filter(|(first, last)| (*first..=*last).all(arrived));
+        let whole = spans
+            .iter()
+            .take(done)
+            .filter(|(first, last)| (*first..=*last).all(arrived));
         assert_eq!(out.len(), whole.count(), "seed {seed}: one is missing");
     }
 }

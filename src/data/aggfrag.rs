@@ -1,0 +1,432 @@
+//! IP-TFS (RFC 9347) on the way out and in: inner packets gathered into outer ones, and outer ones taken apart.
+//!
+//! Outbound, a packet is copied twice: from the TUN's buffer into the queue, and from there to where it is sealed. Inbound, what
+//! came whole and in its turn stays where it was opened; only what was cut or overtaken is copied.
+//! Nothing here is called for a pair without it.
+
+use super::batch::{Outer, SendBatch};
+use super::inbound::Receiving;
+use super::outbound::Sending;
+use super::report::Nanos;
+use super::stats::Cause;
+use super::table::{ChildSa, Interface};
+use super::worker::Wakeup;
+use landbridge_proto::crypto::CipherSizes;
+use landbridge_proto::esp::aggfrag::{self, Control, Decoder, Encoder, Found, Header, Pace};
+use landbridge_proto::esp::{NextHeader, Opened, transform};
+use landbridge_proto::ip::segment::Segmenter;
+use landbridge_proto::ip::tunnel::DontFragment;
+use landbridge_proto::policy::aggfrag::{Aggfrag, SendMode};
+use landbridge_proto::policy::sad::{ChildSaEntry, Encapsulation, SadReport};
+use landbridge_proto::time::Instant;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Octets that may wait while packets are gathered: more than one read from a TUN brings.
+const GATHERED: usize = 256 << 10;
+/// How long a packet waits at most behind others for its turn at a constant rate; then the queue is full.
+const QUEUE_TIME: Duration = Duration::from_millis(200);
+/// Octets of the longest such queue.
+const QUEUE_MOST: usize = 8 << 20;
+/// The longest payload: what a datagram carries, less what stands around it.
+const PAYLOAD_MOST: usize = 65_000;
+
+/// What waits to be sent by a pair with IP-TFS, and when.
+pub(super) struct Bundle {
+    encoder: Encoder,
+    mode: SendMode,
+    /// Octets of a full payload.
+    payload: usize,
+    /// At a rate; it begins with the first tick.
+    pace: Option<Pace>,
+    /// Octets before the data blocks.
+    header: usize,
+    /// Where packets are only gathered, but the peer wants to hear of the path: when it was told last.
+    told: Nanos,
+    /// When what was gathered is sent.
+    due: Option<Nanos>,
+}
+
+impl Bundle {
+    pub(super) fn new(agreed: &Aggfrag) -> Self {
+        let mode = agreed.iptfs.mode;
+        let most = match mode {
+            SendMode::Aggregate { .. } => GATHERED,
+            SendMode::Constant { rate } => queue_octets(rate),
+            SendMode::Congestion { most } => queue_octets(most),
+        };
+        Self {
+            encoder: Encoder::new(!agreed.peer.dont_fragment(), most),
+            mode,
+            payload: Header::CONGESTION,
+            pace: None,
+            header: if agreed.informs() {
+                Header::CONGESTION
+            } else {
+                Header::PLAIN
+            },
+            told: 0,
+            due: None,
+        }
+    }
+
+    /// The pair's way or its interface changed: how long a full payload is. Without a size in the configuration a packet as
+    /// long as the interface's MTU fills it.
+    pub(super) fn fit(&mut self, child: &ChildSa, interface: &Interface, sizes: &CipherSizes) {
+        let udp = child.encapsulation == Encapsulation::Udp;
+        let size = child.entry.aggfrag.as_ref().and_then(|agreed| agreed.iptfs.size);
+        let payload = match size {
+            Some(outer) => transform::inner_mtu(sizes, usize::from(outer), child.path.is_ipv6(), udp),
+            None => usize::from(interface.mtu) + self.header,
+        };
+        self.payload = payload.clamp(Header::CONGESTION + 64, PAYLOAD_MOST);
+        if let (Some(rate), Some(pace)) = (self.rate(), &mut self.pace) {
+            pace.set_interval(interval(rate, self.payload, child, sizes));
+        }
+    }
+
+    /// Bits a second, at most.
+    const fn rate(&self) -> Option<u64> {
+        match self.mode {
+            SendMode::Aggregate { .. } => None,
+            SendMode::Constant { rate } | SendMode::Congestion { most: rate } => Some(rate),
+        }
+    }
+
+    /// Between two packets of ours: RFC 9347 §6.1.2: "the fixed (or average) delay".
+    fn own_delay(&self) -> Duration {
+        match (self.mode, &self.pace) {
+            (SendMode::Aggregate { delay }, _) => delay,
+            (_, pace) => pace.as_ref().map(Pace::current).unwrap_or_default(),
+        }
+    }
+
+    /// Octets of data blocks in a full payload.
+    const fn capacity(&self) -> usize {
+        self.payload - self.header
+    }
+
+    /// The longest packet that can be sent; `None` is any. RFC 9347 §2.2.7: "there is normally no effective MTU (EMTU) on an
+    /// AGGFRAG tunnel", but where the peer takes no fragments.
+    pub(super) fn longest(&self) -> Option<usize> {
+        (!self.encoder.fragments()).then(|| self.capacity())
+    }
+
+    /// When [`Sending::tick`] has something to do.
+    pub(super) fn deadline(&self, child: &ChildSa) -> Option<Nanos> {
+        match self.mode {
+            SendMode::Aggregate { .. } => match child.pair.control() {
+                Some(control) => {
+                    let tell = self.told + nanos(control.telling());
+                    Some(self.due.map_or(tell, |due| due.min(tell)))
+                }
+                None => self.due,
+            },
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
+                Some(self.pace.as_ref().map_or(0, |pace| pace.next().as_nanos()))
+            }
+        }
+    }
+
+    /// What a packet that was begun leaves behind when another pair takes over; the others go by that one.
+    pub(super) fn hand_over(&mut self, to: Option<(&mut Self, &ChildSa)>, child: &ChildSa) {
+        let lost = match to {
+            Some((to, new)) => {
+                if to.pace.is_none()
+                    && let (Some(old), Some(mut new)) = (child.pair.control(), new.pair.control())
+                {
+                    new.inherit(&old);
+                }
+                to.pace = to.pace.or(self.pace);
+                to.due = to.due.or(self.due);
+                self.encoder.hand_over(&mut to.encoder)
+            }
+            None => self.encoder.clear(),
+        };
+        child.pair.outbound.dropped(Cause::QueueFull, lost);
+    }
+
+    /// What was begun and has to be ended before the pair that takes over sends anything.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.encoder.has_begun()
+    }
+}
+
+/// What both owners of a pair know of the path, where it is spoken of.
+pub(super) fn control(entry: &ChildSaEntry) -> Option<Mutex<Control>> {
+    entry.aggfrag.as_ref().filter(|agreed| agreed.informs())?;
+    Some(Mutex::default())
+}
+
+fn nanos(time: Duration) -> Nanos {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Octets that wait [`QUEUE_TIME`] at a rate; at least what one read from a TUN brings.
+fn queue_octets(rate: u64) -> usize {
+    let octets = u128::from(rate / 8) * QUEUE_TIME.as_millis() / 1000;
+    usize::try_from(octets)
+        .unwrap_or(QUEUE_MOST)
+        .clamp(GATHERED, QUEUE_MOST)
+}
+
+/// The time between two full outer packets, IP header and all, at a rate.
+fn interval(rate: u64, payload: usize, child: &ChildSa, sizes: &CipherSizes) -> Duration {
+    let ip = if child.path.is_ipv6() { 40 } else { 20 };
+    let udp = if child.encapsulation == Encapsulation::Udp {
+        transform::UDP
+    } else {
+        0
+    };
+    Pace::interval(rate, ip + udp + transform::sealed_len(sizes, payload))
+}
+
+/// What decides the outer header. RFC 9347 §2.2.5.1: "The AGGFRAG mode never maps the inner DF bit"; §2.2.5.3: "By default, the
+/// DS field SHOULD NOT be copied"; §3.1: the ingress "always sets the newly constructed outer encapsulating packet header ECN
+/// field to Not-ECT". One DSCP for all is the operator's word.
+fn outer(child: &ChildSa, interface: &Interface) -> Outer {
+    Outer {
+        tos: interface.dscp.tos(0),
+        dont_fragment: interface.dont_fragment == DontFragment::Set && !child.path.is_ipv6(),
+    }
+}
+
+impl Sending {
+    /// Takes all `count` segments of a packet into the queue; sends what fills whole payloads, if no rate says when.
+    pub(super) fn gather(
+        &mut self,
+        segmenter: &Segmenter<'_>,
+        count: usize,
+        interface: &Interface,
+        wakeup: &Wakeup<'_>,
+        batch: &mut SendBatch,
+    ) {
+        for index in 0..count {
+            let Some(bundle) = &mut self.bundle else { return };
+            let room = bundle.encoder.room(segmenter.segment_len(index));
+            match room.and_then(|room| segmenter.write_segment(index, room)) {
+                Some(_) => {}
+                None => self.child.pair.outbound.dropped(Cause::QueueFull, 1),
+            }
+            if let SendMode::Aggregate { delay } = bundle.mode {
+                bundle.due = bundle.due.or(Some(wakeup.now + nanos(delay)));
+                while self.bundle.as_ref().is_some_and(|b| b.encoder.queued() >= b.capacity()) {
+                    self.emit(interface, wakeup, batch);
+                }
+            }
+        }
+    }
+
+    /// Sends what is due.
+    pub(super) fn tick(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+        let Some(bundle) = &mut self.bundle else { return };
+        match bundle.mode {
+            SendMode::Aggregate { .. } => {
+                let tell = bundle.deadline(&self.child).is_some_and(|due| due <= wakeup.now);
+                if bundle.due.is_some_and(|due| due <= wakeup.now) {
+                    self.send_all(interface, wakeup, batch);
+                } else if tell {
+                    // An all-pad payload, for what stands before it.
+                    self.emit(interface, wakeup, batch);
+                }
+            }
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
+                while self.is_due(wakeup) {
+                    self.emit(interface, wakeup, batch);
+                }
+            }
+        }
+    }
+
+    /// Whether the next packet at a constant rate is due: then it is to be sent.
+    fn is_due(&mut self, wakeup: &Wakeup<'_>) -> bool {
+        let Self { bundle, child, sa, .. } = self;
+        let Some(bundle) = bundle else { return false };
+        let Some(rate) = bundle.rate() else { return false };
+        let now = Instant::from_nanos(wakeup.now);
+        let payload = bundle.payload;
+        let pace = bundle
+            .pace
+            .get_or_insert_with(|| Pace::new(now, interval(rate, payload, child, sa.sizes())));
+        if !pace.due(now) {
+            return false;
+        }
+        if let (SendMode::Congestion { .. }, Some(mut control)) = (bundle.mode, child.pair.control()) {
+            let least = interval(rate, payload, child, sa.sizes());
+            pace.set_interval(control.interval(now, least));
+        }
+        true
+    }
+
+    /// A packet of it has been sent in part.
+    pub(super) fn has_begun(&self) -> bool {
+        self.bundle.as_ref().is_some_and(|bundle| bundle.has_begun())
+    }
+
+    /// Ends the packet that was begun before `new` took over; at a constant rate in its turns.
+    pub(super) fn finish(&mut self, new: &mut Self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+        let by_rate = new.by_rate();
+        while self.has_begun() && (!by_rate || new.is_due(wakeup)) {
+            self.emit(interface, wakeup, batch);
+        }
+    }
+
+    fn by_rate(&self) -> bool {
+        let mode = self.bundle.as_ref().map(|bundle| bundle.mode);
+        !matches!(mode, None | Some(SendMode::Aggregate { .. }))
+    }
+
+    /// Sends everything that waits.
+    pub(super) fn send_all(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+        while self.bundle.as_ref().is_some_and(|bundle| !bundle.encoder.is_empty()) {
+            self.emit(interface, wakeup, batch);
+        }
+        if let Some(bundle) = &mut self.bundle {
+            bundle.due = None;
+        }
+    }
+
+    /// Sends one outer packet: a full one, or where packets are only gathered one as long as what is in it.
+    pub(super) fn emit(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+        let Self {
+            child,
+            sa,
+            limits,
+            packets,
+            bytes,
+            bundle,
+            ..
+        } = self;
+        let Some(bundle) = bundle else { return };
+        let (id, counters, sinks) = (child.entry.id, &child.pair.outbound, &wakeup.shared.sinks);
+        let sequence = match sa.reserve(1) {
+            Ok(sequence) if !limits.expired(*packets, *bytes) => sequence,
+            _ => {
+                counters.dropped(Cause::Expired, bundle.encoder.clear());
+                limits.tell_end(id, sinks);
+                return;
+            }
+        };
+        let payload_len = match bundle.mode {
+            SendMode::Aggregate { .. } => bundle.header + bundle.encoder.next_len(bundle.capacity()),
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => bundle.payload,
+        };
+        let sealed_len = sa.sealed_len(payload_len);
+        let outer = outer(child, interface);
+        let Some(place) = batch.place(sealed_len, &child.path, outer, wakeup.shared, wakeup.counters) else {
+            return;
+        };
+        let headroom = sa.headroom();
+        let now = Instant::from_nanos(wakeup.now);
+        let congestion = child
+            .pair
+            .control()
+            .map(|mut control| control.tell(now, bundle.own_delay()));
+        bundle.told = wakeup.now;
+        let payload = place.get_mut(headroom..headroom + payload_len);
+        let filled = payload.and_then(|payload| bundle.encoder.fill(congestion, payload));
+        let filled = filled.unwrap_or_default();
+        // RFC 9347 §2.3: "A sender MUST only send AGGFRAG_PAYLOAD payloads over an SA configured for AGGFRAG mode."
+        sa.seal(sequence, aggfrag::NEXT_HEADER, payload_len, place);
+        // The limits are about sequence numbers and octets under one key: outer packets, whatever is in them.
+        *packets += 1;
+        *bytes += filled.octets;
+        counters.add(filled.packets, filled.octets);
+        counters.dropped(Cause::TooBig, filled.too_long);
+        limits.tell(id, *packets, *bytes, sinks);
+        if self.sent.due(wakeup.now) {
+            (sinks.reports)(SadReport::Sent(id));
+        }
+    }
+}
+
+/// What a pair with IP-TFS has received and not yet delivered.
+pub(super) struct Unbundle {
+    decoder: Decoder,
+}
+
+impl Unbundle {
+    pub(super) fn new(agreed: &Aggfrag) -> Self {
+        let window = usize::from(agreed.iptfs.reorder_window);
+        Self {
+            decoder: Decoder::new(window, agreed.iptfs.reorder_time),
+        }
+    }
+}
+
+/// An all-pad payload.
+const ALL_PAD: [u8; Header::PLAIN] = [0; Header::PLAIN];
+
+impl Receiving {
+    /// Takes what was opened apart; the packets are in `found`, not yet checked against the selectors. False if it is not
+    /// for a pair with IP-TFS; that is the caller's to count.
+    pub(super) fn unbundle(
+        &mut self,
+        opened: &Opened,
+        packet: &[u8],
+        tos: u8,
+        now: Nanos,
+        built: &mut Vec<u8>,
+        found: &mut Vec<Found>,
+    ) -> bool {
+        let Some(unbundle) = &mut self.unbundle else {
+            return false;
+        };
+        let payload = match opened.next_header {
+            NextHeader::Other(aggfrag::NEXT_HEADER) => packet.get(opened.payload.clone()).unwrap_or_default(),
+            // RFC 4303 §2.6: dummies are discarded "without prejudice"; but their turn was theirs.
+            NextHeader::Dummy => &ALL_PAD,
+            _ => return false,
+        };
+        if let Some(mut control) = self.child.pair.control()
+            && let Ok((
+                Header {
+                    congestion: Some(heard),
+                    ..
+                },
+                _,
+            )) = Header::read(payload)
+        {
+            control.hear(Instant::from_nanos(now), &heard);
+        }
+        let outer = aggfrag::Outer {
+            sequence: opened.sequence,
+            tos,
+            payload,
+        };
+        unbundle.decoder.take(Instant::from_nanos(now), outer, built, found);
+        self.count_lost(now);
+        true
+    }
+
+    /// When [`Self::overdue`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let deadline = self.unbundle.as_ref()?.decoder.deadline();
+        deadline.map(Instant::as_nanos)
+    }
+
+    /// What was waited for in vain is given up.
+    pub(super) fn overdue(&mut self, now: Nanos, built: &mut Vec<u8>, found: &mut Vec<Found>) {
+        if let Some(unbundle) = &mut self.unbundle {
+            unbundle.decoder.timeout(Instant::from_nanos(now), built, found);
+            self.count_lost(now);
+        }
+    }
+
+    fn count_lost(&mut self, now: Nanos) {
+        let Some(unbundle) = &mut self.unbundle else { return };
+        let drops = unbundle.decoder.drops();
+        if let Some(mut control) = self.child.pair.control() {
+            control.count(Instant::from_nanos(now), drops.arrived, drops.lost);
+        }
+        for (cause, count) in [
+            (Cause::AggfragLate, drops.late),
+            (Cause::AggfragMalformed, drops.malformed),
+            (Cause::AggfragIncomplete, drops.incomplete),
+        ] {
+            if count > 0 {
+                self.child.pair.inbound.dropped(cause, count);
+            }
+        }
+    }
+}
