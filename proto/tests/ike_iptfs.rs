@@ -71,7 +71,7 @@ fn both_want_it() {
 #[test]
 fn one_wants_it() {
     for wish in [[Some(IPTFS), None], [None, Some(IPTFS)]] {
-        let mut pump = Pump::new(with(side_a(), wish[0].clone()), with(side_b(), wish[1].clone()));
+        let mut pump = Pump::new(with(side_a(), wish[0]), with(side_b(), wish[1]));
         pump.connect();
         pump.deliver_all();
         pump.assert_joined();
@@ -87,8 +87,8 @@ fn one_requires_it() {
         required: true,
         ..IPTFS
     });
-    for wish in [[required.clone(), None], [None, required.clone()]] {
-        let mut pump = Pump::new(with(side_a(), wish[0].clone()), with(side_b(), wish[1].clone()));
+    for wish in [[required, None], [None, required]] {
+        let mut pump = Pump::new(with(side_a(), wish[0]), with(side_b(), wish[1]));
         pump.connect();
         pump.deliver_all();
         assert_eq!(agreed(&pump, 0), []);
@@ -98,7 +98,7 @@ fn one_requires_it() {
         let failure = failures.first().expect("it is told");
         assert!(failure.hint.as_ref().unwrap().contains("iptfs"), "{failure:?}");
     }
-    let mut pump = Pump::new(with(side_a(), required.clone()), with(side_b(), required));
+    let mut pump = Pump::new(with(side_a(), required), with(side_b(), required));
     pump.connect();
     pump.deliver_all();
     pump.assert_joined();
@@ -151,7 +151,7 @@ fn what_an_initiator_does_not_accept() {
             false,
         ),
     ] {
-        let (mut t, asked) = Tester::until_auth(with(side_a(), wish.clone()));
+        let (mut t, asked) = Tester::until_auth(with(side_a(), wish));
         assert_eq!(asked.has(NotifyType::USE_AGGFRAG), wish.is_some());
         let mut payloads = t.auth_answer();
         payloads.splice(2..2, answered.clone());
