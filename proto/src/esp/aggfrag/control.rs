@@ -197,7 +197,12 @@ impl Rate {
         // its current clock and then subtracting the Echo Delay as well. The second RTT estimate is found by adding the
         // received Transmit Delay header value to the sender's own transmission delay".
         let passed = micros(stamp(now).wrapping_sub(heard.techo));
-        let actual = passed.saturating_sub(micros(heard.echo_delay));
+        let echo_delay = micros(heard.echo_delay);
+        // Two clocks looked at in turn may differ by a little.
+        if echo_delay > passed + Duration::from_millis(1) {
+            return;
+        }
+        let actual = passed.saturating_sub(echo_delay);
         // "The larger of these 2 RTT estimates SHOULD be used as the RTT value."
         let sample = actual.max(micros(heard.transmit_delay) + own_delay);
         if sample > LONGEST_RTT {
