@@ -179,7 +179,9 @@ mod tests {
                 number + 1
             );
         }
-        let folder = std::env::temp_dir().join(format!("landbridge-routes-{}-{}", std::process::id(), list.len()));
+        // Tests run beside each other.
+        let thread = std::thread::current().id();
+        let folder = std::env::temp_dir().join(format!("landbridge-routes-{}-{thread:?}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
         std::fs::write(folder.join("own.key"), key).unwrap();
