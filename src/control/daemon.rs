@@ -12,13 +12,14 @@ use super::routes::Routes;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
-use super::state;
+use super::state::{self, TokenSecret};
 use crate::config::{Configuration, Prefix};
 use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
 use landbridge_proto::ike::Endpoint;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Daemon {
     transmit: Vec<u8>,
     /// Where the keys of all SAs go, if the operator wants that.
     pub(super) keys: Option<KeyExport>,
+    /// No other gateway of this machine makes tokens of our secret while we have it.
+    token_lock: Option<File>,
     pub(super) stopping: bool,
     pub(super) stopped: bool,
 }
@@ -169,6 +172,7 @@ impl Daemon {
             routes_due: false,
             transmit: Vec::with_capacity(2048),
             keys,
+            token_lock: None,
             stopping: false,
             stopped: false,
         };
@@ -377,7 +381,10 @@ impl Daemon {
         }
         let folder = state::folder(self.configuration.gateway.state_dir.as_deref());
         match state::token_secret(&folder) {
-            Ok(secret) => self.endpoint.set_token_secret(secret),
+            Ok(TokenSecret { secret, lock }) => {
+                self.endpoint.set_token_secret(secret);
+                self.token_lock = Some(lock);
+            }
             Err(error) => {
                 let text = format!(
                     "{}: {error}: nothing can be kept there, so peers will not notice a crash of this gateway at once; see state_dir",

@@ -5,7 +5,7 @@ use super::aggfrag::Unbundle;
 use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
-use super::report::{Limits, Nanos, Seldom};
+use super::report::{Limits, Nanos, Seldom, SeldomEach};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface};
 use super::worker::Wakeup;
@@ -48,7 +48,7 @@ pub(super) struct Inbound {
 /// What receiving takes besides the SA.
 struct Receiver {
     delivery: Delivery,
-    unknown: Seldom,
+    unknown: SeldomEach,
     auditor: Auditor,
     /// Inner packets of one outer packet of IP-TFS.
     found: Vec<Found>,
@@ -85,7 +85,7 @@ impl Inbound {
             most: FEWEST * 2,
             receiver: Receiver {
                 delivery: Delivery::default(),
-                unknown: Seldom::default(),
+                unknown: SeldomEach::default(),
                 auditor: Auditor::default(),
                 found: Vec::new(),
                 waiting: Vec::new(),
@@ -373,7 +373,7 @@ impl Receiver {
 
     fn unknown_spi(&mut self, spi: u32, message: &Message, wakeup: &Wakeup<'_>) {
         wakeup.counters.dropped(Cause::UnknownSpi, 1);
-        if self.unknown.due(wakeup.now) {
+        if self.unknown.due(&message.remote, wakeup.now) {
             let (local, remote) = (message.local, message.remote);
             (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, local, remote });
         }

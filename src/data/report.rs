@@ -2,6 +2,8 @@
 
 use super::audit::Audit;
 use landbridge_proto::policy::sad::{ChildSaId, Path, SadReport, TrafficLimits};
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where the data path puts what is not for it. All are called by worker threads and must not block.
@@ -34,6 +36,30 @@ impl Seldom {
         }
         self.next = now + SECOND;
         true
+    }
+}
+
+/// Once a second for each source: so that one that is loud does not silence the others. After a crash all peers come at once.
+#[derive(Debug)]
+pub(super) struct SeldomEach {
+    /// Sources share a place by chance; nobody outside can choose with whom.
+    places: [Seldom; 256],
+    hasher: RandomState,
+}
+
+impl Default for SeldomEach {
+    fn default() -> Self {
+        Self {
+            places: [Seldom::default(); 256],
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl SeldomEach {
+    pub(super) fn due(&mut self, source: &SocketAddr, now: Nanos) -> bool {
+        let at = self.hasher.hash_one(source) as usize % self.places.len();
+        self.places.get_mut(at).is_some_and(|place| place.due(now))
     }
 }
 
@@ -128,6 +154,18 @@ impl Limits {
 mod tests {
     use super::*;
     use std::sync::Mutex;
+
+    #[test]
+    fn a_loud_source_does_not_silence_the_others() {
+        let mut each = SeldomEach::default();
+        let source = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let told = (0..1_000).filter(|now| each.due(&source(1), *now)).count();
+        assert_eq!(told, 1);
+        let others = (2..102).filter(|port| each.due(&source(*port), 1_000)).count();
+        // Few of a hundred share a place with another.
+        assert!(others > 50, "{others}");
+        assert!(each.due(&source(1), SECOND));
+    }
 
     fn sinks(room: usize) -> (Sinks, Arc<Mutex<Vec<SadReport>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
