@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         reports: Arc::new(|_| true),
         strays: Arc::new(|_, _| {}),
         audit: Arc::new(|audit| eprintln!("{audit}")),
+        streams: Arc::new(|_| {}),
     };
     let (mut data, _sockets) = DataPlane::start(&options, sinks)?;
     let name = Arc::from("ceiling");
@@ -81,10 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         outbound: parameters(remote),
         local_ts: vec![selector::parse(local_net)?],
         remote_ts: vec![selector::parse(remote_net)?],
-        path: Path {
-            local: SocketAddr::new(local, nat_port),
-            remote: SocketAddr::new(remote, nat_port),
-        },
+        path: Path::udp(SocketAddr::new(local, nat_port), SocketAddr::new(remote, nat_port)),
         encapsulation: Encapsulation::Udp,
         mode: Mode::Tunnel,
         replay_window: 4096,

@@ -9,7 +9,7 @@
 
 use landbridge::config::{self, Configuration};
 use landbridge_proto::crypto::Group;
-use landbridge_proto::policy::connection::{LocalCredential, RemoteCredential, StartAction};
+use landbridge_proto::policy::connection::{LocalCredential, RemoteCredential, StartAction, TcpUse};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -123,6 +123,8 @@ fn defaults_are_those_of_the_guide() {
     let tunnel = &configuration.tunnels["cloud"];
     assert_eq!(configuration.warnings, Vec::<String>::new());
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
+    assert_eq!((connection.tcp, connection.tcp_port), (TcpUse::Accept, 4500));
+    assert!(configuration.gateway.tcp_listen.is_empty());
     assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(4 * 3600)));
     assert!(connection.fragmentation && connection.keep_trying && connection.force_udp_encapsulation);
     assert_eq!((connection.remote_port, connection.fragment_size), (500, 1280));
@@ -152,6 +154,18 @@ fn defaults_are_those_of_the_guide() {
     assert_eq!(tunnel.retry, configuration.ike.gateway.retry);
     assert_eq!(tunnel.retry, (Duration::from_secs(1), Duration::from_secs(60)));
     assert_eq!(configuration.gateway.control_socket, Path::new(config::DEFAULT_SOCKET));
+}
+
+#[test]
+fn a_port_without_an_address_is_listened_on_everywhere() {
+    let text = format!("[gateway]\ntcp_listen = [\":4500\", \"192.0.2.1:443\", \":4500\"]\n{SMALL}");
+    let listen: Vec<String> = load("tcp", &text)
+        .gateway
+        .tcp_listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listen, ["0.0.0.0:4500", "192.0.2.1:443", "[::]:4500"]);
 }
 
 #[test]

@@ -191,10 +191,7 @@ impl Bench {
             }
         }
         while let Some(transmit) = end.poll_transmit(out) {
-            let path = Path {
-                local: transmit.path.remote,
-                remote: transmit.path.local,
-            };
+            let path = Path::udp(transmit.path.remote, transmit.path.local);
             self.sent[who].0 += 1;
             self.sent[who].1 += out.len();
             wire.push((1 - who, path, out.clone()));

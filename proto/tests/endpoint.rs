@@ -63,6 +63,8 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
         fragment_size: 1280,
         force_udp_encapsulation: true,
         mobike: false,
+        tcp: Default::default(),
+        tcp_port: 4500,
         ppk: Default::default(),
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
@@ -132,10 +134,7 @@ impl Pump {
             }
             let mut out = Vec::new();
             while let Some(transmit) = self.ends[who].poll_transmit(&mut out) {
-                let path = Path {
-                    local: transmit.path.remote,
-                    remote: transmit.path.local,
-                };
+                let path = Path::udp(transmit.path.remote, transmit.path.local);
                 self.wire.push((1 - who, path, out.clone()));
             }
         }
@@ -463,10 +462,7 @@ fn reflected_messages_are_dropped() {
             let mut mirrored = octets.clone();
             mirrored[19] = flags.unwrap_or(mirrored[19]);
             let now = pump.at();
-            let back = Path {
-                local: path.remote,
-                remote: path.local,
-            };
+            let back = Path::udp(path.remote, path.local);
             pump.ends[1 - to].handle_datagram(now, back, &mirrored);
         }
         let before = pump.wire.len();
@@ -485,10 +481,7 @@ fn a_forged_refusal_does_not_end_the_attempt() {
     let mut pump = Pump::new(side_a(), side_b(), Gateway::default());
     pump.connect();
     let spi = IkeSpi(pump.wire[0].2[..8].try_into().unwrap());
-    let path = Path {
-        local: pump.addresses[0],
-        remote: pump.addresses[1],
-    };
+    let path = Path::udp(pump.addresses[0], pump.addresses[1]);
     for number in [14, 24, 7, 17, 4, 8191] {
         let flags = Flags {
             initiator: false,

@@ -138,6 +138,11 @@ fn esp_input() {
 }
 
 #[test]
+fn stream() {
+    run("stream", 60_000);
+}
+
+#[test]
 fn inner_packet() {
     run("inner_packet", 40_000);
 }

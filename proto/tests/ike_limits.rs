@@ -110,10 +110,7 @@ fn only_higher_versions_are_answered() {
         octets[17] = version;
         let letter = Letter {
             to: 1,
-            path: landbridge_proto::policy::sad::Path {
-                local: pump.addresses[1],
-                remote: pump.addresses[0],
-            },
+            path: landbridge_proto::policy::sad::Path::udp(pump.addresses[1], pump.addresses[0]),
             octets,
         };
         pump.hand(&letter);

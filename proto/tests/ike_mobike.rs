@@ -24,10 +24,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn way(local: &str, remote: &str) -> Path {
     let at = |text| SocketAddr::new(ip(text), 4500);
-    Path {
-        local: at(local),
-        remote: at(remote),
-    }
+    Path::udp(at(local), at(remote))
 }
 
 /// Two ends that speak MOBIKE, up, and told of their addresses.

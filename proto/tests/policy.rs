@@ -114,6 +114,8 @@ fn h1_first_selectors_decide() {
         fragment_size: 1280,
         force_udp_encapsulation: false,
         mobike: false,
+        tcp: Default::default(),
+        tcp_port: 4500,
         ppk: Default::default(),
         keep_trying: true,
         children: Default::default(),

@@ -188,6 +188,10 @@ fn summary(configuration: &Configuration) -> Result<String, std::fmt::Error> {
         "  UDP {} and {}, control socket {socket}",
         gateway.port, gateway.nat_port
     )?;
+    if !gateway.tcp_listen.is_empty() {
+        let list: Vec<String> = gateway.tcp_listen.iter().map(ToString::to_string).collect();
+        writeln!(text, "  TCP {}", list.join(", "))?;
+    }
     for (connection, tunnel) in pairs(configuration) {
         write_connection(&mut text, connection, tunnel)?;
     }

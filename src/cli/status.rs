@@ -151,6 +151,9 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
         (true, true) => ", both are behind a NAT",
     };
     text.push_str(nat);
+    if let Some(why) = &ike.why_tcp {
+        write!(text, ", over TCP ({why})")?;
+    }
     if let Some(exchange) = &ike.in_flight {
         write!(text, ", waiting for the answer to {exchange}")?;
     }

@@ -7,7 +7,7 @@ use super::units::{self, duration_or_never, integer, is_any, is_host_name};
 use super::{Prefix, Spot, Tunnel, auth, child, gateway, ppk, proposals};
 use crate::signer::Signers;
 use landbridge_proto::ip::tunnel::DontFragment;
-use landbridge_proto::policy::connection::{Connection, StartAction};
+use landbridge_proto::policy::connection::{Connection, StartAction, TcpUse};
 use landbridge_proto::policy::sad::{ConnectionName, Mode};
 use landbridge_proto::policy::selector::{are_host, to_prefixes};
 use landbridge_proto::wire::{Identification, TrafficSelector};
@@ -105,6 +105,21 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         set(&mut force_udp_encapsulation, word(&value, &choice));
     }
     let mobike = flag(table, "mobike", true);
+    let mut tcp = TcpUse::default();
+    if let Some(value) = table.get("tcp") {
+        let choice = [
+            ("never", TcpUse::Never),
+            ("accept", TcpUse::Accept),
+            ("fallback", TcpUse::Fallback),
+            ("always", TcpUse::Always),
+        ];
+        set(&mut tcp, word(&value, &choice));
+    }
+    // RFC 9329 §2: "TCP port 4500, which is reserved for IPsec NAT traversal".
+    let mut tcp_port = 4500;
+    if let Some(value) = table.get("tcp_port") {
+        set(&mut tcp_port, integer(&value, 1..=65_535));
+    }
     let ppk = ppk::read(table);
     let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
@@ -153,6 +168,8 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         fragment_size,
         force_udp_encapsulation,
         mobike,
+        tcp,
+        tcp_port,
         ppk: ppk?,
         keep_trying,
         children: children?

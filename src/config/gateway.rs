@@ -6,7 +6,7 @@ use super::identity;
 use super::units::{integer, some_duration};
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::Identification;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         workers: None,
         port: 500,
         nat_port: 4500,
+        tcp_listen: Vec::new(),
         log_level: "info".to_owned(),
         metrics_listen: None,
         state_dir: None,
@@ -68,6 +69,9 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         && let Some(value) = port
     {
         value.error("port and nat_port must differ", None);
+    }
+    if let Some(value) = table.get("tcp_listen") {
+        set(&mut settings.tcp_listen, tcp_listen(&value));
     }
     if let Some(value) = table.get("log_level") {
         set(&mut settings.log_level, log_level(&value));
@@ -191,6 +195,33 @@ fn metrics_listen(value: &Value<'_, '_>) -> Option<SocketAddr> {
         ));
     }
     Some(address)
+}
+
+/// Addresses with ports; without an address all of them are meant, of both families.
+fn tcp_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {
+    let (mut list, mut complete) = (Vec::new(), true);
+    for (text, item) in value.strings()? {
+        let found = match text.strip_prefix(':').map(str::parse::<u16>) {
+            Some(Ok(port)) => vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            ],
+            Some(Err(_)) => Vec::new(),
+            None => text.parse().into_iter().collect(),
+        };
+        if found.is_empty() {
+            let remedy = "write for example \":4500\", \"192.0.2.1:443\" or \"[2001:db8::1]:4500\"".to_owned();
+            item.error(format!("{text:?} is not a port to listen on"), Some(remedy));
+            complete = false;
+        } else if found.iter().any(|address| address.port() == 0) {
+            item.error("the port may not be 0", None);
+            complete = false;
+        }
+        list.extend(found);
+    }
+    list.sort_unstable();
+    list.dedup();
+    complete.then_some(list)
 }
 
 fn log_level(value: &Value<'_, '_>) -> Option<String> {

@@ -75,6 +75,8 @@ pub struct GatewaySettings {
     pub port: u16,
     /// NAT traversal port (4500).
     pub nat_port: u16,
+    /// Where IKE and ESP over TCP are accepted (RFC 9329).
+    pub tcp_listen: Vec<SocketAddr>,
     /// `log_level`: an `EnvFilter` directive.
     pub log_level: String,
     /// Where metrics are served over HTTP, if anywhere.

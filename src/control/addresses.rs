@@ -114,10 +114,11 @@ pub(super) fn paths(remotes: &[SocketAddr], configured: &[IpAddr], there: &[IpAd
                 .copied()
                 .collect()
         };
-        paths.extend(locals.into_iter().map(|local| Path {
-            local: SocketAddr::new(local, local_port),
-            remote: *remote,
-        }));
+        paths.extend(
+            locals
+                .into_iter()
+                .map(|local| Path::udp(SocketAddr::new(local, local_port), *remote)),
+        );
     }
     paths
 }

@@ -13,8 +13,9 @@ use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
 use super::state::{self, TokenSecret};
+use super::streams::{Opened, SWEEP, Streams};
 use crate::config::{Configuration, Prefix};
-use crate::data::{Audit, DataOptions, DataPlane, RawEsp, Sinks};
+use crate::data::{Audit, DataOptions, DataPlane, FromStream, RawEsp, Sinks};
 use landbridge_proto::ike::Endpoint;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path, SadReport};
 use landbridge_proto::time::Instant;
@@ -49,6 +50,8 @@ pub struct Daemon {
     pub(super) histories: BTreeMap<ConnectionName, History>,
     pub(super) attempts: Attempts,
     sockets: Option<IkeSockets>,
+    /// TCP connections (RFC 9329).
+    pub(super) streams: Streams,
     pub(super) links: Links,
     pub(super) desk: SigningDesk,
     watch: Option<Watch>,
@@ -72,6 +75,8 @@ pub struct Inlets {
     strays: mpsc::Receiver<(Path, Vec<u8>)>,
     signed: mpsc::UnboundedReceiver<Signed>,
     audits: mpsc::Receiver<Audit>,
+    /// It is bounded by the connections: `data::streams` has their limits.
+    streams: mpsc::UnboundedReceiver<FromStream>,
 }
 
 /// What is remembered of a connection beyond its SAs.
@@ -95,6 +100,7 @@ impl Daemon {
         let (report_sender, reports) = mpsc::channel(REPORT_QUEUE);
         let (stray_sender, strays) = mpsc::channel(STRAY_QUEUE);
         let (audit_sender, audits) = mpsc::channel(AUDIT_QUEUE);
+        let (stream_sender, from_streams) = mpsc::unbounded_channel();
         let workers = configuration.gateway.workers.unwrap_or_else(default_workers);
         let nat_port = configuration.gateway.nat_port;
         let connections = &configuration.ike.connections;
@@ -131,7 +137,10 @@ impl Daemon {
                     tracing::trace!("audit queue is full");
                 }
             }),
+            // The receiver lives as long as the loop.
+            streams: Arc::new(move |from| drop(stream_sender.send(from))),
         };
+        let streams = Streams::listen(&configuration.gateway.tcp_listen)?;
         let (data, group) = DataPlane::start(&options, sinks).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
@@ -164,6 +173,7 @@ impl Daemon {
             histories: BTreeMap::new(),
             attempts: Attempts::default(),
             sockets: Some(sockets),
+            streams,
             links,
             desk,
             watch: None,
@@ -220,6 +230,7 @@ impl Daemon {
                 strays,
                 signed,
                 audits,
+                streams: from_streams,
             },
         ))
     }
@@ -234,6 +245,7 @@ impl Daemon {
             mut strays,
             mut signed,
             mut audits,
+            streams: mut from_streams,
         } = inlets;
         let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("signals"))?;
@@ -263,6 +275,8 @@ impl Daemon {
         let (mut look_at, mut stop_at) = (None, None);
         let mut days = tokio::time::interval(DAY);
         days.reset();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.stopped {
             self.drain().await;
             if self.stopped {
@@ -274,6 +288,8 @@ impl Daemon {
             let Some(mut sockets) = self.sockets.take() else { break };
             let mut watch = self.watch.take();
             let (endpoint, clock, data) = (&mut self.endpoint, self.clock, &self.data);
+            let streams = &mut self.streams;
+            let sweeps = !streams.is_empty();
             let mut came = None;
             tokio::select! {
                 () = sockets.receive(|path, came| match came {
@@ -290,6 +306,9 @@ impl Daemon {
                     }
                 }
                 Some(audit) = audits.recv() => came = Some(Came::Audit(audit)),
+                Some(from) = from_streams.recv() => came = Some(Came::FromStream(from)),
+                accepted = streams.event() => came = Some(accepted),
+                _ = sweep.tick(), if sweeps => came = Some(Came::Sweep),
                 order = server.next() => came = Some(Came::Order(order)),
                 Some(target) = resolved.recv() => came = Some(Came::Target(target)),
                 _ = terminate.recv() => came = Some(Came::Stop),
@@ -317,6 +336,10 @@ impl Daemon {
                     let connection = audit.connection.clone();
                     self.log(Level::Info, connection.as_deref(), &audit.to_string());
                 }
+                Some(Came::FromStream(from)) => self.from_stream(from),
+                Some(Came::Accepted(socket)) => self.accept_stream(socket),
+                Some(Came::Opened(opened)) => self.opened_stream(opened),
+                Some(Came::Sweep) => self.sweep_streams(),
                 Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
                 Some(Came::Day) => self.warn_of_expiries(),
                 Some(Came::Stop) => self.begin_stop(),
@@ -351,6 +374,12 @@ impl Daemon {
             self.log(Level::Warn, None, &format!("routes: {error}"));
         }
         while let Some(transmit) = self.endpoint.poll_transmit(&mut self.transmit) {
+            if transmit.path.is_tcp() {
+                if !self.data.send_ike(&transmit.path, &self.transmit[..transmit.len]) {
+                    tracing::debug!(remote = %transmit.path.remote, "the TCP connection is closed: not sent");
+                }
+                continue;
+            }
             let Some(sockets) = self.sockets.as_mut() else { return };
             if let Err(error) = sockets.send(&transmit.path, &self.transmit[..transmit.len], transmit.keepalive) {
                 tracing::debug!(remote = %transmit.path.remote, %error, "sending IKE");
@@ -450,7 +479,12 @@ impl Daemon {
     }
 }
 
-enum Came {
+/// What the loop woke up for.
+pub(super) enum Came {
+    FromStream(FromStream),
+    Accepted(tokio::net::TcpStream),
+    Opened(Opened),
+    Sweep,
     Audit(Audit),
     Order((Order, Answer)),
     Target(Resolved),

@@ -19,8 +19,9 @@ pub fn ike_up(up: &IkeUp) -> String {
         (true, true) => "both are behind a NAT",
     };
     let esp = match up.encapsulation {
-        Encapsulation::Udp => "ESP in UDP",
-        Encapsulation::Raw => "ESP without UDP",
+        Encapsulation::Udp => "ESP in UDP".to_owned(),
+        Encapsulation::Raw => "ESP without UDP".to_owned(),
+        Encapsulation::Tcp => format!("IKE and ESP over TCP ({})", up.why_tcp.unwrap_or_default()),
     };
     let ppk = if up.ppk { "with a PPK, " } else { "" };
     let quantum = match (up.post_quantum, up.suite.is_post_quantum()) {
@@ -43,9 +44,15 @@ pub fn ike_up(up: &IkeUp) -> String {
 /// `moved from 192.0.2.1:4500 - 198.51.100.2:4500 to ...: our address 192.0.2.1 is gone`.
 #[must_use]
 pub fn moved(from: &Path, to: &Path, reason: &str) -> String {
+    let over = |path: &Path| if path.is_tcp() { " over TCP" } else { "" };
     format!(
-        "moved from {} - {} to {} - {}: {reason}",
-        from.local, from.remote, to.local, to.remote
+        "moved from {} - {}{} to {} - {}{}: {reason}",
+        from.local,
+        from.remote,
+        over(from),
+        to.local,
+        to.remote,
+        over(to)
     )
 }
 

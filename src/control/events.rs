@@ -17,6 +17,7 @@ impl Daemon {
             Event::Sad(update) => self.data.apply(&update),
             Event::IkeUp(up) => {
                 self.attempts.succeeded(&up.connection);
+                self.prove_stream(&up.path);
                 let unix = self.clock.now().unix;
                 self.history(&up.connection).ike_up(unix, &up);
                 let known = self.known.entry(Arc::clone(&up.connection)).or_default();
@@ -111,6 +112,12 @@ impl Daemon {
                 let paths = addresses::paths(&remotes, &configured, &self.addresses, local_port);
                 self.endpoint.handle_paths(self.clock.now(), spi, paths);
             }
+            Event::NeedStream {
+                spi,
+                connection,
+                local,
+                remote,
+            } => self.open_stream(spi, &connection, local, remote),
             Event::Moved {
                 connection,
                 from,
@@ -118,6 +125,7 @@ impl Daemon {
                 encapsulation,
                 reason,
             } => {
+                self.prove_stream(&to);
                 self.log(Level::Info, Some(&connection), &describe::moved(&from, &to, &reason));
                 self.adapt_mtu(&connection, &to, encapsulation).await;
             }

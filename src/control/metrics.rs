@@ -33,6 +33,7 @@ pub(super) struct Gathered {
     /// Octets of memory, if the system tells.
     resident: Option<u64>,
     half_open: usize,
+    tcp_connections: usize,
     counters: Counters,
     drops: BTreeMap<String, u64>,
     offloads: Vec<(&'static str, bool)>,
@@ -47,6 +48,8 @@ struct Connection {
     label: String,
     up: bool,
     ike_sas: usize,
+    /// Those over TCP (RFC 9329).
+    over_tcp: usize,
     post_quantum: bool,
     waits: bool,
     /// See [`History::peer_certificate`]; of those in use, the first to run out.
@@ -76,6 +79,7 @@ pub(super) fn gather(daemon: &Daemon) -> Gathered {
         started: unix.saturating_sub(now.saturating_since(Instant::ZERO).as_secs()),
         resident: resident(),
         half_open: sas.iter().filter(|sa| sa.stage == "half-open").count(),
+        tcp_connections: daemon.streams.len(),
         counters: daemon.endpoint.counters(),
         drops: status::drops_of_no_connection(daemon),
         offloads: daemon.data.offloads(),
@@ -118,6 +122,7 @@ fn connection<'a>(
         children: children.collect(),
         up: !up.is_empty(),
         ike_sas: established.clone().count(),
+        over_tcp: established.clone().filter(|sa| sa.path.is_tcp()).count(),
         post_quantum: established.peek().is_some() && established.all(|sa| sa.post_quantum),
         peer_certificate: shown.map(|shown| shown.not_after).min().or(history.peer_certificate),
         label: connection,
@@ -187,6 +192,12 @@ impl Gathered {
             "IKE SAs of peers that have not proven who they are.",
         );
         page.plain(self.half_open);
+        page.family(
+            "landbridge_tcp_connections",
+            Kind::Gauge,
+            "TCP connections for IKE and ESP, opened or accepted.",
+        );
+        page.plain(self.tcp_connections);
         page.family("landbridge_ike_messages", Kind::Counter, "IKE datagrams.");
         page.sample(label("direction", "in"), self.counters.received);
         page.sample(label("direction", "out"), self.counters.sent);
@@ -240,6 +251,11 @@ impl Gathered {
         each("landbridge_connection_ike_sas", "Established IKE SAs.", &|c| {
             c.ike_sas as u64
         });
+        each(
+            "landbridge_connection_ike_sas_over_tcp",
+            "Those of them that run over TCP.",
+            &|c| c.over_tcp as u64,
+        );
         each(
             "landbridge_connection_post_quantum",
             "1 if a post-quantum key exchange is in the keys of all its IKE SAs.",

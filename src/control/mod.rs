@@ -5,6 +5,7 @@
 //! | `daemon` | the loop: what comes in, what goes out |
 //! | `events`, `orders` | what the key exchange tells, and what the operator wants |
 //! | `sockets` | UDP 500 and control's part of UDP 4500 |
+//! | `streams` | TCP connections for IKE and ESP: accepted, opened, closed |
 //! | `attempts`, `resolve` | when to connect, and where to |
 //! | `addresses` | the machine's addresses, and the ways to a peer's |
 //! | `links`, `policy_routes` | interfaces, addresses, routes, rules (rtnetlink) |
@@ -41,6 +42,7 @@ mod signing;
 mod sockets;
 mod state;
 mod status;
+mod streams;
 
 use crate::config::Configuration;
 use std::io;

@@ -205,9 +205,12 @@ pub struct IkeSaStatus {
     pub peer_certificate_expires: Option<String>,
     /// Algorithms in the words of the configuration, once chosen.
     pub suite: Option<String>,
-    /// How ESP travels: `udp`, or `raw` (IP protocol 50).
+    /// How ESP travels: `udp`, `raw` (IP protocol 50), or `tcp` (RFC 9329, IKE as well).
     #[serde(default)]
     pub encapsulation: String,
+    /// Why it runs over TCP, if it does.
+    #[serde(default)]
+    pub why_tcp: Option<String>,
     /// A post-quantum key exchange is in its keys, and so in those of its children.
     pub post_quantum: bool,
     /// A post-quantum preshared key is in its keys (RFC 8784).

@@ -112,6 +112,7 @@ fn fixed(old: &GatewaySettings, new: &GatewaySettings) -> Vec<&'static str> {
         (old.workers != new.workers, "workers"),
         (old.port != new.port, "port"),
         (old.nat_port != new.nat_port, "nat_port"),
+        (old.tcp_listen != new.tcp_listen, "tcp_listen"),
         (old.log_level != new.log_level, "log_level"),
         (old.metrics_listen != new.metrics_listen, "metrics_listen"),
         (old.state_dir != new.state_dir, "state_dir"),
@@ -170,7 +171,7 @@ fn from_when(key: &str) -> String {
     let when = match key {
         "keys" => "from the next authentication on",
         "rekey_time" | "reauth_time" | "fragmentation" => "from the next IKE SA on",
-        "remote_addrs" => "from the next attempt on",
+        "remote_addrs" | "tcp" | "tcp_port" => "from the next attempt on",
         _ => "from now on",
     };
     format!("{key} ({when})")

@@ -143,10 +143,7 @@ impl IkeSocket {
 }
 
 fn split(received: &Received, buffer: &[u8], port: u16, nat_port: u16, handle: &mut impl FnMut(Path, Inbound<'_>)) {
-    let path = Path {
-        local: SocketAddr::new(received.local, port),
-        remote: received.remote,
-    };
+    let path = Path::udp(SocketAddr::new(received.local, port), received.remote);
     for datagram in buffer[..received.len].chunks(received.segment.max(1)) {
         if port == nat_port {
             match classify(datagram) {

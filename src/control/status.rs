@@ -69,6 +69,7 @@ pub(super) fn drops_of_no_connection(daemon: &Daemon) -> BTreeMap<String, u64> {
         ("no_matching_connection", counters.no_matching_connection),
         ("auth_failed", counters.auth_failed),
         ("tokens_refused", counters.tokens_refused),
+        ("tcp_refused", daemon.streams.refused),
     ]
     .map(|(cause, count)| (cause.to_owned(), count))
     .into();
@@ -162,8 +163,10 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         encapsulation: match sa.encapsulation {
             Encapsulation::Udp => "udp",
             Encapsulation::Raw => "raw",
+            Encapsulation::Tcp => "tcp",
         }
         .to_owned(),
+        why_tcp: sa.why_tcp.map(str::to_owned),
         post_quantum: sa.post_quantum,
         ppk: sa.ppk,
         key_exchange: sa.suite.map(|suite| suite.key_exchange()),
@@ -225,7 +228,8 @@ pub(super) fn inner_mtu(
         .and_then(|tunnel| tunnel.outer_mtu_most)
         .map_or(outer, |most| outer.min(most));
     let ipv6 = path.is_some_and(|(path, _)| path.is_ipv6());
-    let udp = path.is_none_or(|(_, encapsulation)| encapsulation == Encapsulation::Udp);
+    // RFC 9329 §3: "implementations SHOULD limit message lengths to match the lengths used for UDP encapsulation of ESP messages".
+    let udp = path.is_none_or(|(_, encapsulation)| encapsulation != Encapsulation::Raw);
     let Some(connection) = configuration.ike.connections.get(name) else {
         return LEAST_MTU;
     };

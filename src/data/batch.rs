@@ -216,6 +216,32 @@ impl SendBatch {
     }
 }
 
+/// Where packets are sealed that are about to be sent.
+pub(super) trait Places {
+    /// The place for the next packet of `len` octets; see [`SendBatch::place`].
+    fn place(
+        &mut self,
+        len: usize,
+        path: &Path,
+        outer: Outer,
+        shared: &Shared,
+        counters: &Counters,
+    ) -> Option<&mut [u8]>;
+}
+
+impl Places for SendBatch {
+    fn place(
+        &mut self,
+        len: usize,
+        path: &Path,
+        outer: Outer,
+        shared: &Shared,
+        counters: &Counters,
+    ) -> Option<&mut [u8]> {
+        Self::place(self, len, path, outer, shared, counters)
+    }
+}
+
 /// What an inner packet decides of the outer header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Outer {

@@ -33,6 +33,18 @@ const FEWEST: usize = 4;
 /// Octets of a batch: what the second-level cache holds.
 const BATCH_OCTETS: usize = 256 << 10;
 
+/// What became of an ESP packet, as far as its TCP connection is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It is of an SA of ours.
+    Taken,
+    /// Of one that this worker has.
+    HandedOver(usize),
+    UnknownSpi,
+    /// Of an SA of ours, but its ICV is wrong.
+    NotAuthentic,
+}
+
 /// The inbound half of a worker.
 pub(super) struct Inbound {
     /// By slot; those of other workers are `None`.
@@ -160,6 +172,24 @@ impl Inbound {
         }
     }
 
+    /// An ESP packet that a TCP connection carried; [`Self::deliver`] is called after the last of them.
+    pub(super) fn from_stream(
+        &mut self,
+        octets: &mut [u8],
+        spi: u32,
+        place: Range<usize>,
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+    ) -> Fate {
+        self.receiver
+            .esp(&mut self.own, octets, spi, place, message, false, wakeup)
+    }
+
+    /// Writes what was opened in `octets` to the TUNs.
+    pub(super) fn deliver(&mut self, octets: &[u8], wakeup: &Wakeup<'_>) {
+        self.receiver.delivery.write(octets, wakeup);
+    }
+
     /// A datagram that came to another worker or to control.
     pub(super) fn handed_over(&mut self, octets: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) {
         self.receiver.take(&mut self.own, octets, message, true, wakeup);
@@ -222,10 +252,7 @@ impl Receiver {
                     // It was merged behind ESP, else the filter would have steered it to control.
                     let ike = datagram.get(NON_ESP_MARKER..).unwrap_or_default().to_vec();
                     let local = SocketAddr::new(message.local, wakeup.shared.nat_port);
-                    let path = Path {
-                        local,
-                        remote: message.remote,
-                    };
+                    let path = Path::udp(local, message.remote);
                     (wakeup.shared.sinks.strays)(path, ike);
                 }
                 // RFC 3948 §2.3: "The receiver SHOULD ignore a received NAT-keepalive packet."
@@ -270,10 +297,11 @@ impl Receiver {
         message: &Message,
         handed_over: bool,
         wakeup: &Wakeup<'_>,
-    ) {
+    ) -> Fate {
         let Some(packet) = octets.get_mut(place.clone()) else {
-            return;
+            return Fate::Taken;
         };
+        let mut fate = Fate::Taken;
         let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
         match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
             Some(receiving) if receiving.unbundle.is_some() => {
@@ -285,6 +313,9 @@ impl Receiver {
                     let inner = inner.from(place.start);
                     self.delivery.push(&receiving.interface, &flow, octets, inner, wakeup);
                 } else if let Some((cause, inner)) = receiving.why.take() {
+                    if cause == Cause::Integrity {
+                        fate = Fate::NotAuthentic;
+                    }
                     self.auditor.tell(cause, wakeup, || Audit {
                         connection: Some(Arc::clone(&receiving.child.entry.connection)),
                         inner,
@@ -292,13 +323,17 @@ impl Receiver {
                     });
                 }
             }
-            None if !handed_over && wakeup.hand_over(spi, message, packet) => {}
+            None if !handed_over && wakeup.hand_over(spi, message, packet) => {
+                fate = Fate::HandedOver(wakeup.shared.inbound_owner(spi));
+            }
             None => {
+                fate = Fate::UnknownSpi;
                 self.unknown_spi(spi, message, wakeup);
                 self.auditor
                     .tell(Cause::UnknownSpi, wakeup, || event(spi, packet, message));
             }
         }
+        fate
     }
 
     /// Takes one ESP packet of a pair with IP-TFS.
@@ -373,7 +408,8 @@ impl Receiver {
 
     fn unknown_spi(&mut self, spi: u32, message: &Message, wakeup: &Wakeup<'_>) {
         wakeup.counters.dropped(Cause::UnknownSpi, 1);
-        if self.unknown.due(&message.remote, wakeup.now) {
+        // Who comes by TCP has lost its connection if we have lost the SA.
+        if message.tcp.is_none() && self.unknown.due(&message.remote, wakeup.now) {
             let (local, remote) = (message.local, message.remote);
             (wakeup.shared.sinks.reports)(SadReport::UnknownSpi { spi, local, remote });
         }
@@ -537,9 +573,15 @@ impl Receiving {
             && opened.sequence == self.sa.highest()
             && self.moved.due(wakeup.now)
         {
-            report(SadReport::PeerMoved {
-                id,
-                remote: message.remote,
+            report(match message.tcp {
+                Some(port) => SadReport::StreamMoved {
+                    id,
+                    path: Path::tcp(SocketAddr::new(message.local, port), message.remote),
+                },
+                None => SadReport::PeerMoved {
+                    id,
+                    remote: message.remote,
+                },
             });
         }
     }

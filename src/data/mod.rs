@@ -8,6 +8,7 @@
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
 //! | `inbound` | UDP or IP protocol 50 -> TUN: open, check |
 //! | `deliver` | joined packets to the TUNs |
+//! | `streams/` | TCP connections: reading, writing |
 //! | `report` | what workers tell control |
 //! | `stats` | the counters |
 //! | `audit` | what was dropped, for the log |
@@ -24,11 +25,12 @@ mod inbound;
 mod outbound;
 mod report;
 mod stats;
+mod streams;
 mod table;
 mod worker;
 
 pub use audit::Audit;
-pub use report::Sinks;
+pub use report::{FromStream, Sinks};
 
 use crate::sys::netdev::index_of;
 use crate::sys::poll::{Poll, Waker};
@@ -39,18 +41,19 @@ use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentatio
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
-use landbridge_proto::policy::sad::{ChildName, ChildSaId, ConnectionName, SadUpdate};
+use landbridge_proto::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
 use landbridge_proto::policy::spi;
 use stats::{Cause, Counters};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use streams::{Reading, Stream};
 use table::{Refusal, Register};
 use worker::{Desk, Shared, Worker};
 
@@ -233,6 +236,7 @@ impl DataPlane {
                 bell: Waker::new()?,
                 changes: change_sender,
                 mailbox: mailbox_sender,
+                arrivals: Mutex::default(),
                 seen: AtomicU64::new(0),
                 counters: Counters::default(),
             };
@@ -426,6 +430,7 @@ impl DataPlane {
                 Ipv6Addr::UNSPECIFIED.into()
             },
             tos: 0,
+            tcp: None,
         };
         let owner = self.shared.inbound_owner(spi);
         if !self.shared.post(owner, &message, packet)
@@ -433,6 +438,58 @@ impl DataPlane {
         {
             desk.counters.dropped(Cause::Handover, 1);
         }
+    }
+
+    /// Takes a TCP connection over, which we opened (`ours`) or accepted; returns what it is called from now on. What comes of it,
+    /// [`Sinks::streams`] tells, the end too.
+    ///
+    /// # Errors
+    /// It is closed already, or there are no descriptors left.
+    pub fn add_stream(&mut self, socket: TcpStream, ours: bool) -> io::Result<Path> {
+        crate::sys::stream::prepare(&socket)?;
+        let path = Path::tcp(socket.local_addr()?, socket.peer_addr()?);
+        let stream = Arc::new(Stream::new(socket, path, ours));
+        let reading = Reading::new(Arc::clone(&stream))?;
+        self.register.streams.insert(path, stream);
+        // Who reads does not matter much: it goes to the owner of the packets that come.
+        let worker = self.register.streams.len() % self.shared.desks.len().max(1);
+        self.shared.arrive(worker, reading);
+        Ok(path)
+    }
+
+    /// Sends an IKE message (without marker) by a TCP connection; false if there is none of that name.
+    pub fn send_ike(&self, path: &Path, message: &[u8]) -> bool {
+        let stream = self.register.streams.get(path);
+        stream.is_some_and(|stream| {
+            stream.send_ike(message, &self.shared.sinks);
+            true
+        })
+    }
+
+    /// An authenticated IKE SA uses it: its limits are wider.
+    pub fn prove_stream(&self, path: &Path) {
+        if let Some(stream) = self.register.streams.get(path) {
+            stream.prove();
+        }
+    }
+
+    /// An IKE message that came by it was taken.
+    pub fn stream_taken(&self, path: &Path) {
+        if let Some(stream) = self.register.streams.get(path) {
+            stream.taken();
+        }
+    }
+
+    /// Closes it, for this reason.
+    pub fn close_stream(&self, path: &Path, why: &str) {
+        if let Some(stream) = self.register.streams.get(path) {
+            stream.close(why, &self.shared.sinks);
+        }
+    }
+
+    /// It is closed: it goes when the last SA that was sent by it does.
+    pub fn forget_stream(&mut self, path: &Path) {
+        self.register.streams.remove(path);
     }
 
     /// Stops and joins the workers; removes all interfaces.

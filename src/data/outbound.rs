@@ -2,9 +2,10 @@
 
 use super::aggfrag::Bundle;
 use super::audit::{Audit, Auditor};
-use super::batch::{Outer, SendBatch};
+use super::batch::{Outer, Places, SendBatch};
 use super::report::{FewASecond, Limits, Nanos, Seldom};
 use super::stats::Cause;
+use super::streams::StreamBatch;
 use super::table::{Change, ChildSa, Interface};
 use super::worker::{Shared, Sockets, Wakeup, socket_of};
 use crate::sys::tun::Pieces;
@@ -145,7 +146,13 @@ impl Outbound {
     }
 
     /// One turn of a TUN. Everything is sent at its end.
-    pub(super) fn turn(&mut self, number: usize, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
+    pub(super) fn turn(
+        &mut self,
+        number: usize,
+        wakeup: &Wakeup<'_>,
+        sockets: &mut Sockets,
+        streams: &mut StreamBatch,
+    ) {
         let Self {
             interfaces,
             buffer,
@@ -162,7 +169,7 @@ impl Outbound {
             // An error is "nothing there", or the interface is going away: epoll will tell.
             let Ok(len) = interface.tun.read(buffer) else { break };
             let packet = buffer.get_mut(..len).unwrap_or_default();
-            if let Some(error) = own.send(packet, wakeup, sockets)
+            if let Some(error) = own.send(packet, wakeup, sockets, streams)
                 && let Some(len) = error.build(icmp)
             {
                 let header = [0; VnetHeader::LEN];
@@ -183,6 +190,7 @@ impl Outbound {
         for batch in sockets.iter_mut().flatten() {
             batch.send(wakeup.shared, wakeup.counters);
         }
+        streams.send(wakeup.shared, wakeup.counters);
     }
 }
 
@@ -296,7 +304,13 @@ impl Own {
     }
 
     /// Sends one packet as read from the TUN.
-    fn send(&mut self, packet: &mut [u8], wakeup: &Wakeup<'_>, sockets: &mut Sockets) -> Option<TooBig> {
+    fn send(
+        &mut self,
+        packet: &mut [u8],
+        wakeup: &Wakeup<'_>,
+        sockets: &mut Sockets,
+        streams: &mut StreamBatch,
+    ) -> Option<TooBig> {
         let interface = &*self.interface;
         let (vnet, packet) = if interface.tun.vnet() {
             let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
@@ -333,11 +347,12 @@ impl Own {
         }
         let sending = self.active.get_mut(index)?;
         let socket = socket_of(&sending.child.path, sending.child.encapsulation);
-        let Some(batch) = sockets.get_mut(socket)?.as_mut() else {
-            wakeup.counters.dropped(Cause::SendFailed, count as u64);
-            return None;
-        };
         if sending.bundle.is_some() {
+            // None goes by TCP: the key exchange does not allow it.
+            let Some(batch) = sockets.get_mut(socket).and_then(Option::as_mut) else {
+                wakeup.counters.dropped(Cause::SendFailed, count as u64);
+                return None;
+            };
             sending.gather(&segmenter, count, &self.interface, wakeup, batch);
             return None;
         }
@@ -347,7 +362,17 @@ impl Own {
         };
         // RFC 4303 §2.7: behind the inner packet, whose own length says where it ends.
         let least = sending.child.entry.tfc_padding.unwrap_or(0).min(self.interface.mtu);
-        if !sending.seal(&segmenter, &flow, (count, usize::from(least)), outer, wakeup, batch) {
+        let lengths = (count, usize::from(least));
+        let sealed = if let Some(batch) = sockets.get_mut(socket).and_then(Option::as_mut) {
+            sending.seal(&segmenter, &flow, lengths, outer, wakeup, batch)
+        } else if let Some(stream) = &sending.child.stream {
+            streams.turn_to(stream, wakeup.shared, wakeup.counters);
+            sending.seal(&segmenter, &flow, lengths, outer, wakeup, streams)
+        } else {
+            wakeup.counters.dropped(Cause::SendFailed, count as u64);
+            return None;
+        };
+        if !sealed {
             let entry = &sending.child.entry;
             // RFC 4303 §3.3.3: "An attempt to transmit a packet that would result in sequence number overflow is an
             // auditable event."
@@ -436,14 +461,14 @@ impl Sending {
     }
 
     /// Seals all `count` segments of a packet, each padded to `least` octets, into the send batch; false if the SA is used up.
-    fn seal(
+    fn seal<B: Places>(
         &mut self,
         segmenter: &Segmenter<'_>,
         flow: &Flow,
         (count, least): (usize, usize),
         outer: Outer,
         wakeup: &Wakeup<'_>,
-        batch: &mut SendBatch,
+        batch: &mut B,
     ) -> bool {
         let Shared { sinks, .. } = wakeup.shared;
         let Self { child, sa, .. } = self;

@@ -15,6 +15,17 @@ pub struct Sinks {
     pub strays: Arc<dyn Fn(Path, Vec<u8>) + Send + Sync>,
     /// Auditable events, for the log.
     pub audit: Arc<dyn Fn(Audit) + Send + Sync>,
+    /// From TCP connections. None is lost: how many there may be, the connections limit.
+    pub streams: Arc<dyn Fn(FromStream) + Send + Sync>,
+}
+
+/// What came of a TCP connection (RFC 9329).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FromStream {
+    /// An IKE message (marker cut off). [`super::DataPlane::stream_taken`] is to be told that it was taken.
+    Ike(Path, Vec<u8>),
+    /// It is closed, and why. [`super::DataPlane::forget_stream`] lets it go.
+    Closed(Path, String),
 }
 
 /// Nanoseconds since the worker began.
@@ -182,6 +193,7 @@ mod tests {
             reports: Arc::new(report),
             strays: Arc::new(|_, _| {}),
             audit: Arc::new(|_| {}),
+            streams: Arc::new(|_| {}),
         };
         (sinks, told)
     }

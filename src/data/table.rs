@@ -2,6 +2,7 @@
 //! touches, however many other SAs there are.
 
 use super::stats::Counters;
+use super::streams::Stream;
 use super::{ChildSaStats, ConnectionStats};
 use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
@@ -72,6 +73,8 @@ pub(super) struct ChildSa {
     pub path: Path,
     /// How it is sent, likewise. It is received both ways.
     pub encapsulation: Encapsulation,
+    /// The TCP connection that it is sent by, if that is how; `None` also if it is closed.
+    pub stream: Option<Arc<Stream>>,
     /// The number of its interface.
     pub interface: usize,
     /// What stays the same all its life.
@@ -148,6 +151,8 @@ pub(super) struct Register {
     /// Who seals and opens.
     provider: &'static Provider,
     children: BTreeMap<ChildSaId, Arc<ChildSa>>,
+    /// TCP connections by their ends.
+    pub(super) streams: BTreeMap<Path, Arc<Stream>>,
     inbound: Vec<Option<Arc<ChildSa>>>,
     interfaces: Vec<Option<Registered>>,
     /// Which of them is whose.
@@ -192,6 +197,7 @@ impl Register {
             raw,
             provider,
             children: BTreeMap::new(),
+            streams: BTreeMap::new(),
             inbound: Vec::new(),
             interfaces: Vec::new(),
             numbers: BTreeMap::new(),
@@ -298,6 +304,7 @@ impl Register {
             entry: Arc::clone(entry),
             path: entry.path,
             encapsulation: entry.encapsulation,
+            stream: self.stream_of(&entry.path),
             interface: number,
             pair: Arc::new(Pair {
                 local: SelectorSet::new(&entry.local_ts),
@@ -316,6 +323,11 @@ impl Register {
         self.children.insert(entry.id, Arc::clone(&child));
         self.change(number, |interface| interface.resting.push(child));
         Ok(())
+    }
+
+    /// The TCP connection that a path names.
+    fn stream_of(&self, path: &Path) -> Option<Arc<Stream>> {
+        self.streams.get(path).filter(|_| path.is_tcp()).map(Arc::clone)
     }
 
     /// Sends by a pair, in the place of another or before all others.
@@ -381,6 +393,7 @@ impl Register {
             entry: Arc::clone(&old.entry),
             path,
             encapsulation,
+            stream: self.stream_of(&path),
             interface: old.interface,
             pair: Arc::clone(&old.pair),
         });

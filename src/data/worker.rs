@@ -6,6 +6,7 @@ use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
+use super::streams::{Readers, Reading, StreamBatch};
 use super::table::Change;
 use crate::sys::affinity;
 use crate::sys::poll::{Poll, Ready, Timer, Waker};
@@ -22,17 +23,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Descriptors that have their turn after one look at the kernel.
 const READY: usize = 64;
 
-/// Tokens: the bell, the UDP sockets by family, the raw ones, the timer, then interfaces by number.
+/// Tokens: the bell, the UDP sockets by family, the raw ones, the timer, then interfaces by number, and far behind TCP connections.
 const BELL: u64 = 0;
 const SOCKETS: u64 = 1;
 const RAW: u64 = 3;
 const TIMER: u64 = 5;
 const INTERFACES: u64 = 6;
+const STREAMS: u64 = 1 << 40;
 
 /// What all threads of the data path see.
 pub(super) struct Shared {
@@ -58,6 +61,8 @@ pub(super) struct Desk {
     pub mailbox: SyncSender<Letter>,
     /// Control alone sends here, and the worker takes all there is at each turn.
     pub changes: Sender<Arc<Change>>,
+    /// TCP connections that the worker is to read from now on.
+    pub arrivals: Mutex<Vec<Reading>>,
     /// The generation that the worker goes by.
     pub seen: AtomicU64,
     /// What belongs to no connection.
@@ -118,6 +123,17 @@ impl Shared {
         count - 1 - number % count
     }
 
+    /// Lets a worker read a TCP connection.
+    pub(super) fn arrive(&self, worker: usize, reading: Reading) {
+        if let Some(desk) = self.desks.get(worker) {
+            desk.arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(reading);
+            desk.bell.ring();
+        }
+    }
+
     /// Puts a datagram into a worker's mailbox; false if it is full. The worker is to be woken by [`Desk::bell`].
     pub(super) fn post(&self, worker: usize, message: &Message, datagram: &[u8]) -> bool {
         let Some(desk) = self.desks.get(worker) else {
@@ -142,6 +158,11 @@ impl Shared {
 }
 
 impl Wakeup<'_> {
+    /// Whether this worker has the inbound SA of an SPI of ours.
+    pub(super) fn owns(&self, spi: u32) -> bool {
+        self.shared.inbound_owner(spi) == self.worker
+    }
+
     /// Hands a datagram to the owner of its SPI; false if that is this worker. It is seldom needed: only when the kernel
     /// merges datagrams of several SPIs of one peer. It allocates and rings.
     pub(super) fn hand_over(&self, spi: u32, message: &Message, datagram: &[u8]) -> bool {
@@ -216,6 +237,8 @@ impl Worker {
             inbound: Inbound::new(),
             outbound: Outbound::new(),
             sending,
+            readers: Readers::new(),
+            streams: StreamBatch::new(),
             generation: 0,
             timer: None,
             rings: None,
@@ -246,6 +269,8 @@ pub(super) fn socket_of(path: &Path, encapsulation: Encapsulation) -> usize {
         + match encapsulation {
             Encapsulation::Udp => 0,
             Encapsulation::Raw => 2,
+            // None of them.
+            Encapsulation::Tcp => 4,
         }
 }
 
@@ -257,6 +282,9 @@ struct AtWork<'a> {
     inbound: Inbound,
     outbound: Outbound,
     sending: Sockets,
+    /// TCP connections that it reads, and what is written to them.
+    readers: Readers,
+    streams: StreamBatch,
     generation: u64,
     /// Since there was a pair that sends or waits by time (IP-TFS), and when it rings.
     timer: Option<Timer>,
@@ -287,6 +315,11 @@ impl AtWork<'_> {
                 }
                 if letters == READY {
                     self.desk.bell.ring();
+                    return;
+                }
+                let arrivals = std::mem::take(&mut *desk.arrivals.lock().unwrap_or_else(PoisonError::into_inner));
+                for reading in arrivals {
+                    self.readers.take(reading, &self.worker.poll, STREAMS, &wakeup);
                 }
             }
             // It rings for what is done after each turn.
@@ -310,9 +343,14 @@ impl AtWork<'_> {
                     self.inbound.turn(raw, &wakeup);
                 }
             }
+            STREAMS.. => {
+                let number = token - STREAMS;
+                self.readers.turn(number, &mut self.inbound, &self.worker.poll, &wakeup);
+            }
             token => {
                 let number = (token - INTERFACES) as usize;
-                self.outbound.turn(number, &wakeup, &mut self.sending);
+                self.outbound
+                    .turn(number, &wakeup, &mut self.sending, &mut self.streams);
             }
         }
     }

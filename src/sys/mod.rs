@@ -9,6 +9,7 @@ pub mod netdev;
 pub mod poll;
 pub mod raw;
 pub mod receive;
+pub mod stream;
 pub mod transmit;
 pub mod tun;
 pub mod udp;

@@ -73,6 +73,19 @@ impl Poll {
         self.control(libc::EPOLL_CTL_ADD, source, &raw mut event)
     }
 
+    /// Waits for `source` to take data again after it had refused some, and tells at once if it takes any: once each time
+    /// (edge-triggered).
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn add_writable(&self, source: &impl AsFd, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLOUT | libc::EPOLLET) as u32,
+            u64: token,
+        };
+        self.control(libc::EPOLL_CTL_ADD, source, &raw mut event)
+    }
+
     /// Forgets `source`.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub struct Message {
     pub local: IpAddr,
     /// TOS or traffic class of the outer header (equal for all that were merged).
     pub tos: u8,
+    /// Our port of the TCP connection that it came by (RFC 9329), if it did.
+    pub tcp: Option<u16>,
 }
 
 /// A batch of messages and the memory they are received into, which is used again. Pages that nothing was received into
@@ -126,6 +128,7 @@ fn read(start: usize, header: &libc::mmsghdr, remote: SocketAddr) -> Message {
         remote,
         local,
         tos: 0,
+        tcp: None,
     };
     // SAFETY: recvmmsg filled the header in, its control buffer still lives; CMSG_FIRSTHDR and CMSG_NXTHDR stay within it,
     // and each control message's data is read unaligned, as the type that its level and type say.

@@ -26,6 +26,7 @@ mod raw;
 mod rebind;
 mod rekey_load;
 mod reload;
+mod tcp;
 mod token;
 mod tunnel;
 

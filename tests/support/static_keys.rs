@@ -55,6 +55,7 @@ impl Side {
                 }),
                 strays: Arc::new(move |_, message| stray_list.lock().unwrap().push(message)),
                 audit: Arc::new(move |audit| audit_list.lock().unwrap().push(audit)),
+                streams: Arc::new(|_| {}),
             };
             let (mut data, sockets) = DataPlane::start(&options, sinks).unwrap();
             for order in inbox {
@@ -214,10 +215,7 @@ impl Tunnel {
             outbound: parameters(!a),
             local_ts: ts(a),
             remote_ts: ts(!a),
-            path: Path {
-                local: if a { outer_a } else { outer_b },
-                remote: if a { outer_b } else { outer_a },
-            },
+            path: Path::udp(if a { outer_a } else { outer_b }, if a { outer_b } else { outer_a }),
             encapsulation: if if a { self.raw.0 } else { self.raw.1 } {
                 Encapsulation::Raw
             } else {

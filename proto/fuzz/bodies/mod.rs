@@ -10,6 +10,7 @@ use crate::peer::{Tester, seal};
 pub use outer_payloads::aggfrag;
 
 use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Encryption, Integrity, PacketCipher, Secret};
+use landbridge_proto::esp::stream::{Deframer, LONGEST, PREFIX, length_field};
 use landbridge_proto::esp::{InboundSa, NextHeader};
 use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer};
 use landbridge_proto::ip::segment::Segmenter;
@@ -74,6 +75,11 @@ pub const TARGETS: &[Target] = &[
         name: "esp_input",
         body: esp_input,
         seeds: esp_packets,
+    },
+    Target {
+        name: "stream",
+        body: stream,
+        seeds: streams,
     },
     Target {
         name: "inner_packet",
@@ -317,6 +323,50 @@ pub fn fragments(octets: &[u8]) {
     }
     assert!(answers <= octets.len() / 4);
     assert_eq!(t.dut.spis_in_use(), t.pairs());
+}
+
+/// Octets as a TCP stream (RFC 9329), cut into pieces as the first octet says: the same messages come out, or the same error, as
+/// of the whole; none is empty, and what is left over is no whole message.
+pub fn stream(octets: &[u8]) {
+    let [choice, stream @ ..] = octets else { return };
+    let begin = if choice & 1 == 0 {
+        Deframer::responder()
+    } else {
+        Deframer::originator()
+    };
+    let run = |piece: usize| {
+        let (mut deframer, mut held, mut found) = (begin, Vec::new(), Vec::new());
+        for octets in stream.chunks(piece) {
+            held.extend_from_slice(octets);
+            let mut at = 0;
+            loop {
+                match deframer.next(&held, &mut at) {
+                    Ok(Some(range)) => {
+                        assert!(range.end == at && !range.is_empty() && range.len() <= LONGEST);
+                        found.push(held[range].to_vec());
+                    }
+                    Ok(None) => break,
+                    Err(error) => return (found, Err(error)),
+                }
+            }
+            held.drain(..at);
+        }
+        (found, Ok(held))
+    };
+    let whole = run(stream.len().max(1));
+    assert_eq!(run(usize::from(choice >> 1) + 1), whole);
+}
+
+fn streams() -> Vec<Vec<u8>> {
+    let frame = |message: &[u8]| [&length_field(message.len()).expect("short")[..], message].concat();
+    let ike = frame(&[&[0; 4][..], &datagrams()[0]].concat());
+    let esp = frame(&[7; 60]);
+    vec![
+        [&[0][..], &PREFIX, &ike, &esp, &frame(&[0xff])].concat(),
+        [&[9][..], &esp, &ike, &[0, 2], &esp].concat(),
+        [&[2][..], &PREFIX, &ike, &[0, 1]].concat(),
+        [&[0x30][..], &PREFIX, &[0xff, 0xff, 1, 2, 3]].concat(),
+    ]
 }
 
 /// Octets as an ESP packet, as they are and under a right ICV, for an AEAD and for CBC: opened or refused, never more than

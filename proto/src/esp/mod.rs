@@ -1,11 +1,12 @@
 //! ESP (RFC 4303): `outbound` seals, `inbound` opens, [`replay`] is the window, [`encap`] tells ESP from IKE on
-//! port 4500 (RFC 3948), [`transform`] has the sizes, [`aggfrag`] is IP-TFS (RFC 9347).
+//! port 4500 (RFC 3948), [`stream`] carries both in TCP (RFC 9329), [`transform`] has the sizes, [`aggfrag`] is IP-TFS (RFC 9347).
 
 pub mod aggfrag;
 pub mod encap;
 mod inbound;
 mod outbound;
 pub mod replay;
+pub mod stream;
 pub mod transform;
 
 pub use inbound::InboundSa;

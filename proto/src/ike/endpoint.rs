@@ -5,6 +5,7 @@ mod neighbours;
 mod operator;
 mod reload;
 mod strangers;
+mod streams;
 
 use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
@@ -266,7 +267,8 @@ impl Endpoint {
             | SadReport::FirstInbound(id)
             | SadReport::Alive(id)
             | SadReport::Sent(id)
-            | SadReport::PeerMoved { id, .. } => id,
+            | SadReport::PeerMoved { id, .. }
+            | SadReport::StreamMoved { id, .. } => id,
             SadReport::Acquire { source, destination } => return self.acquire(source, destination),
             SadReport::UnknownSpi { spi, local, remote } => {
                 self.shared.counters.unknown_spi += 1;
@@ -300,6 +302,7 @@ impl Endpoint {
                 SadReport::Alive(_) => sa.last_heard = now,
                 SadReport::Sent(_) => sa.last_sent = now,
                 SadReport::PeerMoved { remote, .. } => sa.follow_peer(shared, remote),
+                SadReport::StreamMoved { path, .. } => sa.follow_stream(shared, path),
                 SadReport::Acquire { .. } | SadReport::UnknownSpi { .. } => {}
             }
             sa.work(shared);
@@ -409,6 +412,7 @@ impl Endpoint {
                     self.sas.insert(spi, *new);
                     self.with_sa(spi, IkeSa::work);
                 }
+                Effect::Begin(new) => self.begin(*new),
                 Effect::Settled { from, to } => self.settle(from, to),
                 Effect::HandBack { to, children, jobs } => self.hand_back(to, children, jobs),
             }

@@ -10,11 +10,12 @@ use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
 use crate::time::Instant;
 use crate::wire::{Identification, IkeSpi, TrafficSelector};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A datagram to send, without non-ESP marker: the caller adds it when `path.local.port()` is the NAT port (RFC 3948 §2.2).
+/// A datagram to send, without non-ESP marker: the caller adds it when `path.local.port()` is the NAT port (RFC 3948 §2.2), and
+/// over TCP (RFC 9329 §3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transmit {
     /// From and to.
@@ -33,6 +34,7 @@ pub enum TimerKind {
     HalfOpenExpiry,
     Signature,
     Liveness,
+    TryUdp,
     NatKeepalive,
     RekeyChild,
     ExpireChild,
@@ -150,6 +152,17 @@ pub enum Event {
         /// The one in use comes first.
         remotes: Vec<SocketAddr>,
     },
+    /// An IKE SA wants a TCP connection (RFC 9329 §6.1): it is opened, and [`super::Endpoint::handle_stream`] told, in any case.
+    NeedStream {
+        /// The SPI we chose for it.
+        spi: IkeSpi,
+        /// Whose.
+        connection: ConnectionName,
+        /// From which of our addresses.
+        local: IpAddr,
+        /// Where the peer listens.
+        remote: SocketAddr,
+    },
     /// An IKE SA goes another way (RFC 4555, or RFC 7296 §2.23).
     Moved {
         /// Whose.
@@ -247,6 +260,8 @@ pub struct IkeUp {
     pub nat: NatSituation,
     /// How ESP travels.
     pub encapsulation: Encapsulation,
+    /// Why it runs over TCP, if it does.
+    pub why_tcp: Option<&'static str>,
     /// From the first message to now.
     pub setup_time: Duration,
     /// The SPIs of the SA this one rekeys.
@@ -379,6 +394,8 @@ pub struct IkeSaStatus {
     pub nat: NatSituation,
     /// How ESP travels.
     pub encapsulation: Encapsulation,
+    /// Why it runs over TCP, if it does.
+    pub why_tcp: Option<&'static str>,
     /// Algorithms once chosen.
     pub suite: Option<IkeSuite>,
     /// See [`IkeUp::post_quantum`].

@@ -24,6 +24,8 @@ pub enum Job {
     TellToken,
     /// Ask whether the peer is there.
     Liveness,
+    /// Ask by UDP, from an IKE SA over TCP (RFC 9329).
+    TryUdp,
 }
 
 /// Jobs and the time from which on each may start.

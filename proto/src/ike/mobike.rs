@@ -139,9 +139,13 @@ impl IkeSa {
     }
 
     fn ask_for_paths(&self, shared: &mut Shared, connection: &Arc<Connection>) {
-        let mut remotes = vec![self.path.remote];
+        let (mut local_port, mut port) = (self.path.local.port(), self.path.remote.port());
+        if self.path.is_tcp() {
+            // The ways by UDP.
+            (local_port, port) = (shared.config.gateway.nat_port, shared.config.gateway.nat_port);
+        }
+        let mut remotes = vec![SocketAddr::new(self.path.remote.ip(), port)];
         if self.mobike.enabled {
-            let port = self.path.remote.port();
             for address in connection.remote_addrs.iter().chain(&self.mobike.peer_addresses) {
                 let known = remotes.iter().any(|remote| remote.ip() == *address);
                 if !known && remotes.len() < MOST_ADDRESSES && !is_inside(connection, *address, false) {
@@ -152,7 +156,7 @@ impl IkeSa {
         shared.event(Event::NeedPaths {
             spi: self.own_spi(),
             connection: Arc::clone(&connection.name),
-            local_port: self.path.local.port(),
+            local_port,
             remotes,
         });
     }
@@ -164,6 +168,9 @@ impl IkeSa {
             return;
         }
         let gone = self.lost_its_address(shared);
+        if self.path.is_tcp() {
+            return self.paths_beside_stream(shared, &paths, gone);
+        }
         if !self.mobike.enabled {
             if gone {
                 self.move_without_mobike(shared, &paths);
@@ -218,7 +225,7 @@ impl IkeSa {
     }
 
     /// A request has been sent several times without an answer.
-    const fn is_silent(&self) -> bool {
+    pub(super) const fn is_silent(&self) -> bool {
         match self.outgoing.in_flight() {
             Some(request) => request.sent >= SENT_BEFORE_ASKING,
             None => false,
@@ -255,6 +262,7 @@ impl IkeSa {
         self.mobike.asked_for = None;
         // What is in flight goes there too when it is sent again.
         self.outgoing.redirect(path);
+        self.took_path();
         if from != path {
             self.tell_moved(shared, from, why);
         }
@@ -292,7 +300,7 @@ impl IkeSa {
 
     /// A request was sent again: after a few times, other ways are asked for; those that are known are tried.
     pub fn sent_again(&mut self, shared: &mut Shared, datagrams: &[Vec<u8>]) {
-        if !self.mobike.enabled || !self.mobike.decides {
+        if !self.mobike.enabled || !self.mobike.decides || self.path.is_tcp() {
             return;
         }
         let asked = self.outgoing.in_flight().map(|request| request.message_id);
@@ -309,6 +317,7 @@ impl IkeSa {
 
     /// An authentic answer came: by one of the ways that were tried?
     pub fn answered_by(&mut self, shared: &mut Shared, path: Path) {
+        self.probe_answered(shared, path);
         self.mobike.asked_for = None;
         let tried = std::mem::take(&mut self.mobike.probing);
         if path != self.path && tried.contains(&path) {

@@ -11,6 +11,7 @@
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `mobike` | ends that move (RFC 4555) |
+//! | `stream` | IKE SAs over TCP (RFC 9329) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
 //! | `qcd` | a peer that has lost its state (RFC 6290) |
 //! | `auth_lifetime` | authenticating anew at the responder's wish (RFC 4478) |
@@ -53,6 +54,7 @@ mod sa;
 pub mod seal;
 mod shared;
 mod signing;
+mod stream;
 mod succession;
 pub mod window;
 

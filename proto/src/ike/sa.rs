@@ -27,6 +27,7 @@ use super::respond::Reply;
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
 use super::signing::{Held, Signing};
+use super::stream::StreamState;
 use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
@@ -189,6 +190,8 @@ pub struct IkeSa {
     pub unknown_spi: Option<u32>,
     /// Where its ends are (RFC 4555).
     pub mobike: Mobike,
+    /// Its TCP connection (RFC 9329).
+    pub stream: StreamState,
     /// Our further addresses that the peer was told of.
     pub announced: Vec<IpAddr>,
     sizes: Sizes,
@@ -274,6 +277,7 @@ impl IkeSa {
             hinted: None,
             unknown_spi: None,
             mobike: Mobike::default(),
+            stream: StreamState::default(),
             announced: Vec::new(),
             sizes: Sizes::default(),
             requests: Collected::default(),
@@ -297,6 +301,11 @@ impl IkeSa {
 
     /// How its Child SAs' packets travel (RFC 7296 §2.23).
     pub fn encapsulation(&self) -> Encapsulation {
+        // RFC 9329 §6.5: "no change should be made for encapsulation of subsequent IKE or ESP packets since TCP encapsulation inherently supports
+        // NAT traversal".
+        if self.path.is_tcp() {
+            return Encapsulation::Tcp;
+        }
         let connection = self.connection.as_ref();
         self.nat
             .encapsulation(connection.is_some_and(|connection| connection.force_udp_encapsulation))
@@ -424,6 +433,7 @@ impl IkeSa {
             path: self.path,
             nat: self.nat,
             encapsulation: self.encapsulation(),
+            why_tcp: self.why_tcp(),
             setup_time: now.saturating_since(self.began),
             rekeyed_from: None,
         }));
@@ -490,7 +500,7 @@ impl IkeSa {
 
     /// RFC 7296 §2.23: the peer is where its authentic, newer messages come from, unless it is we who stand behind the NAT.
     pub fn follow_peer(&mut self, shared: &mut Shared, remote: std::net::SocketAddr) {
-        if self.path.remote == remote || self.nat.local || !self.nat.remote {
+        if self.path.is_tcp() || self.path.remote == remote || self.nat.local || !self.nat.remote {
             return;
         }
         let path = Path { remote, ..self.path };

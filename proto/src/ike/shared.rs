@@ -94,6 +94,8 @@ pub enum Effect {
     NotReauthenticated { connection: ConnectionName },
     /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).
     Successor(Box<IkeSa>),
+    /// Another SA is begun in the place of one that got no answer.
+    Begin(Box<IkeSa>),
     /// Both sides rekeyed an IKE SA, and it is decided: what the peer's new SA `from` has belongs to our new SA `to`, or,
     /// without one, stays where it is (§2.8.2).
     Settled { from: IkeSpi, to: Option<IkeSpi> },

@@ -200,6 +200,7 @@ impl IkeSa {
         new.inherited_nonce = self.lowest_nonce().to_vec();
         new.nat = self.nat;
         new.mobike = self.mobike.inherit();
+        new.stream = self.stream.inherit();
         new.announced.clone_from(&self.announced);
         new.suite = Some(parts.suite);
         new.parts.clone_from(&self.parts);
@@ -239,6 +240,7 @@ impl IkeSa {
                 path: new.path,
                 nat: new.nat,
                 encapsulation: new.encapsulation(),
+                why_tcp: new.why_tcp(),
                 setup_time: shared.now.instant.saturating_since(new.began),
                 rekeyed_from: Some(self.spi_i),
             }));
@@ -255,7 +257,7 @@ impl IkeSa {
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.
         let replaced = matches!(before, Stage::Rekeyed);
-        let of_this_one = |job: &Job| matches!(job, Job::RekeyIke | Job::Liveness | Job::TellToken);
+        let of_this_one = |job: &Job| matches!(job, Job::RekeyIke | Job::Liveness | Job::TellToken | Job::TryUdp);
         jobs.drop_if(|job| of_this_one(job) || replaced && *job == Job::DeleteIke);
         self.jobs.add(delete_at, Job::DeleteIke);
         (std::mem::take(&mut self.children), jobs)

@@ -274,10 +274,7 @@ mod tests {
     };
 
     fn path() -> Path {
-        Path {
-            local: "192.0.2.1:500".parse().unwrap(),
-            remote: "192.0.2.2:500".parse().unwrap(),
-        }
+        Path::udp("192.0.2.1:500".parse().unwrap(), "192.0.2.2:500".parse().unwrap())
     }
 
     #[test]

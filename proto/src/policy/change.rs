@@ -91,6 +91,8 @@ impl Changes {
             fragmentation: "fragmentation",
             fragment_size: "fragment_size",
             keep_trying: "keep_trying",
+            tcp: "tcp",
+            tcp_port: "tcp_port",
             ppk: "ppk"
         );
         if old.local.id != new.local.id {

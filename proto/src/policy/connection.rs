@@ -98,12 +98,31 @@ pub struct Connection {
     pub force_udp_encapsulation: bool,
     /// Offer and accept MOBIKE (RFC 4555).
     pub mobike: bool,
+    /// IKE and ESP over TCP (RFC 9329).
+    pub tcp: TcpUse,
+    /// The peer's TCP port (4500).
+    pub tcp_port: u16,
     /// Post-quantum preshared keys.
     pub ppk: Ppks,
     /// Retry for ever after a failure.
     pub keep_trying: bool,
     /// Children by name.
     pub children: std::collections::BTreeMap<ChildName, Arc<Child>>,
+}
+
+/// When a peer is spoken to over TCP. RFC 9329 §2: "support for TCP encapsulation is not specifically negotiated in the IKE
+/// exchange", it "must be preconfigured on both the TCP Originator and the TCP Responder".
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TcpUse {
+    /// Never.
+    Never,
+    /// If the peer begins by it, where the gateway listens; never by ourselves.
+    #[default]
+    Accept,
+    /// If the peer does not answer over UDP (§5.1).
+    Fallback,
+    /// In the place of UDP.
+    Always,
 }
 
 /// Post-quantum preshared keys with a peer (RFC 8784).
@@ -297,6 +316,16 @@ impl RemoteCredential {
 }
 
 impl Connection {
+    /// When the peer is spoken to over TCP: never where a child is to hide its traffic by IP-TFS, whose sending by time means
+    /// nothing behind a stream's buffers.
+    #[must_use]
+    pub fn tcp_use(&self) -> TcpUse {
+        if self.children.values().any(|child| child.iptfs.is_some()) {
+            return TcpUse::Never;
+        }
+        self.tcp
+    }
+
     /// Whether MOBIKE is offered and accepted. RFC 4555 "supports only tunnel mode IPsec SAs".
     #[must_use]
     pub fn speaks_mobike(&self) -> bool {
@@ -322,6 +351,8 @@ impl Connection {
             fragment_size,
             force_udp_encapsulation,
             mobike,
+            tcp,
+            tcp_port,
             ppk,
             keep_trying,
             children,
@@ -351,6 +382,8 @@ impl Connection {
             && *fragment_size == other.fragment_size
             && *force_udp_encapsulation == other.force_udp_encapsulation
             && *mobike == other.mobike
+            && *tcp == other.tcp
+            && *tcp_port == other.tcp_port
             && *keep_trying == other.keep_trying
             && *children == other.children
     }

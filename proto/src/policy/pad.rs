@@ -1,7 +1,7 @@
 //! The peer authorization database (RFC 4301 §4.4.3): which connection a peer belongs to, by addresses first and by
 //! identity once it is shown.
 
-use super::connection::{Config, Connection};
+use super::connection::{Config, Connection, TcpUse};
 use super::sad::Path;
 use crate::wire::Identification;
 use std::net::IpAddr;
@@ -16,6 +16,8 @@ pub fn candidates(config: &Config, path: &Path) -> Vec<Arc<Connection>> {
     let fitting = config
         .connections
         .values()
+        // RFC 9329 §5: "TCP encapsulation is applicable only when it has been configured to be used with specific IKE peers."
+        .filter(|c| !path.is_tcp() || c.tcp_use() != TcpUse::Never)
         .filter(|c| takes(&c.local_addrs, local) && takes(&c.remote_addrs, remote));
     let (named, any): (Vec<_>, Vec<_>) = fitting.cloned().partition(|c| !c.remote_addrs.is_empty());
     named.into_iter().chain(any).collect()

@@ -15,16 +15,54 @@ pub type ChildName = Arc<str>;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ChildSaId(pub u64);
 
-/// The outer addresses of an SA.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// What carries IKE messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Transport {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// A TCP connection, which then carries the ESP packets as well (RFC 9329).
+    Tcp,
+}
+
+/// The outer addresses of an SA, and what goes between them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
     /// Ours. Port 500 or 4500 (or as configured).
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+    /// UDP, or TCP: then the two addresses name a TCP connection.
+    pub transport: Transport,
 }
 
 impl Path {
+    /// Over UDP.
+    #[must_use]
+    pub const fn udp(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            local,
+            remote,
+            transport: Transport::Udp,
+        }
+    }
+
+    /// Of a TCP connection.
+    #[must_use]
+    pub const fn tcp(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            local,
+            remote,
+            transport: Transport::Tcp,
+        }
+    }
+
+    /// Whether it is a TCP connection.
+    #[must_use]
+    pub const fn is_tcp(&self) -> bool {
+        matches!(self.transport, Transport::Tcp)
+    }
+
     /// Whether both ends are IPv6 on the outside.
     #[must_use]
     pub const fn is_ipv6(&self) -> bool {
@@ -39,6 +77,8 @@ pub enum Encapsulation {
     Udp,
     /// IP protocol 50.
     Raw,
+    /// In a TCP connection (RFC 9329 §3.2).
+    Tcp,
 }
 
 /// Tunnel or transport (RFC 4303 §3.1).
@@ -167,6 +207,13 @@ pub enum SadReport {
         id: ChildSaId,
         /// From where.
         remote: SocketAddr,
+    },
+    /// An authentic, newer packet came by another TCP connection (RFC 9329 §6.1).
+    StreamMoved {
+        /// The pair.
+        id: ChildSaId,
+        /// The connection.
+        path: Path,
     },
     /// An inner packet wants to leave by a connection that has no SA (start_action = trap).
     Acquire {

@@ -130,10 +130,7 @@ fn digests_of_both_ends() {
         ("198.51.100.2:500", "192.0.2.1:500"),
         ("[2001:db8::2]:500", "[2001:db8::1]:500"),
     ] {
-        let path = Path {
-            local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
-        };
+        let path = Path::udp(local.parse().unwrap(), remote.parse().unwrap());
         let mut t = Tester::new(side_a());
         t.path = path;
         let asked = t.provoke();
@@ -221,10 +218,10 @@ fn a_replayed_message_moves_nobody() {
 fn answers_go_back_the_way_they_came() {
     let mut t = Tester::up(side_b());
     let home = t.status()[0].path;
-    let elsewhere = Path {
-        local: "198.51.100.77:500".parse().unwrap(),
-        remote: "203.0.113.9:7777".parse().unwrap(),
-    };
+    let elsewhere = Path::udp(
+        "198.51.100.77:500".parse().unwrap(),
+        "203.0.113.9:7777".parse().unwrap(),
+    );
     let header = t.sa.header(ExchangeType::INFORMATIONAL, false, t.sa.next);
     let datagram = t.seal(&header, &[]).remove(0);
     for _ in 0..2 {

@@ -107,7 +107,7 @@ fn unknown_esp_spis_are_told_seldom() {
     // By UDP, and without (no port).
     for port in [None, Some(0)] {
         let mut t = Tester::up(side_b());
-        let Path { local, mut remote } = t.path;
+        let Path { local, mut remote, .. } = t.path;
         let local = local.ip();
         remote.set_port(port.unwrap_or(remote.port()));
         for spi in 5000..6000 {
@@ -138,7 +138,7 @@ fn unknown_esp_spis_are_told_seldom() {
 fn unknown_esp_spis_of_strangers_are_counted() {
     let mut t = Tester::up(side_b());
     let state = t.state();
-    let Path { local, mut remote } = t.path;
+    let Path { local, mut remote, .. } = t.path;
     let local = local.ip();
     remote.set_ip([203, 0, 113, 77].into());
     for spi in 0..1000 {

@@ -18,6 +18,8 @@ const INTERMEDIATE: &str = "proto/tests/ike_intermediate.rs";
 const LIFETIME: &str = "proto/tests/ike_auth_lifetime.rs";
 const METHODS: &str = "proto/tests/ike_methods.rs";
 const QCD: &str = "proto/tests/ike_qcd.rs";
+const STREAM: &str = "proto/src/esp/stream.rs";
+const TCP: &str = "proto/tests/ike_tcp.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -102,10 +104,10 @@ pub fn rows() -> Vec<Row> {
         ),
         row(
             ("P11", "RFC 9329 §4", Must),
-            "TCP encapsulation",
+            "TCP encapsulation: the prefix, once, and nothing without it",
             "Each stream of bytes used for IKE and IPsec encapsulation MUST begin with a fixed sequence of 6 bytes as a magic value",
-            out("not there yet"),
-            out("not there yet"),
+            there(STREAM, "messages_come_out_however_the_stream_is_cut"),
+            there(STREAM, "what_is_no_such_stream_is_known_by_its_first_wrong_octet"),
         ),
         row(
             ("P12", "RFC 6290 §4.5", Must),
@@ -152,6 +154,43 @@ pub fn rows() -> Vec<Row> {
              lifetime period, unless the IKE SA is deleted before the lifetime period elapses.",
             there(LIFETIME, "the_responder_ends_what_lasts_longer"),
             there(LIFETIME, "an_initiator_announces_nothing"),
+        ),
+        row(
+            ("P18", "RFC 9329 §3.1", Must),
+            "TCP encapsulation: lengths of 0 and 1 end the connection",
+            "The receiver MUST treat these values as fatal errors and MUST close the TCP connection.",
+            there(STREAM, "messages_come_out_however_the_stream_is_cut"),
+            there(STREAM, "lengths_that_can_not_be"),
+        ),
+        row(
+            ("P19", "RFC 9329 §5.1", Must),
+            "from UDP to TCP with another IKE_SA_INIT",
+            "When switching from UDP to TCP, a new IKE_SA_INIT exchange MUST be initiated with the Initiator's new SPI and with \
+             recalculated content of NAT_DETECTION_*_IP notifications.",
+            there(TCP, "no_answer_over_udp_and_then_tcp"),
+            there(TCP, "a_refusal_by_udp_is_an_answer"),
+        ),
+        row(
+            ("P20", "RFC 9329 §6.1", Must),
+            "a peer is found by another TCP connection, if what comes by it is authentic and new",
+            "the TCP Responder MUST allow packets for existing SAs to be received from new source IP addresses and ports.",
+            there(TCP, "the_connection_is_reset"),
+            there(TCP, "the_responder_follows_what_is_authentic_and_new"),
+        ),
+        row(
+            ("P21", "RFC 9329 §6.2", Must),
+            "no retransmissions by one TCP connection, one by each other",
+            "the Initiator MUST retransmit its request over this connection and continue to wait for a response.",
+            there(TCP, "a_request_in_flight_goes_by_the_new_connection"),
+            there(TCP, "a_request_is_sent_once_by_a_tcp_connection"),
+        ),
+        row(
+            ("P22", "RFC 9329 §7.1", Must),
+            "MOBIKE moves an SA between UDP and TCP",
+            "Implementations that implement both MOBIKE and TCP encapsulation within the same connection configuration MUST support \
+             dynamically enabling and disabling TCP encapsulation as interfaces change.",
+            there(TCP, "another_network_begins_with_udp"),
+            there(TCP, "without_mobike_there_is_no_probe"),
         ),
     ]
 }

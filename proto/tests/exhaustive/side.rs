@@ -99,10 +99,7 @@ impl Side {
             self.check_iv(&octets)?;
             letters.push(Letter {
                 to: 1 - self.who,
-                path: Path {
-                    local: transmit.path.remote,
-                    remote: transmit.path.local,
-                },
+                path: Path::udp(transmit.path.remote, transmit.path.local),
                 octets: octets.clone(),
             });
         }

@@ -77,6 +77,12 @@ pub struct Pump {
     pub ways: [Vec<Path>; 2],
     /// Keepalives seen, by sender.
     pub keepalives: [usize; 2],
+    /// Whether end 1 accepts TCP connections.
+    pub listens: bool,
+    /// The TCP connections that are open, as end 0 sees them; what is sent by others goes nowhere.
+    pub streams: Vec<Path>,
+    /// Those that there have been.
+    pub opened: u16,
     connect_at: Option<Instant>,
 }
 
@@ -122,6 +128,8 @@ fn connection(us: &str, them: &str, children: Vec<Arc<Child>>) -> Connection {
         fragment_size: 1280,
         force_udp_encapsulation: false,
         mobike: false,
+        tcp: Default::default(),
+        tcp_port: 4500,
         ppk: Default::default(),
         keep_trying: true,
         children: children
@@ -189,6 +197,9 @@ impl Pump {
             reconnect: true,
             ways: [vec![], vec![]],
             keepalives: [0; 2],
+            listens: false,
+            streams: vec![],
+            opened: 0,
             connect_at: None,
         }
     }
@@ -266,6 +277,7 @@ impl Pump {
                         let (now, ways) = (self.at(), self.ways[who].clone());
                         self.ends[who].handle_paths(now, *spi, ways);
                     }
+                    Event::NeedStream { spi, local, remote, .. } => self.open_stream(who, *spi, (*local, *remote)),
                     Event::Sad(update) => self.sad[who].apply(update),
                     Event::NeedTarget { at, .. } if who == 0 && self.reconnect => self.connect_at = Some(*at),
                     _ => {}
@@ -280,6 +292,10 @@ impl Pump {
                 }
                 assert_eq!(transmit.len, octets.len());
                 let path = self.cross(who, transmit.path);
+                let ours = if who == 0 { transmit.path } else { path };
+                if ours.is_tcp() && !self.streams.contains(&ours) {
+                    continue;
+                }
                 self.wire.push(Letter {
                     to: 1 - who,
                     path,
@@ -287,6 +303,34 @@ impl Pump {
                 });
             }
         }
+    }
+
+    fn open_stream(&mut self, who: usize, spi: IkeSpi, (local, remote): (IpAddr, SocketAddr)) {
+        assert_eq!(who, 0, "only the TCP Originator opens TCP connections");
+        let stream = if self.listens {
+            self.opened += 1;
+            let path = Path::tcp(SocketAddr::new(local, 40_000 + self.opened), remote);
+            self.streams.push(path);
+            Ok(path)
+        } else {
+            Err("connection refused".to_owned())
+        };
+        let now = self.at();
+        self.ends[who].handle_stream(now, spi, stream);
+    }
+
+    /// All TCP connections are reset; `told` says which ends notice.
+    pub fn reset_streams(&mut self, told: [bool; 2]) {
+        let (now, lost) = (self.at(), std::mem::take(&mut self.streams));
+        self.wire.retain(|letter| !letter.path.is_tcp());
+        for path in lost {
+            for (who, path) in [(0, path), (1, reversed(path))] {
+                if told[who] {
+                    self.ends[who].handle_stream_closed(now, path);
+                }
+            }
+        }
+        self.drain();
     }
 
     /// The path of what `from` sends as the receiver sees it, behind the NAT if there is one.
@@ -302,6 +346,7 @@ impl Pump {
         Path {
             local: destination,
             remote: source,
+            transport: path.transport,
         }
     }
 
@@ -486,6 +531,7 @@ pub fn reversed(path: Path) -> Path {
     Path {
         local: path.remote,
         remote: path.local,
+        transport: path.transport,
     }
 }
 

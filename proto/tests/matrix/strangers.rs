@@ -98,10 +98,7 @@ fn junk_costs_nothing_that_stays() {
             continue; // Changed back.
         }
         let address = 0x0a00_0000 + round;
-        let path = Path {
-            local: t.path.local,
-            remote: (std::net::Ipv4Addr::from(address), 500).into(),
-        };
+        let path = Path::udp(t.path.local, (std::net::Ipv4Addr::from(address), 500).into());
         octets_in += datagram.len();
         t.dut.handle_datagram(now, path, &datagram);
         while t.dut.poll_event().is_some() {}
@@ -134,10 +131,10 @@ fn a_flood_of_first_messages_leaves_room_for_the_honest() {
     for number in 1..=20_000_u32 {
         t.sa.spi_i = IkeSpi(u64::from(number).to_be_bytes());
         let datagram = t.init_datagram(&payloads);
-        let path = Path {
-            local: t.path.local,
-            remote: (std::net::Ipv4Addr::from(0x0a00_0000 + number), 500).into(),
-        };
+        let path = Path::udp(
+            t.path.local,
+            (std::net::Ipv4Addr::from(0x0a00_0000 + number), 500).into(),
+        );
         t.dut.handle_datagram(now, path, &datagram);
     }
     t.drain();

@@ -202,10 +202,7 @@ impl Tester {
             sad: Sad::default(),
             out: VecDeque::new(),
             keepalives: 0,
-            path: Path {
-                local: DUT.parse().unwrap(),
-                remote: T.parse().unwrap(),
-            },
+            path: Path::udp(DUT.parse().unwrap(), T.parse().unwrap()),
             sa,
             ours: None,
             rng,

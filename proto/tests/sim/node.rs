@@ -187,7 +187,7 @@ impl Node {
                 } => {
                     let ways = |remote: SocketAddr| {
                         let local = self.addresses.iter().map(move |ip| SocketAddr::new(*ip, local_port));
-                        local.map(move |local| Path { local, remote })
+                        local.map(move |local| Path::udp(local, remote))
                     };
                     let paths = remotes.into_iter().flat_map(ways).collect();
                     self.endpoint.handle_paths(now, spi, paths);
@@ -433,6 +433,8 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         fragment_size: if plan.fragment { 200 } else { 1280 },
         force_udp_encapsulation: false,
         mobike: plan.moves.is_some(),
+        tcp: Default::default(),
+        tcp_port: 4500,
         ppk: Default::default(),
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),

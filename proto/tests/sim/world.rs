@@ -484,10 +484,7 @@ impl World {
         if !there || [source.ip(), destination.ip()].map(Some).contains(&self.blocked) {
             return None;
         }
-        Some(Path {
-            local: destination,
-            remote: source,
-        })
+        Some(Path::udp(destination, source))
     }
 
     fn carry(&mut self, from: usize, path: Path, due: impl Fn(usize, Path, Vec<u8>) -> Due, octets: &[u8]) {

@@ -129,6 +129,7 @@ pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Resu
         reports: Arc::new(|_| true),
         strays: Arc::new(|_, _| {}),
         audit: Arc::new(|_| {}),
+        streams: Arc::new(|_| {}),
     };
     let (mut data, _) = DataPlane::start(&options, sinks)?;
     let wrong = || io::Error::other("the suite is not there");
@@ -177,10 +178,10 @@ pub(super) fn pair(
         outbound: to(end.other())?,
         local_ts: vec![from_prefix(ours.into(), 32)],
         remote_ts: vec![from_prefix(theirs.into(), 32)],
-        path: Path {
-            local: SocketAddr::from((end.outer(), port)),
-            remote: SocketAddr::from((end.other().outer(), port)),
-        },
+        path: Path::udp(
+            SocketAddr::from((end.outer(), port)),
+            SocketAddr::from((end.other().outer(), port)),
+        ),
         encapsulation: Encapsulation::Udp,
         mode: Mode::Tunnel,
         replay_window: 4096,

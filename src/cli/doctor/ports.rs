@@ -1,4 +1,4 @@
-//! Who holds the UDP ports.
+//! Who holds the UDP ports, and those where TCP is listened for.
 
 use super::Finding;
 use std::collections::BTreeMap;
@@ -6,11 +6,24 @@ use std::fs;
 
 /// Each port: free, ours, or held by another.
 pub(super) fn udp(ports: &[u16]) -> Vec<Finding> {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let mut bound: Vec<(u16, u64)> = tables.iter().flat_map(|table| sockets(table)).collect();
+    examine("UDP", ["/proc/net/udp", "/proc/net/udp6"], None, ports)
+}
+
+/// The same of TCP, by listeners.
+pub(super) fn tcp(ports: &[u16]) -> Vec<Finding> {
+    examine("TCP", ["/proc/net/tcp", "/proc/net/tcp6"], Some(LISTEN), ports)
+}
+
+/// The state of a listener in these tables: the kernel's TCP_LISTEN.
+const LISTEN: &str = "0A";
+
+fn examine(protocol: &str, tables: [&str; 2], state: Option<&str>, ports: &[u16]) -> Vec<Finding> {
+    let tables = tables.map(|path| fs::read_to_string(path).unwrap_or_default());
+    let mut bound: Vec<(u16, u64)> = tables.iter().flat_map(|table| sockets(table, state)).collect();
     bound.retain(|(port, _)| ports.contains(port));
     let holders = if bound.is_empty() { BTreeMap::new() } else { holders() };
-    ports.iter().map(|port| judge(*port, &bound, &holders)).collect()
+    let judge = |port: &u16| judge(protocol, *port, &bound, &holders);
+    ports.iter().map(judge).collect()
 }
 
 /// A process.
@@ -20,8 +33,8 @@ struct Holder {
     name: String,
 }
 
-fn judge(port: u16, bound: &[(u16, u64)], holders: &BTreeMap<u64, Holder>) -> Finding {
-    let subject = format!("UDP {port}");
+fn judge(protocol: &str, port: u16, bound: &[(u16, u64)], holders: &BTreeMap<u64, Holder>) -> Finding {
+    let subject = format!("{protocol} {port}");
     let inodes: Vec<u64> = bound
         .iter()
         .filter(|(p, _)| *p == port)
@@ -43,15 +56,18 @@ fn judge(port: u16, bound: &[(u16, u64)], holders: &BTreeMap<u64, Holder>) -> Fi
         None => Finding::fail(
             &subject,
             "is held by a process that can't be seen from here",
-            format!("look as root: ss -ulnp 'sport = :{port}'"),
+            format!("look as root: ss -tulnp 'sport = :{port}'"),
         ),
     }
 }
 
-/// Port and inode of each socket in `/proc/net/udp`: `sl local_address rem_address st ... uid timeout inode ...`.
-fn sockets(table: &str) -> Vec<(u16, u64)> {
+/// Port and inode of each socket (in this state, if one is given) in `/proc/net/udp` or `tcp`: `sl local_address rem_address st ... uid timeout inode ...`.
+fn sockets(table: &str, state: Option<&str>) -> Vec<(u16, u64)> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
+        if state.is_some_and(|state| fields.get(3) != Some(&state)) {
+            return None;
+        }
         let (_, port) = fields.get(1)?.rsplit_once(':')?;
         Some((u16::from_str_radix(port, 16).ok()?, fields.get(9)?.parse().ok()?))
     };
@@ -95,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_holder_is_named() {
-        let bound = sockets(TABLE);
+        let bound = sockets(TABLE, None);
         assert_eq!(bound, [(500, 4711)]);
         let holder = |name: &str| {
             [(
@@ -107,21 +123,24 @@ mod tests {
             )]
             .into()
         };
-        let by_charon = judge(500, &bound, &holder("charon"));
+        let by_charon = judge("UDP", 500, &bound, &holder("charon"));
         assert!(by_charon.verdict == Verdict::Fail && by_charon.detail.contains("charon (process 9)"));
-        assert_eq!(judge(500, &bound, &holder("landbridge")).verdict, Verdict::Ok);
-        assert_eq!(judge(500, &bound, &BTreeMap::new()).verdict, Verdict::Fail);
-        assert_eq!(judge(4500, &bound, &BTreeMap::new()).verdict, Verdict::Ok);
+        assert_eq!(judge("UDP", 500, &bound, &holder("landbridge")).verdict, Verdict::Ok);
+        assert_eq!(judge("UDP", 500, &bound, &BTreeMap::new()).verdict, Verdict::Fail);
+        assert_eq!(judge("UDP", 4500, &bound, &BTreeMap::new()).verdict, Verdict::Ok);
     }
 
     #[test]
     fn a_real_socket_is_found() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let finding = &udp(&[port])[0];
-        assert!(
-            finding.detail.contains(&format!("process {}", std::process::id())),
-            "{finding:?}"
-        );
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp_port = listener.local_addr().unwrap().port();
+        for finding in [&udp(&[port])[0], &tcp(&[tcp_port])[0]] {
+            assert!(
+                finding.detail.contains(&format!("process {}", std::process::id())),
+                "{finding:?}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the fate of one SA means for the others and for its connection.
 
 use super::*;
+use crate::ike::stream::tcp_path;
 
 /// Both ends began at once: after this the redundant SA is deleted.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(3);
@@ -218,7 +219,12 @@ impl Endpoint {
         let mut children: Vec<ChildName> = children.map(|pair| Arc::clone(&pair.config.name)).collect();
         children.sort();
         children.dedup();
-        let path = old.path;
+        // RFC 9329 §6.1: "Multiple IKE SAs MUST NOT share a single TCP connection, unless one is a rekey of an existing IKE SA".
+        let path = if old.path.is_tcp() {
+            tcp_path(&connection, old.path.local.ip(), old.path.remote.ip())
+        } else {
+            old.path
+        };
         let spi = self.shared.ike_spi();
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
         sa.connection = Some(Arc::clone(&connection));
@@ -226,8 +232,7 @@ impl Endpoint {
         let mut children = children.into_iter();
         sa.wanted = children.next();
         children.for_each(|child| sa.jobs.add(self.shared.now.instant, Job::CreateChild(child)));
-        self.sas.insert(spi, sa);
-        self.with_sa(spi, |sa, shared| sa.begin(shared, &connection));
+        self.begin(sa);
     }
 
     /// The old SA is still there; tried again in a while.

@@ -1,6 +1,8 @@
 //! What the operator wants: commands, and a new configuration.
 
 use super::*;
+use crate::ike::stream::tcp_path;
+use crate::policy::connection::TcpUse;
 
 impl Endpoint {
     /// From the operator.
@@ -91,17 +93,16 @@ impl Endpoint {
             return Ok(());
         }
         let spi = self.shared.ike_spi();
-        let path = Path {
-            local: target.local,
-            remote: target.remote,
+        let path = match connection.tcp_use() {
+            TcpUse::Always => tcp_path(&connection, target.local.ip(), target.remote.ip()),
+            TcpUse::Never | TcpUse::Accept | TcpUse::Fallback => Path::udp(target.local, target.remote),
         };
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
         sa.connection = Some(Arc::clone(&connection));
         let mut children = children.into_iter();
         sa.wanted = children.next();
         children.for_each(|child| sa.jobs.add(self.shared.now.instant, Job::CreateChild(child)));
-        self.sas.insert(spi, sa);
-        self.with_sa(spi, |sa, shared| sa.begin(shared, &connection));
+        self.begin(sa);
         Ok(())
     }
 

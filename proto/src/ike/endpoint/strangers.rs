@@ -92,10 +92,8 @@ impl Endpoint {
     /// token; so it is of use only where there is one.
     pub(super) fn complain(&mut self, spi: u32, local: IpAddr, remote: SocketAddr) {
         let port = self.shared.config.gateway.nat_port;
-        let path = Path {
-            local: SocketAddr::new(local, port),
-            remote: SocketAddr::new(remote.ip(), if remote.port() == 0 { port } else { remote.port() }),
-        };
+        let remote_port = if remote.port() == 0 { port } else { remote.port() };
+        let path = Path::udp(SocketAddr::new(local, port), SocketAddr::new(remote.ip(), remote_port));
         // What is under way with it already will tell it more.
         let begun = |sa: &IkeSa| sa.counts() && sa.path.remote.ip() == remote.ip();
         let tokens = self.shared.token_secret.is_some() && self.shared.detects_crashes();
@@ -151,7 +149,10 @@ impl Endpoint {
             // §2.1: recognised by the whole message, not by SPI alone; answered as before.
             self.shared.counters.retransmitted += 1;
             // Not to another address: a copy with a forged source would make us talk to whom it names.
-            if matches!(sa.stage, Stage::HalfOpen(_)) && sa.path == path {
+            // A TCP connection's is not forged; RFC 9329 §6.2: if another "is established while the exchange Initiator is waiting for
+            // a response, the Initiator MUST retransmit its request over this connection".
+            let again = sa.path.is_tcp() && path.is_tcp() && sa.path.remote.ip() == path.remote.ip();
+            if matches!(sa.stage, Stage::HalfOpen(_)) && (sa.path == path || again) {
                 let response = sa.init.response.clone();
                 self.shared.transmit(path, &[response]);
             }
@@ -227,6 +228,11 @@ impl Endpoint {
         if total >= gateway.half_open_limit || from_there >= gateway.half_open_limit_per_address {
             self.shared.counters.over_limit += 1;
             return false;
+        }
+        // RFC 9329 §6.3: "The exchange Responder SHOULD NOT send an IKEv2 Cookie request without an accompanied Puzzle": the address is
+        // verified.
+        if path.is_tcp() {
+            return true;
         }
         let nonce = &request.nonce.0;
         let proven = request.cookie.as_ref().is_some_and(|c| {

@@ -72,6 +72,11 @@ impl InitExchange {
         Some((Exchange::Init(Box::new(exchange)), request))
     }
 
+    /// Whether the peer has not answered at all.
+    pub const fn has_heard_nothing(&self) -> bool {
+        !self.told && self.repetitions == 0
+    }
+
     /// §2.6: repeated with a cookie or another group, "all other payloads unchanged".
     fn request(&self, sa: &IkeSa) -> Request {
         let connection = &self.connection;
@@ -158,11 +163,21 @@ impl InitExchange {
     /// §2.21.1: "Because all error notifications are completely unauthenticated, the recipient should continue trying for
     /// some time before giving up."
     fn refused(mut self: Box<Self>, sa: &IkeSa, shared: &mut Shared, reason: Reason, what: &str) -> Next {
+        // RFC 9329 §6.4: "in the case of TCP encapsulation, an Initiator SHOULD NOT wait for additional messages in case it receives an
+        // error notification from the Responder in the IKE_SA_INIT exchange."
+        let over = sa.path.is_tcp();
         if !std::mem::replace(&mut self.told, true) {
             let wanted = self.connection.ike_proposals.iter().map(ToString::to_string).collect();
-            let verdict = format!("{what} to IKE_SA_INIT (unauthenticated, so we go on waiting for another answer)");
+            let unauthenticated = "unauthenticated, so we go on waiting for another answer";
+            let verdict = match over {
+                true => format!("{what} to IKE_SA_INIT"),
+                false => format!("{what} to IKE_SA_INIT ({unauthenticated})"),
+            };
             let hint = "compare the IKE proposals of both ends, and whether the peer has a connection for our address";
             sa.tell_failure(shared, reason, verdict, vec![], wanted, Some(hint.to_owned()));
+        }
+        if over {
+            return Next::Close(what.to_owned());
         }
         Next::KeepWaiting(Exchange::Init(self))
     }
@@ -185,6 +200,9 @@ impl InitExchange {
                 let error = IkeError::NoProposal(error);
                 if !std::mem::replace(&mut self.told, true) {
                     sa.tell_error(shared, "the peer chose what was not offered", &error);
+                }
+                if sa.path.is_tcp() {
+                    return Next::Close("the peer chose what was not offered".to_owned());
                 }
                 return Next::KeepWaiting(Exchange::Init(self));
             }
@@ -250,7 +268,7 @@ impl InitExchange {
         // §2.23: behind a NAT it must "tunnel all future IKE and ESP packets associated with this IKE SA over UDP port 4500",
         // and without one it "can use port 4500 for both IKE and ESP": so it always does.
         let nat_port = shared.config.gateway.nat_port;
-        if sa.nat.detection {
+        if sa.nat.detection && !sa.path.is_tcp() {
             sa.path.local.set_port(nat_port);
             sa.path.remote.set_port(nat_port);
         }

@@ -42,6 +42,12 @@ impl LivenessExchange {
         Some((Exchange::Liveness(Self), request))
     }
 
+    /// The request that finds out whether a way works: it says nothing about addresses.
+    pub fn begin_probe() -> (Exchange, Request) {
+        let request = message::Request::Informational(Informational::default());
+        (Exchange::Liveness(Self), Request(request))
+    }
+
     /// The answer.
     pub fn on_reply(sa: &mut IkeSa, shared: &Shared, reply: &Informational) -> Next {
         let seen_as = digests(&reply.notifies, NotifyType::NAT_DETECTION_DESTINATION_IP);

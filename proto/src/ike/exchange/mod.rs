@@ -82,6 +82,7 @@ impl Exchange {
                 Some(LivenessExchange::begin(sa))
             }
             Job::TellToken => LivenessExchange::with_token(sa, shared),
+            Job::TryUdp => sa.begin_probe(shared).then(LivenessExchange::begin_probe),
             Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
     }

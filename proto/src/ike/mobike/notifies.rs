@@ -27,6 +27,10 @@ pub fn no_nats_allowed(source: SocketAddr, destination: SocketAddr) -> Notify {
 /// the contents of the NO_NATS_ALLOWED notification match the addresses in the IP header").
 #[must_use]
 pub fn met_a_nat(path: Path, notifies: &[Notify]) -> bool {
+    // RFC 9329 §7.1: "In the case of TCP, the NO_NATS_ALLOWED notification SHOULD be ignored".
+    if path.is_tcp() {
+        return false;
+    }
     let expected = no_nats_allowed(path.remote, path.local);
     notifies
         .iter()

@@ -6,6 +6,7 @@ use crate::ike::jobs::Job;
 use crate::ike::nat;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
+use crate::policy::connection::TcpUse;
 use crate::policy::sad::Path;
 use crate::wire::message::Informational;
 use crate::wire::{Notify, NotifyType};
@@ -73,6 +74,11 @@ impl IkeSa {
         if !self.is_acceptable(path) {
             return Some(Notify::new(NotifyType::UNACCEPTABLE_ADDRESSES, Vec::new()));
         }
+        // RFC 9329 §7.1: "a TCP handshake proves the routability of the TCP Originator's address; thus, the Return Routability Check
+        // SHOULD NOT be performed."
+        if path.is_tcp() {
+            self.mobike.verify(path.remote.ip());
+        }
         let known = self.mobike.verified.contains(&path.remote.ip());
         // "Updates the IP addresses in the IKE_SA with the values from the IP header."
         self.set_path(shared, path, false, "the peer has moved");
@@ -96,8 +102,9 @@ impl IkeSa {
         };
         let (local, remote) = (path.local.ip(), path.remote.ip());
         let ours = connection.local_addrs.is_empty() || connection.local_addrs.contains(&local);
+        let carried = !path.is_tcp() || connection.tcp_use() != TcpUse::Never;
         let looped = is_inside(connection, remote, false) && !is_inside(connection, self.path.remote.ip(), false);
-        ours && is_an_end(remote) && path.remote.port() != 0 && remote != local && !looped
+        ours && carried && is_an_end(remote) && path.remote.port() != 0 && remote != local && !looped
     }
 
     /// NAT detection for a message that leaves by `path` (RFC 7296 §2.23, RFC 4555 §3.5).
@@ -158,10 +165,7 @@ mod tests {
     }
 
     fn path(local: &str, remote: &str) -> Path {
-        Path {
-            local: at(local),
-            remote: at(remote),
-        }
+        Path::udp(at(local), at(remote))
     }
 
     fn notify(notify_type: NotifyType) -> Notify {

@@ -56,8 +56,13 @@ pub(super) const fn around_ike(path: Path) -> usize {
 }
 
 impl IkeSa {
-    /// Octets of IKE message in a datagram; `None`: it is not cut.
+    /// Octets of IKE message in a datagram; `None`: it is not cut. RFC 9329 §7.5: "an implementation SHOULD NOT send fragments when
+    /// going over a TCP connection".
     pub(super) fn most(&self, response: bool) -> Option<usize> {
+        self.most_by_udp(response).filter(|_| !self.path.is_tcp())
+    }
+
+    fn most_by_udp(&self, response: bool) -> Option<usize> {
         let mut connection = self.connection.as_ref();
         if connection.is_none()
             && let Stage::HalfOpen(half) = &self.stage
@@ -78,7 +83,8 @@ impl IkeSa {
     pub(super) fn keep_unsealed(&mut self, header: &Header, payloads: Vec<Payload>, datagrams: &[Vec<u8>]) {
         let smallest = STEPS[STEPS.len() - 1] - around_ike(self.path);
         let large = datagrams.iter().any(|datagram| datagram.len() > smallest);
-        self.sizes.unsealed = (large && self.most(false).is_some()).then_some((*header, payloads));
+        // Also over TCP: it may have to go on by UDP.
+        self.sizes.unsealed = (large && self.most_by_udp(false).is_some()).then_some((*header, payloads));
     }
 
     /// A large request has been sent a few times without an answer: perhaps its datagrams are too large for the way. RFC 7383

@@ -260,7 +260,8 @@ impl IkeSa {
             message_id,
         };
         let payloads = wire::encode_request(&request.0);
-        shared.log_message(self.name(), false, self.path, &header, &payloads);
+        let path = self.stream.take_probe().unwrap_or(self.path);
+        shared.log_message(self.name(), false, path, &header, &payloads);
         let datagrams = if exchange_type == ExchangeType::IKE_SA_INIT {
             let datagram = encode_plain(&header, &payloads);
             self.init.request.clone_from(&datagram);
@@ -270,10 +271,10 @@ impl IkeSa {
             self.keep_unsealed(&header, payloads, &datagrams);
             datagrams
         };
-        shared.transmit(self.path, &datagrams);
+        shared.transmit(path, &datagrams);
         let schedule = super::timers::schedule(shared);
         self.outgoing
-            .sent(shared.now.instant, self.path, datagrams, &schedule, &mut shared.rng);
+            .sent(shared.now.instant, path, datagrams, &schedule, &mut shared.rng);
         self.last_sent = shared.now.instant;
         self.exchange = Some(exchange);
     }
@@ -303,7 +304,9 @@ impl IkeSa {
             self.jobs.drop_if(|job| *job == Job::Liveness);
         }
         // RFC 4555 §3.8: "The host not behind a NAT MUST NOT use these dynamic updates for IKEv2 packets".
-        if !self.mobike.enabled {
+        if path.is_tcp() {
+            self.follow_stream(shared, path);
+        } else if !self.mobike.enabled {
             self.follow_peer(shared, path.remote);
         }
     }

@@ -80,6 +80,7 @@ impl IkeSa {
             path: self.path,
             nat: self.nat,
             encapsulation: self.encapsulation(),
+            why_tcp: self.why_tcp(),
             suite: self.suite,
             post_quantum: self.post_quantum,
             ppk: self.ppk.used,

@@ -29,16 +29,23 @@ impl IkeSa {
         }
         self.series_timeout(shared);
         let schedule = schedule(shared);
+        if self.is_unheard(now) && self.fall_back(shared) {
+            return;
+        }
         match self.outgoing.due(now, &schedule, &mut shared.rng) {
             Due::Wait => {}
             Due::Retransmit(path, datagrams) => {
-                let datagrams = self.refragment(shared).unwrap_or(datagrams);
-                shared.counters.retransmitted += 1;
-                shared.count(self.name(), |tally| tally.retransmissions += 1);
-                shared.transmit(path, &datagrams);
-                self.last_sent = now;
-                self.sent_again(shared, &datagrams);
+                if let Some(path) = self.way_to_repeat(shared, path) {
+                    let smaller = if path.is_tcp() { None } else { self.refragment(shared) };
+                    let datagrams = smaller.unwrap_or(datagrams);
+                    shared.counters.retransmitted += 1;
+                    shared.count(self.name(), |tally| tally.retransmissions += 1);
+                    shared.transmit(path, &datagrams);
+                    self.last_sent = now;
+                    self.sent_again(shared, &datagrams);
+                }
             }
+            Due::GiveUp if self.fall_back(shared) => return,
             Due::GiveUp => {
                 let what = self.exchange.as_ref().map_or("request", Exchange::what);
                 let reason = format!("the peer {} does not answer ({what})", self.path.remote);
@@ -49,7 +56,12 @@ impl IkeSa {
                     shared.count(self.name(), |tally| tally.dead_peers += 1);
                 }
                 if matches!(self.stage, Stage::Initiating) {
-                    let hint = "is the peer running, and do UDP 500 and 4500 get through to it?".to_owned();
+                    let hint = if self.path.is_tcp() {
+                        "it has accepted the TCP connection: does it speak IKE over TCP (RFC 9329)?"
+                    } else {
+                        "is the peer running, and do UDP 500 and 4500 get through to it?"
+                    };
+                    let hint = hint.to_owned();
                     self.tell_failure(shared, Reason::NoAnswer, reason.clone(), vec![], vec![], Some(hint));
                 }
                 self.close(shared, &reason);
@@ -61,6 +73,9 @@ impl IkeSa {
             self.lifetime_timeout(shared);
             if self.liveness_due().is_some_and(|at| at <= now) {
                 self.jobs.add(now, Job::Liveness);
+            }
+            if self.probe_due().is_some_and(|at| at <= now) {
+                self.jobs.add(now, Job::TryUdp);
             }
             if self.keepalive_due(shared).is_some_and(|at| at <= now) {
                 shared.keepalive(self.path);
@@ -83,6 +98,7 @@ impl IkeSa {
                 timers.extend(self.expire_at.map(|at| (at, TimerKind::ExpireIke)));
                 if self.is_idle() {
                     timers.extend(self.liveness_due().map(|at| (at, TimerKind::Liveness)));
+                    timers.extend(self.probe_due().map(|at| (at, TimerKind::TryUdp)));
                 }
                 timers.extend(self.keepalive_due(shared).map(|at| (at, TimerKind::NatKeepalive)));
             }
@@ -116,9 +132,8 @@ impl IkeSa {
 
     /// RFC 3948 §4: the side behind the NAT keeps the mapping, when nothing else does.
     pub(super) fn keepalive_due(&self, shared: &Shared) -> Option<Instant> {
-        self.nat
-            .local
-            .then(|| self.last_sent + shared.config.gateway.nat_keepalive)
+        // RFC 9329 §6.6: "IPsec ESP NAT-keepalive packets [RFC3948] SHOULD NOT be sent when using TCP encapsulation."
+        (self.nat.local && !self.path.is_tcp()).then(|| self.last_sent + shared.config.gateway.nat_keepalive)
     }
 }
 

@@ -1,0 +1,291 @@
+//! TCP connections for IKE and ESP (RFC 9329): accepted where the gateway listens, opened where an IKE SA asks for one, and closed
+//! when no IKE SA uses them. What they carry is the data path's (`data::streams`).
+
+use super::RunError;
+use super::daemon::{Came, Daemon};
+use super::journal::Level;
+use crate::data::FromStream;
+use crate::sys;
+use landbridge_proto::policy::sad::{ConnectionName, Path};
+use landbridge_proto::wire::IkeSpi;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Connections that nobody has authenticated by, in all and from one address.
+const MOST_UNPROVEN: usize = 128;
+const MOST_UNPROVEN_OF_ONE: usize = 16;
+/// How long one may take to authenticate, whatever it says.
+const UNPROVEN: Duration = Duration::from_secs(60);
+/// How long one may be used by no IKE SA. RFC 9329 §6.1: "the TCP Responder MAY close the connection ... within some reasonable period
+/// of time (e.g., a few seconds)"; §6.3.1: "it is believed that 5-10 seconds is a good compromise".
+const UNUSED: Duration = Duration::from_secs(10);
+/// The same of one that we opened: §6.1: "the TCP Originator SHOULD close the TCP connection if it does not intend to use" it.
+const UNUSED_OURS: Duration = Duration::from_secs(3);
+/// How long opening one may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How often unused ones are looked for.
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
+/// The wait after an error in accepting: such as no descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// An IKE SA's TCP connection, or why there is none.
+pub(super) type Opened = (IkeSpi, io::Result<std::net::TcpStream>);
+
+/// All of them.
+pub(super) struct Streams {
+    listeners: Vec<TcpListener>,
+    open: BTreeMap<Path, Open>,
+    sender: mpsc::UnboundedSender<Opened>,
+    opened: mpsc::UnboundedReceiver<Opened>,
+    /// Connections that were closed at once because there were too many.
+    pub refused: u64,
+}
+
+/// What is known of one.
+struct Open {
+    ours: bool,
+    proven: bool,
+    since: Instant,
+    /// When an IKE SA was last seen to use it, at first when it was opened.
+    used: Instant,
+}
+
+impl Streams {
+    /// Listens.
+    ///
+    /// # Errors
+    /// Port in use, not permitted.
+    pub fn listen(addresses: &[SocketAddr]) -> Result<Self, RunError> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            match sys::stream::listen(*address).and_then(TcpListener::from_std) {
+                Ok(listener) => listeners.push(listener),
+                // A machine without IPv6 does without, where any address is meant.
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {}
+                Err(error) => return Err(RunError::start("the TCP listener")(error)),
+            }
+        }
+        let (sender, opened) = mpsc::unbounded_channel();
+        Ok(Self {
+            listeners,
+            open: BTreeMap::new(),
+            sender,
+            opened,
+            refused: 0,
+        })
+    }
+
+    /// Waits for a connection that somebody opens, or one that was asked for.
+    pub async fn event(&mut self) -> Came {
+        let Self { listeners, opened, .. } = self;
+        tokio::select! {
+            socket = accept(listeners) => Came::Accepted(socket),
+            Some(opened) = opened.recv() => Came::Opened(opened),
+        }
+    }
+
+    /// Whether another may be accepted from there.
+    pub fn admits(&mut self, remote: IpAddr) -> bool {
+        let unproven = || self.open.iter().filter(|(_, open)| !open.ours && !open.proven);
+        let from_there = unproven().filter(|(path, _)| path.remote.ip() == remote).count();
+        let admits = unproven().count() < MOST_UNPROVEN && from_there < MOST_UNPROVEN_OF_ONE;
+        if !admits {
+            self.refused += 1;
+        }
+        admits
+    }
+
+    /// Opens one for an IKE SA, from an address of ours.
+    pub fn connect(&self, spi: IkeSpi, local: IpAddr, remote: SocketAddr) {
+        let sender = self.sender.clone();
+        drop(tokio::spawn(async move {
+            let opening = tokio::time::timeout(CONNECT, open(local, remote)).await;
+            let timeout = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+            // The receiver lives as long as the loop; after that nobody wants it.
+            drop(sender.send((spi, opening.unwrap_or_else(timeout))));
+        }));
+    }
+
+    /// The data path has it now.
+    pub fn add(&mut self, path: Path, ours: bool) {
+        let now = Instant::now();
+        self.open.insert(
+            path,
+            Open {
+                ours,
+                proven: false,
+                since: now,
+                used: now,
+            },
+        );
+    }
+
+    /// It is closed; whether nobody has authenticated by it.
+    pub fn remove(&mut self, path: &Path) -> bool {
+        self.open.remove(path).is_none_or(|open| !open.proven)
+    }
+
+    /// An authenticated IKE SA uses it; whether that is new.
+    fn prove(&mut self, path: &Path) -> bool {
+        let open = self.open.get_mut(path);
+        open.is_some_and(|open| !std::mem::replace(&mut open.proven, true))
+    }
+
+    /// Whether there are any to look after.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Looks at what is used: those that have become proven, and those that are to be closed, with the reason.
+    pub fn sweep(&mut self, in_use: &BTreeMap<Path, bool>) -> (Vec<Path>, Vec<(Path, &'static str)>) {
+        let now = Instant::now();
+        let (mut proven, mut over) = (Vec::new(), Vec::new());
+        for (path, open) in &mut self.open {
+            let used = in_use.get(path);
+            if used.is_some() {
+                open.used = now;
+            }
+            if used == Some(&true) && !open.proven {
+                open.proven = true;
+                proven.push(*path);
+            }
+            let patience = if open.ours { UNUSED_OURS } else { UNUSED };
+            if now.duration_since(open.used) >= patience {
+                over.push((*path, "no IKE SA uses it"));
+            } else if !open.ours && !open.proven && now.duration_since(open.since) >= UNPROVEN {
+                over.push((*path, "nobody has authenticated by it"));
+            }
+        }
+        (proven, over)
+    }
+}
+
+async fn open(local: IpAddr, remote: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = if remote.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    sys::mark::mark(&socket);
+    // RFC 9329 §2: "the TCP Originator may initiate TCP connections to the TCP Responder from any local port".
+    socket.bind(SocketAddr::new(local, 0))?;
+    socket.connect(remote).await?.into_std()
+}
+
+async fn accept(listeners: &[TcpListener]) -> TcpStream {
+    loop {
+        let accepted = poll_fn(|cx| {
+            for listener in listeners {
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        });
+        match accepted.await {
+            Ok((socket, _)) => return socket,
+            Err(error) => {
+                tracing::debug!(%error, "accepting a TCP connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Daemon {
+    /// An IKE SA wants one.
+    pub(super) fn open_stream(&mut self, spi: IkeSpi, connection: &ConnectionName, local: IpAddr, remote: SocketAddr) {
+        self.log(
+            Level::Info,
+            Some(connection),
+            &format!("opening a TCP connection to {remote}"),
+        );
+        self.streams.connect(spi, local, remote);
+    }
+
+    /// One that an IKE SA asked for is open, or not.
+    pub(super) fn opened_stream(&mut self, (spi, socket): Opened) {
+        let stream = socket.and_then(|socket| self.data.add_stream(socket, true));
+        if let Ok(path) = &stream {
+            self.streams.add(*path, true);
+        }
+        let stream = stream.map_err(|error| error.to_string());
+        self.endpoint.handle_stream(self.clock.now(), spi, stream);
+    }
+
+    /// Somebody has opened one.
+    pub(super) fn accept_stream(&mut self, socket: TcpStream) {
+        let added = socket
+            .peer_addr()
+            .and_then(|remote| match self.streams.admits(remote.ip()) {
+                true => self.data.add_stream(socket.into_std()?, false),
+                false => Err(io::Error::other(
+                    "too many TCP connections that nobody has authenticated by",
+                )),
+            });
+        match added {
+            Ok(path) => self.streams.add(path, false),
+            Err(error) => tracing::debug!(%error, "a TCP connection is refused"),
+        }
+    }
+
+    /// What one carried, or its end.
+    pub(super) fn from_stream(&mut self, from: FromStream) {
+        let now = self.clock.now();
+        match from {
+            FromStream::Ike(path, message) => {
+                self.data.stream_taken(&path);
+                let before = self.endpoint.counters();
+                self.endpoint.handle_datagram(now, path, &message);
+                let after = self.endpoint.counters();
+                // RFC 9329 §6.1: "if the authentication check for an IKE message or ESP message with a known SPI fails", the stream is
+                // corrupted.
+                if after.integrity_failed > before.integrity_failed {
+                    self.data
+                        .close_stream(&path, "an IKE message failed its integrity check");
+                }
+            }
+            FromStream::Closed(path, why) => {
+                self.data.forget_stream(&path);
+                let unproven = self.streams.remove(&path);
+                if unproven {
+                    tracing::debug!(remote = %path.remote, why, "a TCP connection is closed");
+                } else {
+                    let text = format!("the TCP connection {} - {} is closed: {why}", path.local, path.remote);
+                    self.log(Level::Info, None, &text);
+                }
+                self.endpoint.handle_stream_closed(now, path);
+            }
+        }
+    }
+
+    /// An authenticated IKE SA uses this path.
+    pub(super) fn prove_stream(&mut self, path: &Path) {
+        if self.streams.prove(path) {
+            self.data.prove_stream(path);
+        }
+    }
+
+    /// Closes what nobody uses.
+    pub(super) fn sweep_streams(&mut self) {
+        let (proven, over) = self.streams.sweep(&self.endpoint.streams());
+        for path in proven {
+            self.data.prove_stream(&path);
+        }
+        for (path, why) in over {
+            self.data.close_stream(&path, why);
+        }
+    }
+}
