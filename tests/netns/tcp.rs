@@ -16,6 +16,7 @@ const FALLBACK: Options = Options {
     ike: "aes256gcm16-prfsha384-x25519",
     esp: "aes256gcm16",
     gateway: "workers = 2\ntcp_listen = [\":4500\"]",
+    child: "",
     connection: "tcp = \"fallback\"\ndpd_delay = \"2s\"",
 };
 
