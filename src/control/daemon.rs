@@ -336,7 +336,7 @@ impl Daemon {
                     let connection = audit.connection.clone();
                     self.log(Level::Info, connection.as_deref(), &audit.to_string());
                 }
-                Some(Came::FromStream(from)) => self.from_stream(from),
+                Some(Came::FromStream(from)) => self.streamed(from),
                 Some(Came::Accepted(socket)) => self.accept_stream(socket),
                 Some(Came::Opened(opened)) => self.opened_stream(opened),
                 Some(Came::Sweep) => self.sweep_streams(),

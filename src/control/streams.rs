@@ -242,7 +242,7 @@ impl Daemon {
     }
 
     /// What one carried, or its end.
-    pub(super) fn from_stream(&mut self, from: FromStream) {
+    pub(super) fn streamed(&mut self, from: FromStream) {
         let now = self.clock.now();
         match from {
             FromStream::Ike(path, message) => {

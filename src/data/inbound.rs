@@ -173,7 +173,7 @@ impl Inbound {
     }
 
     /// An ESP packet that a TCP connection carried; [`Self::deliver`] is called after the last of them.
-    pub(super) fn from_stream(
+    pub(super) fn streamed(
         &mut self,
         octets: &mut [u8],
         spi: u32,

@@ -263,7 +263,7 @@ impl Reading {
             tos: 0,
             tcp: Some(path.local.port()),
         };
-        match inbound.from_stream(buffer, spi, range, &message, wakeup) {
+        match inbound.streamed(buffer, spi, range, &message, wakeup) {
             Fate::Taken => {
                 self.elsewhere.1 = 0;
                 Ok(true)
