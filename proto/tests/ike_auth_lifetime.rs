@@ -7,7 +7,7 @@ mod peer;
 
 use ike_pump::{Letter, Pump, SITE, side_a, side_b};
 use landbridge_proto::ike::{Command, Event};
-use landbridge_proto::policy::connection::Connection;
+use landbridge_proto::policy::connection::{Connection, Gateway};
 use landbridge_proto::policy::sad::SadUpdate;
 use landbridge_proto::wire::{ExchangeType, NotifyType, Payload};
 use peer::Tester;
@@ -115,6 +115,42 @@ fn a_rekey_does_not_put_the_end_off() {
         pump.run_for(15 * SECOND, everything);
         assert_eq!(ups(&pump), 2);
     }
+}
+
+/// Nor do crossing rekeys, whichever new SA stays; also if the peer deletes its own before ours is there.
+#[test]
+fn crossing_rekeys_do_not_put_the_end_off() {
+    let mut winners = [0, 0];
+    for (seed, late) in (0..20).flat_map(|seed| (0..3).map(move |late| (seed, late))) {
+        let (mut a, b) = ends();
+        a.reauth_time = (seed % 2 == 0).then_some(60 * SECOND);
+        let mut pump = Pump::with(a, b, seed, Gateway::default());
+        pump.connect();
+        pump.deliver_all();
+        let times = |pump: &Pump| [pump.sa(0).reauth_at.unwrap(), pump.sa(1).reauth_at.unwrap()];
+        let before = times(&pump);
+        pump.run_for(25 * SECOND, everything);
+        for who in 0..2 {
+            let connection = SITE.into();
+            pump.command(who, Command::RekeyIke { connection });
+        }
+        // Both requests arrive before either answer; one of the two answers may come last.
+        pump.deliver(0);
+        pump.deliver(0);
+        let mut all = pump.status(0).into_iter().chain(pump.status(1));
+        assert!(all.all(|sa| sa.reauth_at.is_some() == (sa.stage == "established")));
+        let last = pump.wire.iter().position(|letter| letter.to == late);
+        let last = last.map(|at| pump.wire.remove(at));
+        pump.deliver_all();
+        last.iter().for_each(|letter| pump.hand(letter));
+        pump.deliver_all();
+        pump.assert_joined();
+        assert_eq!(times(&pump), before, "seed {seed}, the answer to {late} is late");
+        winners[usize::from(pump.sa(1).initiator)] += 1;
+        pump.run_for(70 * SECOND, everything);
+        assert_eq!(ups(&pump), 2);
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
 }
 
 fn lifetime_of(payloads: &[Payload]) -> Option<Vec<u8>> {

@@ -5,7 +5,6 @@
 //! SA is in flight then, the peer's SA is *contested*: it answers, but begins nothing, until the nonces have decided
 //! (§2.8.2).
 
-use super::auth_lifetime::Reauthentication;
 use super::child::Child;
 use super::collision::{Crossing, IkeActivity, IkeRequest, Verdict, ike_verdict};
 use super::error::IkeError;
@@ -252,7 +251,8 @@ impl IkeSa {
     pub fn give_away(&mut self, delete_at: Instant) -> (Vec<Child>, Jobs) {
         let before = std::mem::replace(&mut self.stage, Stage::Rekeyed);
         (self.rekey_at, self.expire_at) = (None, None);
-        self.reauth = Reauthentication::default();
+        // `reauth` stays, though this one does not look at it any more. RFC 4478 §2: "If the IKE SA is rekeyed, then the time limit
+        // applies to the new SA": our own rekey of it may still be answered.
         let mut jobs = std::mem::take(&mut self.jobs);
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.

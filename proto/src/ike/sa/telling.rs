@@ -88,7 +88,7 @@ impl IkeSa {
             peer_certificate: self.peer_certificate(),
             since: self.established,
             rekey_at: self.rekey_at,
-            reauth_at: self.reauth.due(),
+            reauth_at: self.reauth.due().filter(|_| !matches!(self.stage, Stage::Rekeyed)),
             mobike: self.mobike.enabled,
             quick_crash_detection: self.peer_tokens.any(),
             children,
