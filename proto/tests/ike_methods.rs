@@ -86,9 +86,10 @@ fn a_key_is_chosen_by_what_is_announced() {
     assert_eq!(shown(&p384, None), 0);
     assert_eq!(shown(&ed25519, None), 1);
     assert_eq!(shown(&[ed25519.clone(), p384.clone()].concat(), None), 0);
-    // The older method of P-256 stands for it; a P-384 key signs with SHA2-256 as well.
-    assert_eq!(shown(&[3, 9, 0], None), 0);
+    // A P-384 key signs with SHA2-256 as well; but the older method is "ECDSA with SHA-256 on the P-256 curve" (§3.2.2).
     assert_eq!(shown(&p256, None), 0);
+    assert_eq!(shown(&[3, 9, 0], None), 2);
+    assert_eq!(shown(&[3, 10, 0], None), 0);
     assert_eq!(
         shown(&[2, 2], None),
         0,

@@ -8,7 +8,7 @@ pub use scheme::HASHES;
 
 use super::keys::IkeKeys;
 use super::proven::Proven;
-use crate::crypto::{Provider, Scheme, Secret, SignError, SigningKey, VerifyingKey};
+use crate::crypto::{KeyKind, Provider, Scheme, Secret, SignError, SigningKey, VerifyingKey};
 use crate::pki::{self, CertifiedKey, PkiError};
 use crate::policy::connection::{Connection, LocalCredential, RemoteAuth, RemoteCredential};
 use crate::wire::{
@@ -163,8 +163,9 @@ pub struct Wishes<'a> {
 
 impl Wishes<'_> {
     /// Whether the peer announces that it takes such a signature, with a raw key.
-    fn announced(&self, scheme: Scheme) -> bool {
-        self.methods.is_some_and(|methods| methods.takes(scheme, |_| true))
+    fn announced(&self, kind: KeyKind, scheme: Scheme) -> bool {
+        self.methods
+            .is_some_and(|methods| methods.takes(kind, scheme, |_| true))
     }
 
     /// The same with one of our certificates. "If no Certificate Request payload were received, the content of this field MUST be
@@ -176,7 +177,8 @@ impl Wishes<'_> {
                 .and_then(|at| self.authorities.get(at));
             self.authorities.is_empty() || ca.is_some_and(|ca| own.leads_to(&[*ca], self.known))
         };
-        self.methods.is_some_and(|methods| methods.takes(scheme, linked))
+        let kind = own.key.verifying_key().kind();
+        self.methods.is_some_and(|methods| methods.takes(kind, scheme, linked))
     }
 }
 
@@ -245,7 +247,12 @@ pub fn prove(
                 encoding: CertEncoding::RAW_PUBLIC_KEY,
                 data: key.verifying_key().to_spki_der(),
             }],
-            auth: sign(key, peer.hashes, |scheme| peer.announced(scheme), signed)?,
+            auth: sign(
+                key,
+                peer.hashes,
+                |scheme| peer.announced(key.verifying_key().kind(), scheme),
+                signed,
+            )?,
         }),
         LocalCredential::Certificates(list) => {
             // One that the peer announces comes before one that it does not, among those that would do otherwise.

@@ -2,7 +2,7 @@
 //! both can say why it did not work. "[S]ending the SUPPORTED_AUTH_METHODS notification and using information obtained from it are
 //! optional" (§3.1): it prefers, and excludes nothing.
 
-use crate::crypto::{Hash, KeyKind, Scheme, schemes};
+use crate::crypto::{Hash, KeyKind, Scheme, SigningKey, schemes};
 use crate::policy::connection::{Connection, LocalCredential, RemoteCredential};
 use crate::wire::{AuthMethod, Notify, NotifyType};
 
@@ -28,16 +28,26 @@ pub enum What {
 }
 
 impl What {
-    /// Whether such a signature is taken: the methods from before RFC 7427 each stand for one.
-    fn covers(self, scheme: Scheme) -> bool {
+    /// Whether such a signature by a key of this kind is taken: the methods from before RFC 7427 each stand for one, on one curve
+    /// ("ECDSA with SHA-256 on the P-256 curve", RFC 9593 §3.2.2). An algorithm of method 14 names no curve.
+    fn covers(self, kind: KeyKind, scheme: Scheme) -> bool {
         match self {
             Self::Scheme(own) => own == scheme,
             Self::Method(method) => matches!(
-                (method, scheme),
-                (AuthMethod::ECDSA_P256_SHA256, Scheme::Ecdsa(Hash::Sha256))
-                    | (AuthMethod::ECDSA_P384_SHA384, Scheme::Ecdsa(Hash::Sha384))
-                    | (AuthMethod::ECDSA_P521_SHA512, Scheme::Ecdsa(Hash::Sha512))
-                    | (AuthMethod::RSA_SIGNATURE, Scheme::RsaPkcs1(_))
+                (method, kind, scheme),
+                (
+                    AuthMethod::ECDSA_P256_SHA256,
+                    KeyKind::P256,
+                    Scheme::Ecdsa(Hash::Sha256)
+                ) | (
+                    AuthMethod::ECDSA_P384_SHA384,
+                    KeyKind::P384,
+                    Scheme::Ecdsa(Hash::Sha384)
+                ) | (
+                    AuthMethod::ECDSA_P521_SHA512,
+                    KeyKind::P521,
+                    Scheme::Ecdsa(Hash::Sha512)
+                ) | (AuthMethod::RSA_SIGNATURE, KeyKind::Rsa(_), Scheme::RsaPkcs1(_))
             ),
         }
     }
@@ -92,10 +102,10 @@ impl PeerMethods {
         self.0.is_some()
     }
 
-    /// Whether it announces a signature; `linked` tells of a CA's number whether our certificate leads to it.
+    /// Whether it announces a signature by a key of this kind; `linked` tells of a CA's number whether our certificate leads to it.
     #[must_use]
-    pub fn takes(&self, scheme: Scheme, linked: impl Fn(u8) -> bool) -> bool {
-        self.any(|one| one.what.covers(scheme) && (one.link == 0 || linked(one.link)))
+    pub fn takes(&self, kind: KeyKind, scheme: Scheme, linked: impl Fn(u8) -> bool) -> bool {
+        self.any(|one| one.what.covers(kind, scheme) && (one.link == 0 || linked(one.link)))
     }
 
     fn any(&self, test: impl Fn(&Announcement) -> bool) -> bool {
@@ -106,22 +116,22 @@ impl PeerMethods {
     #[must_use]
     pub fn objection(&self, credential: &LocalCredential) -> Option<String> {
         let list = self.0.as_ref()?;
-        let taken = |offered: &[Scheme]| offered.iter().any(|scheme| self.takes(*scheme, |_| true));
+        let taken = |key: &SigningKey| {
+            let kind = key.verifying_key().kind();
+            key.schemes().iter().any(|scheme| self.takes(kind, *scheme, |_| true))
+        };
         let (fits, ours) = match credential {
             LocalCredential::Psk(_) => {
                 let psk = What::Method(AuthMethod::SHARED_KEY_MIC);
                 (self.any(|one| one.what == psk), psk.to_string())
             }
-            LocalCredential::RawKey(key) => (
-                taken(key.schemes()),
-                format!("a raw {} key", key.verifying_key().kind()),
-            ),
+            LocalCredential::RawKey(key) => (taken(key), format!("a raw {} key", key.verifying_key().kind())),
             LocalCredential::Certificates(all) => {
                 let kinds: Vec<String> = all
                     .iter()
                     .map(|own| own.key.verifying_key().kind().to_string())
                     .collect();
-                let fits = all.iter().any(|own| taken(own.key.schemes()));
+                let fits = all.iter().any(|own| taken(&own.key));
                 (fits, format!("a certificate with a key of kind {}", kinds.join(" or ")))
             }
         };
@@ -248,8 +258,25 @@ mod tests {
         for (link, leads, takes) in [(0, false, true), (2, true, true), (2, false, false)] {
             let what = What::Scheme(scheme);
             let methods = PeerMethods(Some(vec![Announcement { what, link }]));
-            assert_eq!(methods.takes(scheme, |number| number == 2 && leads), takes);
-            assert!(!methods.takes(Scheme::Ed25519, |_| true));
+            assert_eq!(
+                methods.takes(KeyKind::P384, scheme, |number| number == 2 && leads),
+                takes
+            );
+            assert!(!methods.takes(KeyKind::Ed25519, Scheme::Ed25519, |_| true));
+        }
+    }
+
+    #[test]
+    fn an_older_method_is_of_one_curve() {
+        let kinds = [KeyKind::P256, KeyKind::P384, KeyKind::P521];
+        let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+        for (n, method) in [9, 10, 11].map(AuthMethod).into_iter().enumerate() {
+            for (k, kind) in kinds.into_iter().enumerate() {
+                for (h, hash) in hashes.into_iter().enumerate() {
+                    let covers = What::Method(method).covers(kind, Scheme::Ecdsa(hash));
+                    assert_eq!(covers, n == k && n == h, "{method} {kind} {hash:?}");
+                }
+            }
         }
     }
 }
