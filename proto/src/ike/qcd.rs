@@ -200,7 +200,10 @@ impl IkeSa {
             });
             return false;
         }
-        shared.count(self.name(), |tally| tally.crashed_peers += 1);
+        // One that was on its way out already is no other crash.
+        if self.is_established() {
+            shared.count(self.name(), |tally| tally.crashed_peers += 1);
+        }
         // §3: "A supporting token taker MAY immediately create new SAs using an Initial exchange".
         let lived = |since: Instant| now.saturating_since(since) >= LIVED;
         self.begin_at_once = self.established.is_some_and(lived);

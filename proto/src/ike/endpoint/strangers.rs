@@ -94,8 +94,9 @@ impl Endpoint {
         let port = self.shared.config.gateway.nat_port;
         let remote_port = if remote.port() == 0 { port } else { remote.port() };
         let path = Path::udp(SocketAddr::new(local, port), SocketAddr::new(remote.ip(), remote_port));
-        // What is under way with it already will tell it more.
-        let begun = |sa: &IkeSa| sa.counts() && sa.path.remote.ip() == remote.ip();
+        // What we have begun with it already will tell it more. What somebody began from there proves nothing, and an IKE SA with
+        // another port is with another behind the same NAT.
+        let begun = |sa: &IkeSa| matches!(sa.stage, Stage::Initiating) && sa.path.remote.ip() == remote.ip();
         let tokens = self.shared.token_secret.is_some() && self.shared.detects_crashes();
         if !tokens || self.shutting_down || self.sas.values().any(begun) {
             return;
@@ -121,7 +122,7 @@ impl Endpoint {
     }
 
     /// A peer without state says that it does not know an SPI of ESP: a hint (RFC 7296 §1.5). Finding out whose SPI it is
-    /// costs a walk through all SAs, so few a second are looked at.
+    /// costs a walk through all SAs, so few a second are looked at. Several peers may have chosen the same.
     pub(super) fn hear_complaint(&mut self, path: Path, body: &OuterBody<'_>) {
         if !self.complaints.spend(self.shared.now.instant) {
             return;
@@ -129,17 +130,24 @@ impl Endpoint {
         let complaint = Complaint::read(body).unwrap_or_default();
         let Some(spi) = complaint.spi else { return };
         let is_meant = |sa: &&IkeSa| sa.child_by_peer_spi(spi).is_some();
-        let Some(sa) = self.sas.values().find(is_meant) else {
-            return;
-        };
-        let (own, from_there) = (sa.own_spi(), sa.path.remote.ip() == path.remote.ip());
-        self.with_sa(own, |sa, shared| {
+        let from_there = |sa: &IkeSa| sa.path.remote.ip() == path.remote.ip();
+        let meant = self.sas.values().filter(is_meant);
+        let mut meant: Vec<(bool, IkeSpi)> = meant.map(|sa| (!from_there(sa), sa.own_spi())).collect();
+        // First who probably said it.
+        meant.sort_unstable();
+        let mut verified = false;
+        for (_, own) in &meant {
             // RFC 6290 §8.2: "A token taker SHOULD verify the QCD token that arrives with an INVALID_SPI notification the same as
             // if it arrived with the IKE SPIs of the parent IKE SA", from "any IP address and port combination" (§3).
-            if !sa.hear_tokens(shared, &complaint.tokens) && from_there {
-                sa.hint(shared);
+            self.with_sa(*own, |sa, shared| {
+                verified = verified || sa.hear_tokens(shared, &complaint.tokens);
+            });
+        }
+        for (elsewhere, own) in meant {
+            if !verified && !elsewhere {
+                self.with_sa(own, IkeSa::hint);
             }
-        });
+        }
     }
 
     /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.
