@@ -330,7 +330,7 @@ impl Sending {
         sa.seal(sequence, aggfrag::NEXT_HEADER, payload_len, place);
         // The limits are about sequence numbers and octets under one key: outer packets, whatever is in them.
         *packets += 1;
-        *bytes += filled.octets;
+        *bytes += payload_len as u64;
         counters.add(filled.packets, filled.octets);
         counters.dropped(Cause::TooBig, filled.too_long);
         limits.tell(id, *packets, *bytes, sinks);
@@ -420,6 +420,8 @@ impl Receiving {
             control.count(Instant::from_nanos(now), drops.arrived, drops.lost);
         }
         for (cause, count) in [
+            // RFC 9347 §2.4.1: "packet loss should be reported to the administrator".
+            (Cause::AggfragLost, drops.lost),
             (Cause::AggfragLate, drops.late),
             (Cause::AggfragMalformed, drops.malformed),
             (Cause::AggfragIncomplete, drops.incomplete),

@@ -305,7 +305,7 @@ impl Receiver {
         let receiving = own.get_mut(spi::slot_of(spi)).and_then(Option::as_mut);
         match receiving.filter(|receiving| receiving.child.entry.inbound.spi == spi) {
             Some(receiving) if receiving.unbundle.is_some() => {
-                self.take_apart(receiving, octets, spi, place, message, wakeup);
+                fate = self.take_apart(receiving, octets, spi, place, message, wakeup);
             }
             Some(receiving) => {
                 let built = self.delivery.built();
@@ -345,26 +345,30 @@ impl Receiver {
         place: Range<usize>,
         message: &Message,
         wakeup: &Wakeup<'_>,
-    ) {
+    ) -> Fate {
         let Some(packet) = octets.get_mut(place.clone()) else {
-            return;
+            return Fate::Taken;
         };
         let Some(opened) = receiving.open_outer(packet, message, wakeup) else {
-            let about = event(spi, packet, message);
-            return self.tell_why(receiving, about, wakeup);
+            let forged = matches!(receiving.why, Some((Cause::Integrity, _)));
+            self.tell_why(receiving, event(spi, packet, message), wakeup);
+            return if forged { Fate::NotAuthentic } else { Fate::Taken };
         };
+        // RFC 4301 §4.4.2.1: an SA's life is about outer packets, and about octets that the cipher worked on, padding too.
+        receiving.spend(opened.payload.len() as u64, wakeup);
         let (built, found) = (self.delivery.built(), &mut self.found);
         found.clear();
         if !receiving.unbundle(&opened, packet, message.tos, wakeup.now, built, found) {
             receiving.dropped::<()>(Cause::NextHeader);
-            let about = event(spi, packet, message);
-            return self.tell_why(receiving, about, wakeup);
+            self.tell_why(receiving, event(spi, packet, message), wakeup);
+            return Fate::Taken;
         }
         let slot = spi::slot_of(spi);
         if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
             self.waiting.push(slot);
         }
         self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
+        Fate::Taken
     }
 
     /// Delivers the packets found, those in the payload at `start` and those that were built.
@@ -549,9 +553,16 @@ impl Receiving {
     }
 
     fn count(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
+        self.child.pair.inbound.add(1, octets);
+        if self.unbundle.is_none() {
+            self.spend(octets, wakeup);
+        }
+    }
+
+    /// What an outer packet takes of the SA's life.
+    fn spend(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
         self.packets += 1;
         self.bytes += octets;
-        self.child.pair.inbound.add(1, octets);
         let id = self.child.entry.id;
         self.limits.tell(id, self.packets, self.bytes, &wakeup.shared.sinks);
     }

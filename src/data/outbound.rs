@@ -15,7 +15,7 @@ use landbridge_proto::ip::icmp::{self, IcmpError};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
 use landbridge_proto::ip::{mss, transport};
-use landbridge_proto::policy::sad::{Mode, SadReport};
+use landbridge_proto::policy::sad::{Encapsulation, Mode, SadReport};
 use landbridge_proto::policy::selector::PortMatch;
 use std::sync::Arc;
 
@@ -128,7 +128,9 @@ impl Outbound {
             .timed
             .iter()
             .filter_map(|number| self.interfaces.get(*number)?.as_ref());
+        // A pair without a socket would be due for ever.
         let pairs = owns.flat_map(|own| &own.active);
+        let pairs = pairs.filter(|sending| sending.child.encapsulation != Encapsulation::Tcp);
         let deadline = |sending: &Sending| sending.bundle.as_ref()?.deadline(&sending.child);
         pairs.filter_map(deadline).min()
     }
@@ -348,6 +350,12 @@ impl Own {
         let sending = self.active.get_mut(index)?;
         let socket = socket_of(&sending.child.path, sending.child.encapsulation);
         if sending.bundle.is_some() {
+            // What was begun by the pair before goes first.
+            if let Some(old) = self.resting.iter_mut().find(|old| old.has_begun() && sending.succeeds(&old.child))
+                && let Some(batch) = batch_of(sockets, &old.child)
+            {
+                old.finish(sending, &self.interface, wakeup, batch);
+            }
             // None goes by TCP: the key exchange does not allow it.
             let Some(batch) = sockets.get_mut(socket).and_then(Option::as_mut) else {
                 wakeup.counters.dropped(Cause::SendFailed, count as u64);
@@ -457,7 +465,8 @@ impl Sending {
 
     /// Whether it is for the traffic of another: it took its place in a rekey.
     fn succeeds(&self, old: &ChildSa) -> bool {
-        self.child.entry.child == old.entry.child && self.child.entry.remote_ts == old.entry.remote_ts
+        let (new, old) = (&self.child.entry, &old.entry);
+        new.child == old.child && new.local_ts == old.local_ts && new.remote_ts == old.remote_ts
     }
 
     /// Seals all `count` segments of a packet, each padded to `least` octets, into the send batch; false if the SA is used up.

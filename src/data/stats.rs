@@ -39,6 +39,8 @@ pub(super) enum Cause {
     NotForTransport,
     /// From the TUN: what waits for its turn at a constant rate is as much as may wait (RFC 9347).
     QueueFull,
+    /// AGGFRAG: an outer packet that never came, or too late.
+    AggfragLost,
     /// AGGFRAG: an outer packet that the reorder window had passed by.
     AggfragLate,
     /// AGGFRAG: a payload with a wrong header, or with something that is no data block.
@@ -68,7 +70,7 @@ impl Cause {
         Self::ALL.get(self as usize).map_or("", |(_, name)| name)
     }
 
-    const ALL: [(Self, &'static str); 25] = [
+    const ALL: [(Self, &'static str); 26] = [
         (Self::Malformed, "malformed"),
         (Self::TooOld, "too_old"),
         (Self::Replayed, "replayed"),
@@ -85,6 +87,7 @@ impl Cause {
         (Self::TooBig, "too_big"),
         (Self::NotForTransport, "not_for_transport"),
         (Self::QueueFull, "queue_full"),
+        (Self::AggfragLost, "aggfrag_lost"),
         (Self::AggfragLate, "aggfrag_late"),
         (Self::AggfragMalformed, "aggfrag_malformed"),
         (Self::AggfragIncomplete, "aggfrag_incomplete"),

@@ -17,7 +17,7 @@ use crate::policy::selector::are_host;
 use crate::time::Instant;
 use crate::wire::NotifyType;
 use crate::wire::message::ChildPayloads;
-use crate::wire::{AggfragFlags, DecodeError, TrafficSelector};
+use crate::wire::{DecodeError, TrafficSelector};
 use rand_core::Rng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,11 +151,16 @@ impl Child {
     }
 }
 
-/// What an offer says about IP-TFS. RFC 9347 §5.1: "the USE_AGGFRAG notification MUST NOT be combined with the USE_TRANSPORT
-/// notification."
-pub fn offered_aggfrag(config: &connection::Child) -> Option<AggfragFlags> {
-    let iptfs = config.iptfs.as_ref().filter(|_| config.mode == Mode::Tunnel);
-    iptfs.map(Iptfs::flags)
+/// IP-TFS as a child has it on a path. RFC 9347 §5.1: "the USE_AGGFRAG notification MUST NOT be combined with the
+/// USE_TRANSPORT notification." Over TCP there is none: packets of one size at a rate are not what a stream carries.
+pub fn wanted_aggfrag<'a>(config: &'a connection::Child, path: &Path) -> Option<&'a Iptfs> {
+    let iptfs = config.iptfs.as_ref();
+    iptfs.filter(|_| config.mode == Mode::Tunnel && !path.is_tcp())
+}
+
+/// Whether a child is not to be without IP-TFS.
+pub fn requires_aggfrag(config: &connection::Child) -> bool {
+    config.mode == Mode::Tunnel && config.iptfs.as_ref().is_some_and(|iptfs| iptfs.required)
 }
 
 /// RFC 7296 §2.8.1: "the timing of rekeying requests SHOULD be jittered": up to a tenth is taken from the soft limits by
@@ -302,8 +307,12 @@ impl IkeSa {
     /// # Errors
     /// It is required and declined; it was not asked for, or demands what we can't do: the peer would then send what we
     /// don't take.
-    pub fn answered_aggfrag(config: &connection::Child, answer: &ChildPayloads) -> Result<Option<Aggfrag>, IkeError> {
-        let asked = offered_aggfrag(config).and(config.iptfs.as_ref());
+    pub fn answered_aggfrag(
+        &self,
+        config: &connection::Child,
+        answer: &ChildPayloads,
+    ) -> Result<Option<Aggfrag>, IkeError> {
+        let asked = config.iptfs.as_ref().filter(|_| config.mode == Mode::Tunnel);
         match (Aggfrag::agree(asked, answer.aggfrag), answer.aggfrag) {
             (None, Some(_)) if asked.is_none() || answer.transport_mode => {
                 Err(IkeError::Malformed(DecodeError::Invalid {
@@ -312,7 +321,9 @@ impl IkeSa {
                 }))
             }
             (None, Some(_)) => Err(IkeError::NoAggfrag),
-            (None, None) if asked.is_some_and(|iptfs| iptfs.required) => Err(IkeError::NoAggfrag),
+            (None, None) if requires_aggfrag(config) => Err(IkeError::NoAggfrag),
+            // The SA went over to TCP meanwhile.
+            (Some(_), _) if self.path.is_tcp() => Err(IkeError::NoAggfrag),
             (agreed, _) => Ok(agreed),
         }
     }

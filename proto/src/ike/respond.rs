@@ -3,7 +3,7 @@
 mod crossing;
 
 use super::auth::{Auth, PeerMethods, SignedOctets, Wishes, authorities, prove, verify};
-use super::child::{Child, Negotiated, offered_aggfrag};
+use super::child::{Child, Negotiated, requires_aggfrag, wanted_aggfrag};
 use super::collision::{ChildRequest, IkeRequest, Verdict, ike_verdict, verdict};
 use super::error::IkeError;
 use super::exchange::{Exchange, PFS_HINT, peer_spi};
@@ -446,9 +446,9 @@ impl IkeSa {
             .unwrap_or((local_ts, remote_ts));
         self.check_claims(shared, &local_ts, &remote_ts)?;
         // RFC 9347 §5.1: the two notifies "MUST NOT be combined": who sends both gets tunnel mode without.
-        let wanted = offered_aggfrag(&config).and(config.iptfs.as_ref());
+        let wanted = wanted_aggfrag(&config, &self.path);
         let aggfrag = Aggfrag::agree(wanted, offer.aggfrag.filter(|_| !offer.transport_mode));
-        if aggfrag.is_none() && wanted.is_some_and(|iptfs| iptfs.required) {
+        if aggfrag.is_none() && requires_aggfrag(&config) {
             return Err(IkeError::NoAggfrag);
         }
         let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));

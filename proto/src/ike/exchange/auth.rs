@@ -322,7 +322,7 @@ fn accept(
     let chosen = EspProposal::verify_answer(&config.esp_proposals, &answer.sa, false).map_err(|e| wrong(e.into()))?;
     check_selectors(config, (&config.local_ts, &config.remote_ts), answer).map_err(wrong)?;
     let mode = sa.answered_mode(config, answer).map_err(wrong)?;
-    let aggfrag = IkeSa::answered_aggfrag(config, answer).map_err(wrong)?;
+    let aggfrag = sa.answered_aggfrag(config, answer).map_err(wrong)?;
     let spi_out = peer_spi(&chosen.peer_spi).map_err(wrong)?;
     let keys = sa.keys.as_ref().and_then(|keys| {
         keys.child(

@@ -4,7 +4,7 @@ use super::auth::{CHILD_RETRY, peer_spi, tell_child_refused};
 use super::followup::{FollowupFailure, Step};
 use super::{Exchange, Followups, Next, Request};
 use crate::crypto::{Group, Secret};
-use crate::ike::child::{ChildState, Negotiated, offered_aggfrag};
+use crate::ike::child::{ChildState, Negotiated, wanted_aggfrag};
 use crate::ike::collision::Crossing;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
@@ -13,6 +13,7 @@ use crate::ike::keys::Secrets;
 use crate::ike::parts::Offer;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
+use crate::policy::aggfrag::Iptfs;
 use crate::policy::connection;
 use crate::policy::proposal::EspProposal;
 use crate::policy::sad::{ChildName, ChildSaId};
@@ -349,7 +350,7 @@ impl CreateChildExchange {
             remote_ts: answer.ts_r.clone(),
             mode: sa.answered_mode(&self.config, answer)?,
             takes_padding: !answer.no_tfc_padding,
-            aggfrag: IkeSa::answered_aggfrag(&self.config, answer)?,
+            aggfrag: sa.answered_aggfrag(&self.config, answer)?,
             we_requested: true,
             rekeys: self.rekeys,
         };
@@ -522,7 +523,7 @@ pub fn offer_selectors(sa: &IkeSa, config: &connection::Child) -> ChildPayloads 
         transport_mode: sa.transport_fits(config, &config.local_ts, &config.remote_ts),
         no_tfc_padding: false,
         non_first_fragments: false,
-        aggfrag: offered_aggfrag(config),
+        aggfrag: wanted_aggfrag(config, &sa.path).map(Iptfs::flags),
         additional_ts_possible: false,
     }
 }
