@@ -351,7 +351,10 @@ impl Own {
         let socket = socket_of(&sending.child.path, sending.child.encapsulation);
         if sending.bundle.is_some() {
             // What was begun by the pair before goes first.
-            if let Some(old) = self.resting.iter_mut().find(|old| old.has_begun() && sending.succeeds(&old.child))
+            if let Some(old) = self
+                .resting
+                .iter_mut()
+                .find(|old| old.has_begun() && sending.succeeds(&old.child))
                 && let Some(batch) = batch_of(sockets, &old.child)
             {
                 old.finish(sending, &self.interface, wakeup, batch);
