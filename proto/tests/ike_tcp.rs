@@ -532,3 +532,19 @@ fn another_network_begins_with_udp() {
         assert_eq!(pump.sa(0).path, reversed(pump.sa(1).path));
     }
 }
+
+/// The peer's next connection may have the very ends of the one that was lost: it is followed all the same.
+#[test]
+fn another_connection_of_the_same_ends_is_followed() {
+    let mut pump = up(TcpUse::Always, |connection| connection.mobike = false);
+    let path = pump.sa(1).path;
+    let id = pump.sa(1).children[0].id;
+    let now = pump.at();
+    pump.ends[1].handle_stream_closed(now, path);
+    pump.rekey_child(0);
+    let request = pump.wire.remove(0);
+    pump.events[1].clear();
+    pump.hand(&request);
+    let moved = |event: &&Event| matches!(event, Event::Sad(SadUpdate::Move { id: moved, path: to, .. }) if *moved == id && *to == path);
+    assert_eq!(pump.events[1].iter().filter(moved).count(), 1);
+}

@@ -48,8 +48,13 @@ pub(super) struct Streams {
     pub refused: u64,
 }
 
+/// One that is to be closed, and why.
+type Over = (Path, u64, &'static str);
+
 /// What is known of one.
 struct Open {
+    /// The data path's.
+    number: u64,
     ours: bool,
     proven: bool,
     since: Instant,
@@ -113,18 +118,17 @@ impl Streams {
         }));
     }
 
-    /// The data path has it now.
-    pub fn add(&mut self, path: Path, ours: bool) {
+    /// The data path has it now; whether another of the same ends was there, whose end was not told yet.
+    pub fn add(&mut self, path: Path, number: u64, ours: bool) -> bool {
         let now = Instant::now();
-        self.open.insert(
-            path,
-            Open {
-                ours,
-                proven: false,
-                since: now,
-                used: now,
-            },
-        );
+        let open = Open {
+            number,
+            ours,
+            proven: false,
+            since: now,
+            used: now,
+        };
+        self.open.insert(path, open).is_some()
     }
 
     /// It is closed; whether nobody has authenticated by it.
@@ -149,7 +153,7 @@ impl Streams {
     }
 
     /// Looks at what is used: those that have become proven, and those that are to be closed, with the reason.
-    pub fn sweep(&mut self, in_use: &BTreeMap<Path, bool>) -> (Vec<Path>, Vec<(Path, &'static str)>) {
+    pub fn sweep(&mut self, in_use: &BTreeMap<Path, bool>) -> (Vec<Path>, Vec<Over>) {
         let now = Instant::now();
         let (mut proven, mut over) = (Vec::new(), Vec::new());
         for (path, open) in &mut self.open {
@@ -163,9 +167,9 @@ impl Streams {
             }
             let patience = if open.ours { UNUSED_OURS } else { UNUSED };
             if now.duration_since(open.used) >= patience {
-                over.push((*path, "no IKE SA uses it"));
+                over.push((*path, open.number, "no IKE SA uses it"));
             } else if !open.ours && !open.proven && now.duration_since(open.since) >= UNPROVEN {
-                over.push((*path, "nobody has authenticated by it"));
+                over.push((*path, open.number, "nobody has authenticated by it"));
             }
         }
         (proven, over)
@@ -218,9 +222,7 @@ impl Daemon {
     /// One that an IKE SA asked for is open, or not.
     pub(super) fn opened_stream(&mut self, (spi, socket): Opened) {
         let stream = socket.and_then(|socket| self.data.add_stream(socket, true));
-        if let Ok(path) = &stream {
-            self.streams.add(*path, true);
-        }
+        let stream = stream.map(|(path, number)| self.added_stream(path, number, true));
         let stream = stream.map_err(|error| error.to_string());
         self.endpoint.handle_stream(self.clock.now(), spi, stream);
     }
@@ -236,17 +238,27 @@ impl Daemon {
                 )),
             });
         match added {
-            Ok(path) => self.streams.add(path, false),
+            Ok((path, number)) => {
+                self.added_stream(path, number, false);
+            }
             Err(error) => tracing::debug!(%error, "a TCP connection is refused"),
         }
+    }
+
+    /// The data path has it. If it took another's place, nobody has authenticated by this one.
+    fn added_stream(&mut self, path: Path, number: u64, ours: bool) -> Path {
+        if self.streams.add(path, number, ours) {
+            self.endpoint.handle_stream_closed(self.clock.now(), path);
+        }
+        path
     }
 
     /// What one carried, or its end.
     pub(super) fn streamed(&mut self, from: FromStream) {
         let now = self.clock.now();
         match from {
-            FromStream::Ike(path, message) => {
-                self.data.stream_taken(&path);
+            FromStream::Ike(path, number, message) => {
+                self.data.stream_taken(&path, number);
                 let before = self.endpoint.counters();
                 self.endpoint.handle_datagram(now, path, &message);
                 let after = self.endpoint.counters();
@@ -254,11 +266,14 @@ impl Daemon {
                 // corrupted.
                 if after.integrity_failed > before.integrity_failed {
                     self.data
-                        .close_stream(&path, "an IKE message failed its integrity check");
+                        .close_stream(&path, number, "an IKE message failed its integrity check");
                 }
             }
-            FromStream::Closed(path, why) => {
-                self.data.forget_stream(&path);
+            FromStream::Closed(path, number, why) => {
+                // What is there by now may be another connection of the same ends.
+                if !self.data.forget_stream(&path, number) {
+                    return;
+                }
                 let unproven = self.streams.remove(&path);
                 if unproven {
                     tracing::debug!(remote = %path.remote, why, "a TCP connection is closed");
@@ -284,8 +299,8 @@ impl Daemon {
         for path in proven {
             self.data.prove_stream(&path);
         }
-        for (path, why) in over {
-            self.data.close_stream(&path, why);
+        for (path, number, why) in over {
+            self.data.close_stream(&path, number, why);
         }
     }
 }

@@ -440,21 +440,25 @@ impl DataPlane {
         }
     }
 
-    /// Takes a TCP connection over, which we opened (`ours`) or accepted; returns what it is called from now on. What comes of it,
-    /// [`Sinks::streams`] tells, the end too.
+    /// Takes a TCP connection over, which we opened (`ours`) or accepted; returns what it is called from now on, and its number.
+    /// What comes of it, [`Sinks::streams`] tells, the end too. One of the same ends, whose end was not noticed yet, is closed.
     ///
     /// # Errors
     /// It is closed already, or there are no descriptors left.
-    pub fn add_stream(&mut self, socket: TcpStream, ours: bool) -> io::Result<Path> {
+    pub fn add_stream(&mut self, socket: TcpStream, ours: bool) -> io::Result<(Path, u64)> {
         crate::sys::stream::prepare(&socket)?;
         let path = Path::tcp(socket.local_addr()?, socket.peer_addr()?);
-        let stream = Arc::new(Stream::new(socket, path, ours));
+        let number = self.register.streams_made + 1;
+        let stream = Arc::new(Stream::new(socket, path, number, ours));
         let reading = Reading::new(Arc::clone(&stream))?;
-        self.register.streams.insert(path, stream);
+        self.register.streams_made = number;
+        if let Some(old) = self.register.streams.insert(path, stream) {
+            old.close("another has taken its place", &self.shared.sinks);
+        }
         // Who reads does not matter much: it goes to the owner of the packets that come.
         let worker = self.register.streams.len() % self.shared.desks.len().max(1);
         self.shared.arrive(worker, reading);
-        Ok(path)
+        Ok((path, number))
     }
 
     /// Sends an IKE message (without marker) by a TCP connection; false if there is none of that name.
@@ -473,23 +477,29 @@ impl DataPlane {
         }
     }
 
-    /// An IKE message that came by it was taken.
-    pub fn stream_taken(&self, path: &Path) {
-        if let Some(stream) = self.register.streams.get(path) {
+    /// An IKE message that came by the connection of that number was taken.
+    pub fn stream_taken(&self, path: &Path, number: u64) {
+        if let Some(stream) = self.numbered(path, number) {
             stream.taken();
         }
     }
 
-    /// Closes it, for this reason.
-    pub fn close_stream(&self, path: &Path, why: &str) {
-        if let Some(stream) = self.register.streams.get(path) {
+    /// Closes the connection of that number, for this reason.
+    pub fn close_stream(&self, path: &Path, number: u64, why: &str) {
+        if let Some(stream) = self.numbered(path, number) {
             stream.close(why, &self.shared.sinks);
         }
     }
 
-    /// It is closed: it goes when the last SA that was sent by it does.
-    pub fn forget_stream(&mut self, path: &Path) {
-        self.register.streams.remove(path);
+    /// The connection of that number is closed: it goes when the last SA that was sent by it does. False if it is gone already.
+    pub fn forget_stream(&mut self, path: &Path, number: u64) -> bool {
+        let is_there = self.numbered(path, number).is_some();
+        is_there && self.register.streams.remove(path).is_some()
+    }
+
+    fn numbered(&self, path: &Path, number: u64) -> Option<&Arc<Stream>> {
+        let stream = self.register.streams.get(path);
+        stream.filter(|stream| stream.number == number)
     }
 
     /// Stops and joins the workers; removes all interfaces.

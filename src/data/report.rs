@@ -22,10 +22,11 @@ pub struct Sinks {
 /// What came of a TCP connection (RFC 9329).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FromStream {
-    /// An IKE message (marker cut off). [`super::DataPlane::stream_taken`] is to be told that it was taken.
-    Ike(Path, Vec<u8>),
-    /// It is closed, and why. [`super::DataPlane::forget_stream`] lets it go.
-    Closed(Path, String),
+    /// An IKE message (marker cut off), by the connection of that number. [`super::DataPlane::stream_taken`] is to be told that
+    /// it was taken.
+    Ike(Path, u64, Vec<u8>),
+    /// The connection of that number is closed, and why. [`super::DataPlane::forget_stream`] lets it go.
+    Closed(Path, u64, String),
 }
 
 /// Nanoseconds since the worker began.

@@ -153,6 +153,8 @@ pub(super) struct Register {
     children: BTreeMap<ChildSaId, Arc<ChildSa>>,
     /// TCP connections by their ends.
     pub(super) streams: BTreeMap<Path, Arc<Stream>>,
+    /// How many there have been.
+    pub(super) streams_made: u64,
     inbound: Vec<Option<Arc<ChildSa>>>,
     interfaces: Vec<Option<Registered>>,
     /// Which of them is whose.
@@ -198,6 +200,7 @@ impl Register {
             provider,
             children: BTreeMap::new(),
             streams: BTreeMap::new(),
+            streams_made: 0,
             inbound: Vec::new(),
             interfaces: Vec::new(),
             numbers: BTreeMap::new(),

@@ -257,6 +257,8 @@ impl IkeSa {
     /// The IKE SA's addresses, and with `children` those of its Child SAs.
     pub fn set_path(&mut self, shared: &mut Shared, path: Path, children: bool, why: &str) {
         let from = self.path;
+        // The connection that the Child SAs were sent by is another now, though its name be the same.
+        let again = self.stream.lost;
         self.path = path;
         self.mobike.probing.clear();
         self.mobike.asked_for = None;
@@ -267,7 +269,7 @@ impl IkeSa {
             self.tell_moved(shared, from, why);
         }
         if children {
-            self.move_children(shared);
+            self.move_children(shared, again);
         }
     }
 
@@ -283,11 +285,11 @@ impl IkeSa {
         }
     }
 
-    /// The Child SAs follow the IKE SA.
-    pub fn move_children(&mut self, shared: &mut Shared) {
+    /// The Child SAs follow the IKE SA; those that are there already as well, if they are to be told `again`.
+    pub fn move_children(&mut self, shared: &mut Shared, again: bool) {
         let (path, encapsulation) = (self.path, self.encapsulation());
         let way = (path, encapsulation);
-        for child in self.children.iter_mut().filter(|child| child.way != way) {
+        for child in self.children.iter_mut().filter(|child| again || child.way != way) {
             child.way = way;
             let id = child.id();
             shared.sad(SadUpdate::Move {

@@ -253,7 +253,9 @@ impl IkeSa {
     /// which it last received a valid and decryptable IKE or ESP message", which is not "a retransmission of a previously
     /// received message". From UDP to TCP it is MOBIKE that moves an SA (§5).
     pub fn follow_stream(&mut self, shared: &mut Shared, path: Path) {
-        if self.ours || !self.path.is_tcp() || !path.is_tcp() || self.path == path {
+        // Another connection may have the ends of the one that was lost.
+        let is_there = self.path == path && !self.stream.lost;
+        if self.ours || !self.path.is_tcp() || !path.is_tcp() || is_there {
             return;
         }
         self.set_path(shared, path, true, "the peer has opened another TCP connection");

@@ -33,6 +33,8 @@ pub(super) struct Stream {
     socket: TcpStream,
     /// Its two ends.
     pub path: Path,
+    /// Counts connections: those of the same ends one after the other are not the same.
+    pub number: u64,
     /// Whether we opened it: then the other end sends no prefix.
     pub ours: bool,
     /// An authenticated IKE SA uses it.
@@ -53,10 +55,11 @@ struct Waiting {
 
 impl Stream {
     /// One that was just connected or accepted.
-    pub(super) fn new(socket: TcpStream, path: Path, ours: bool) -> Self {
+    pub(super) fn new(socket: TcpStream, path: Path, number: u64, ours: bool) -> Self {
         Self {
             socket,
             path,
+            number,
             ours,
             proven: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -161,6 +164,10 @@ impl Stream {
         if done {
             waiting.octets.clear();
             waiting.written = 0;
+        } else if waiting.written >= MOST_WAITING {
+            // While there is always something that waits, what was written has to go as well.
+            waiting.octets.drain(..waiting.written);
+            waiting.written = 0;
         }
         Ok(done)
     }
@@ -185,7 +192,7 @@ impl Stream {
         if !self.closed.swap(true, Ordering::Relaxed) {
             // Its reader wakes up and forgets it. If it is closed already there is nothing to be done.
             drop(self.socket.shutdown(Shutdown::Both));
-            (sinks.streams)(FromStream::Closed(self.path, why.to_owned()));
+            (sinks.streams)(FromStream::Closed(self.path, self.number, why.to_owned()));
         }
     }
 }
@@ -241,7 +248,7 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let (other, _) = listener.accept().unwrap();
         let path = Path::tcp(socket.local_addr().unwrap(), socket.peer_addr().unwrap());
-        (Stream::new(socket, path, true), other)
+        (Stream::new(socket, path, 1, true), other)
     }
 
     fn frame(number: u32, len: usize) -> Vec<u8> {
@@ -291,6 +298,30 @@ mod tests {
         }
         assert_eq!(at, all.len());
         assert_eq!(came + dropped, sent);
+    }
+
+    /// What was written does not stay, though there is always something that waits.
+    #[test]
+    fn a_slow_reader_does_not_fill_the_memory() {
+        let (stream, mut other) = pair();
+        let (sinks, _) = sinks();
+        let waits = |stream: &Stream| {
+            let waiting = stream.lock();
+            waiting.octets.len() - waiting.written
+        };
+        let (mut buffer, mut most, mut total) = ([0; 4096], 0, 0);
+        for _ in 0..4000 {
+            // As much as makes that something always waits.
+            while waits(&stream) < MOST_WAITING {
+                stream.send_ike(&[7; 4000], &sinks);
+                total += 4000;
+            }
+            assert!(other.read(&mut buffer).unwrap() > 0);
+            stream.flush(&sinks);
+            most = most.max(stream.lock().octets.len());
+        }
+        assert!(total > 4 * MOST_WAITING, "{total}");
+        assert!(most <= 4 * MOST_WAITING, "{most}");
     }
 
     #[test]

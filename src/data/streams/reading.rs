@@ -68,6 +68,14 @@ enum Next {
     Move(usize),
 }
 
+/// What a message says of the connection.
+enum Verdict {
+    Good,
+    Wrong,
+    /// Nothing: whether it is ours is not known here.
+    Open,
+}
+
 impl Reading {
     /// Nothing is read yet.
     pub fn new(stream: Arc<Stream>) -> io::Result<Self> {
@@ -199,17 +207,21 @@ impl Reading {
             let range = self.deframer.next(octets, at).map_err(|error| error.to_string())?;
             let Some(range) = range else { return Ok(()) };
             let message = octets.get(range.clone()).unwrap_or_default();
-            let good = match classify(message) {
+            let verdict = match classify(message) {
                 // §6.6: it "MUST silently drop incoming NAT-keepalive packets and not treat them as errors".
-                Datagram::Keepalive => true,
+                Datagram::Keepalive => Verdict::Good,
                 Datagram::Ike => {
                     self.ike(message, wakeup)?;
-                    true
+                    Verdict::Good
                 }
                 Datagram::Esp(spi) => self.esp(buffer, spi, range, inbound, wakeup)?,
-                Datagram::Short => false,
+                Datagram::Short => Verdict::Wrong,
             };
-            self.wrong = if good { 0 } else { self.wrong + 1 };
+            match verdict {
+                Verdict::Good => self.wrong = 0,
+                Verdict::Wrong => self.wrong += 1,
+                Verdict::Open => {}
+            }
             if self.wrong > MOST_WRONG {
                 return Err("too many messages in a row that are neither IKE nor ESP of ours".to_owned());
             }
@@ -231,7 +243,7 @@ impl Reading {
             return Err("too many IKE messages at once".to_owned());
         }
         let message = message.get(super::NON_ESP_MARKER.len()..).unwrap_or_default();
-        (wakeup.shared.sinks.streams)(FromStream::Ike(self.stream.path, message.to_vec()));
+        (wakeup.shared.sinks.streams)(FromStream::Ike(self.stream.path, self.stream.number, message.to_vec()));
         Ok(())
     }
 
@@ -242,14 +254,14 @@ impl Reading {
         range: Range<usize>,
         inbound: &mut Inbound,
         wakeup: &Wakeup<'_>,
-    ) -> Result<bool, String> {
+    ) -> Result<Verdict, String> {
         // Strangers may not fill other workers' mailboxes: once, the connection itself goes where its packets belong. These are lost.
         if !wakeup.owns(spi) && !self.stream.is_proven() {
             wakeup.counters.dropped(Cause::UnknownSpi, 1);
             if !std::mem::replace(&mut self.moved, true) {
                 self.elsewhere = (wakeup.shared.inbound_owner(spi), MOVE_AFTER);
             }
-            return Ok(false);
+            return Ok(Verdict::Open);
         }
         let path = &self.stream.path;
         let message = Message {
@@ -266,14 +278,16 @@ impl Reading {
         match inbound.streamed(buffer, spi, range, &message, wakeup) {
             Fate::Taken => {
                 self.elsewhere.1 = 0;
-                Ok(true)
+                Ok(Verdict::Good)
             }
             Fate::HandedOver(owner) => {
                 let before = if self.elsewhere.0 == owner { self.elsewhere.1 } else { 0 };
                 self.elsewhere = (owner, before + 1);
-                Ok(true)
+                Ok(Verdict::Open)
             }
-            Fate::UnknownSpi => Ok(false),
+            // We asked for this connection: the peer may send by SAs that are gone here until it has heard of it.
+            Fate::UnknownSpi if self.stream.ours && !self.stream.is_proven() => Ok(Verdict::Open),
+            Fate::UnknownSpi => Ok(Verdict::Wrong),
             // §6.1: "or if the authentication check for an IKE message or ESP message with a known SPI fails".
             Fate::NotAuthentic => Err("a packet failed its integrity check".to_owned()),
         }

@@ -104,7 +104,7 @@ impl MobikeExchange {
         }
         // "It updates the IPsec SAs associated with this IKE_SA with the new addresses (unless this was already done
         // earlier before sending the request".
-        sa.move_children(shared);
+        sa.move_children(shared, false);
         Next::Done
     }
 

@@ -85,7 +85,7 @@ impl IkeSa {
         self.detect_nat(shared, path, &request.notifies);
         self.mobike.pending.check = !known;
         if known {
-            self.move_children(shared);
+            self.move_children(shared, false);
         } else {
             // "initiates a return routability check for the new initiator address ... and waits until the check is
             // completed".
