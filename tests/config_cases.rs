@@ -126,7 +126,12 @@ fn defaults_are_those_of_the_guide() {
     assert_eq!((connection.tcp, connection.tcp_port), (TcpUse::Accept, 4500));
     assert!(configuration.gateway.tcp_listen.is_empty());
     assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(4 * 3600)));
-    assert!(connection.fragmentation && connection.keep_trying && connection.force_udp_encapsulation);
+    assert!(
+        connection.fragmentation
+            && connection.resumption
+            && connection.keep_trying
+            && connection.force_udp_encapsulation
+    );
     assert_eq!((connection.remote_port, connection.fragment_size), (500, 1280));
     assert_eq!(child.rekey_time, Some(Duration::from_secs(3600)));
     assert_eq!(child.life_time, Some(Duration::from_secs(3960)));

@@ -47,6 +47,8 @@ struct Bench {
     /// Datagrams and octets (UDP payload) sent by each, and the turns that were taken to get there.
     sent: [(usize, usize); 2],
     turns: usize,
+    /// Nothing arrives.
+    deaf: bool,
 }
 
 /// How the ends prove who they are.
@@ -155,6 +157,7 @@ impl Bench {
             up: [0; 2],
             sent: [(0, 0); 2],
             turns: 0,
+            deaf: false,
         }
     }
 
@@ -194,6 +197,9 @@ impl Bench {
             let path = Path::udp(transmit.path.remote, transmit.path.local);
             self.sent[who].0 += 1;
             self.sent[who].1 += out.len();
+            if self.deaf {
+                continue;
+            }
             wire.push((1 - who, path, out.clone()));
         }
         self.spent[who] += began.elapsed();
@@ -255,6 +261,48 @@ fn handshakes(row: &str, ike: &str, auth: Auth) {
         if spent[0] + spent[1] >= ROW {
             break;
         }
+    }
+    report(row, count, spent, ["initiator", "responder"]);
+    println!("{:<44} {wire}", "");
+}
+
+/// What comes back with a ticket (RFC 5723): the second of two handshakes, the peer having been silent for too long between them.
+fn resumptions(row: &str, ike: &str, auth: Auth) {
+    let mut configs = [0, 1].map(|who| config(1, who, ike, auth));
+    for (who, config) in configs.iter_mut().enumerate() {
+        for connection in Arc::make_mut(config).connections.values_mut() {
+            let connection = Arc::make_mut(connection);
+            connection.resumption = true;
+            connection.dpd_delay = (who == 0).then_some(Duration::from_secs(10));
+        }
+    }
+    let mut bench = Bench::new(&configs, 5);
+    bench.connect(0);
+    let (mut spent, mut count) = ([Duration::ZERO; 2], 0);
+    let mut wire = String::new();
+    while spent[0] + spent[1] < ROW {
+        bench.deaf = true;
+        while bench.ends[0].status().iter().any(|sa| sa.stage == "established") {
+            bench.pass(Duration::from_secs(30));
+        }
+        bench.deaf = false;
+        (bench.spent, bench.up, bench.sent, bench.turns) = ([Duration::ZERO; 2], [0; 2], [(0, 0); 2], 0);
+        bench.connect(0);
+        assert_eq!(bench.up, [1, 1]);
+        assert!(
+            bench.ends[0]
+                .status()
+                .iter()
+                .any(|sa| sa.resumed && sa.stage == "established")
+        );
+        let [(a, from_a), (b, from_b)] = bench.sent;
+        wire = format!(
+            "{} round trips, {a}+{b} datagrams, {from_a}+{from_b} octets",
+            bench.turns / 2
+        );
+        count += 1;
+        spent[0] += bench.spent[0];
+        spent[1] += bench.spent[1];
     }
     report(row, count, spent, ["initiator", "responder"]);
     println!("{:<44} {wire}", "");
@@ -372,6 +420,18 @@ fn main() {
     ] {
         if row(text) {
             handshakes(text, ike, auth);
+        }
+    }
+    for (text, ike, auth) in [
+        ("resumption, Ed25519", "aes256gcm16-prfsha256-x25519", Auth::Ed25519),
+        (
+            "resumption, ECDSA P-384",
+            "aes256gcm16-prfsha384-ecp384",
+            Auth::EcdsaP384,
+        ),
+    ] {
+        if row(text) {
+            resumptions(text, ike, auth);
         }
     }
     for additional in ["", "-ke1_mlkem768"] {

@@ -66,6 +66,7 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
         tcp: Default::default(),
         tcp_port: 4500,
         ppk: Default::default(),
+        resumption: false,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     }

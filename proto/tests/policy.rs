@@ -117,6 +117,7 @@ fn h1_first_selectors_decide() {
         tcp: Default::default(),
         tcp_port: 4500,
         ppk: Default::default(),
+        resumption: false,
         keep_trying: true,
         children: Default::default(),
     };

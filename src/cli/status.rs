@@ -141,6 +141,9 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
         let how = ike.key_exchange.as_deref().filter(|words| words.contains("mlkem"));
         write!(text, ", post-quantum: {}", post_quantum(how, ike.ppk))?;
     }
+    if ike.resumed {
+        text.push_str(", resumed");
+    }
     if let Some(rekey) = ike.rekey_in_seconds {
         write!(text, ", rekey in {}", seconds(rekey))?;
     }

@@ -9,6 +9,8 @@ use landbridge_proto::wire::TrafficSelector;
 pub fn ike_up(up: &IkeUp) -> String {
     let how = match (up.rekeyed_from, up.initiator) {
         (Some(old), _) => format!("replaces {old}"),
+        (None, true) if up.resumed => "we resumed it".to_owned(),
+        (None, false) if up.resumed => "the peer resumed it".to_owned(),
         (None, true) => "we began it".to_owned(),
         (None, false) => "the peer began it".to_owned(),
     };

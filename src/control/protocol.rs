@@ -215,12 +215,15 @@ pub struct IkeSaStatus {
     pub post_quantum: bool,
     /// A post-quantum preshared key is in its keys (RFC 8784).
     pub ppk: bool,
-    /// The key exchanges that made it: `x25519+mlkem768`.
+    /// The key exchanges that made it, or the one that it was resumed from: `x25519+mlkem768`.
     pub key_exchange: Option<String>,
     /// We are behind a NAT.
     pub nat_local: bool,
     /// The peer is behind a NAT.
     pub nat_remote: bool,
+    /// It was resumed with a ticket, without a key exchange (RFC 5723): the next rekey has one.
+    #[serde(default)]
+    pub resumed: bool,
     /// Its ends may move (MOBIKE).
     pub mobike: bool,
     /// A crash of the peer will be noticed at once (RFC 6290).

@@ -116,7 +116,7 @@ pub fn payloads(octets: &[u8]) {
         decode_payloads(again, &written).expect("what we write we read"),
         payloads
     );
-    for exchange in [34, 35, 36, 37] {
+    for exchange in [34, 35, 36, 37, 38] {
         if let Ok(request) = decode_request(ExchangeType(exchange), payloads.clone()) {
             let again =
                 decode_request(ExchangeType(exchange), encode_request(&request)).expect("what we write we read");
@@ -463,6 +463,12 @@ fn datagrams() -> Vec<Vec<u8>> {
     payloads.push(notify_with(NotifyType::SIGNATURE_HASH_ALGORITHMS, &[0, 5]));
     payloads.push(unknown(99, false));
     let full = t.init_datagram(&payloads);
+    let resume = Header {
+        spi_r: IkeSpi::ZERO,
+        ..t.sa.header(ExchangeType::IKE_SESSION_RESUME, false, 0)
+    };
+    let ticket = notify_with(NotifyType::TICKET_OPAQUE, &[1; 200]);
+    let resume = encode_plain(&resume, &[nonce(&[7; 32]), ticket]);
     t.begin();
     let header = t.sa.header(ExchangeType::INFORMATIONAL, false, t.sa.next);
     let sealed = t.seal(&header, &[delete_ike()]).remove(0);
@@ -479,7 +485,7 @@ fn datagrams() -> Vec<Vec<u8>> {
     };
     let lost = cry(notify(NotifyType::INVALID_IKE_SPI));
     let unknown_spi = cry(notify_with(NotifyType::INVALID_SPI, &t.esp.to_be_bytes()));
-    vec![plain, full, sealed, fragment, known, lost, unknown_spi]
+    vec![plain, full, resume, sealed, fragment, known, lost, unknown_spi]
 }
 
 /// The payloads of all exchanges.
@@ -519,7 +525,13 @@ fn bodies() -> Vec<Vec<Payload>> {
         notify_with(NotifyType::COOKIE2, &[7; 16]),
         delete_ike(),
     ];
-    vec![init, auth, child, rekey, ike, informational]
+    let resume = vec![
+        nonce(&[7; 32]),
+        notify_with(NotifyType::TICKET_OPAQUE, &[1; 200]),
+        notify_with(NotifyType::TICKET_LT_OPAQUE, &[2; 20]),
+        notify(NotifyType::TICKET_REQUEST),
+    ];
+    vec![init, auth, child, rekey, ike, informational, resume]
 }
 
 fn chains() -> Vec<Vec<u8>> {
@@ -531,7 +543,7 @@ fn chains() -> Vec<Vec<u8>> {
 }
 
 fn sealed_chains() -> Vec<Vec<u8>> {
-    let exchanges = [0, 1, 2, 2, 2, 3];
+    let exchanges = [0, 1, 2, 2, 2, 3, 3];
     chains()
         .into_iter()
         .zip(exchanges)

@@ -87,6 +87,12 @@ pub enum AuthError {
     /// We have no certificate at all.
     #[error("we have no certificate to show")]
     NoCertificate,
+    /// It is not the peer that the ticket was made for (RFC 5723).
+    #[error("the peer does not prove that it had the IKE SA of its ticket")]
+    Resumption,
+    /// The ticket is not good any more.
+    #[error("the ticket is not good any more: {0}")]
+    Ticket(&'static str),
     /// The provider lacks the PRF.
     #[error("algorithm not available")]
     Unsupported,
@@ -408,6 +414,16 @@ fn shared_key_mic(provider: &Provider, keys: &IkeKeys, psk: &Secret, signed: &[u
     let prf = (provider.prf)(keys.suite.prf).ok_or(AuthError::Unsupported)?;
     let key = prf.prf(psk.expose(), &[b"Key Pad for IKEv2"]);
     Ok(prf.prf(key.expose(), &[signed]))
+}
+
+/// RFC 5723 §4.3.3: `AUTH = prf(SK_px, <message octets>)`, where "The exact material to be signed is defined in Section 2.15".
+///
+/// # Errors
+/// [`AuthError::Unsupported`].
+pub fn resumption_mic(provider: &Provider, keys: &IkeKeys, octets: &SignedOctets<'_>) -> Result<Secret, AuthError> {
+    let prf = (provider.prf)(keys.suite.prf).ok_or(AuthError::Unsupported)?;
+    let key = if octets.initiator { &keys.pi } else { &keys.pr };
+    Ok(prf.prf(key.expose(), &[&signed_octets(provider, keys, octets)?]))
 }
 
 /// Unpadded base64, for fingerprints only.

@@ -49,8 +49,12 @@ impl IkeSa {
     /// in an AUTH_LIFETIME notification" (§2).
     pub fn announce_lifetime(&mut self, shared: &Shared, connection: &Connection) -> Option<Notify> {
         let time = connection.reauth_time.filter(|_| !self.ours)?;
-        self.reauth.end = Some(shared.now.instant + time + (time / 10).min(GRACE));
-        Some(as_notify(time))
+        let (now, grace) = (shared.now.instant, (time / 10).min(GRACE));
+        // A resumed SA was authenticated when the one before was (RFC 5723 §5: "ticket lifetime is bounded by this duration").
+        let end = now + time + grace;
+        let end = self.reauth.end.map_or(end, |before| before.min(end));
+        self.reauth.end = Some(end);
+        Some(as_notify(end.saturating_since(now + grace)))
     }
 
     /// As initiator: what the peer announces, in IKE_AUTH or later. "If the IKE SA is rekeyed, then the time limit applies to the

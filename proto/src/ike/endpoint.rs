@@ -4,6 +4,7 @@
 mod neighbours;
 mod operator;
 mod reload;
+mod resumption;
 mod strangers;
 mod streams;
 
@@ -16,6 +17,7 @@ use super::event::{
 use super::exchange::{Exchange, capabilities};
 use super::jobs::{Job, Jobs};
 use super::nat;
+use super::resume::Kept;
 use super::sa::{HalfOpen, IkeSa, InitMessages, Stage};
 use super::shared::{Effect, Shared};
 use super::window::Incoming;
@@ -41,7 +43,7 @@ use std::time::Duration;
 /// Unprotected answers to strangers' stray messages, at most so many a second (checklist L6; RFC 7296 §1.5).
 const STRAY_ANSWERS: u32 = 50;
 
-/// Refusals of IKE_SA_INIT a second. Apart from the others: INVALID_KE_PAYLOAD is how an honest peer finds our group.
+/// Refusals of IKE_SA_INIT and of tickets a second. Apart from the others: INVALID_KE_PAYLOAD is how an honest peer finds our group.
 const INIT_REFUSALS: u32 = 200;
 
 /// Messages to peers of a life before this one that go out in a second: tokens (RFC 6290), and that an SPI of ESP is not known.
@@ -52,6 +54,8 @@ const TOKENS: u32 = 1000;
 const TOKENS_LATER: u32 = 10;
 /// So long after the start peers may still find out that we have begun anew.
 const CRASH_IS_OVER: Duration = Duration::from_secs(900);
+/// One more in so many half-open SAs is kept for peers with a ticket.
+const RESERVE: usize = 4;
 
 /// Flags of a first message.
 const BEGINNING: Flags = Flags {
@@ -76,6 +80,8 @@ pub struct Endpoint {
     half_open: BTreeMap<IpAddr, usize>,
     cookies: CookieJar,
     standing: BTreeMap<ConnectionName, Standing>,
+    /// Tickets of IKE SAs whose peer was silent for too long: the next attempt presents them.
+    kept: BTreeMap<ConnectionName, Box<Kept>>,
     stray_answers: Budget,
     tokens: Budget,
     init_refusals: Budget,
@@ -151,6 +157,7 @@ impl Endpoint {
             half_open: BTreeMap::new(),
             cookies,
             standing: BTreeMap::new(),
+            kept: BTreeMap::new(),
             stray_answers: Budget::new(STRAY_ANSWERS),
             tokens: Budget::new(TOKENS),
             began: now.instant,
@@ -175,7 +182,10 @@ impl Endpoint {
             }
         };
         let header = outer.header;
-        if header.exchange == ExchangeType::IKE_SA_INIT {
+        if matches!(
+            header.exchange,
+            ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME
+        ) {
             let OuterBody::Plain { first, payloads } = outer.body else {
                 self.shared.counters.malformed += 1;
                 return;
@@ -368,6 +378,7 @@ impl Endpoint {
             events: self.shared.events.len(),
             transmits: self.shared.transmits.len(),
             down: self.shared.down.len(),
+            tickets: self.shared.resumption.len() + self.kept.len(),
         }
     }
 
@@ -392,6 +403,8 @@ impl Endpoint {
                     initial_contact,
                 } => {
                     self.standing.entry(Arc::clone(&connection)).or_default().failures = 0;
+                    // An SA is up again: what was kept for coming back is of no use.
+                    self.kept.remove(&connection);
                     if initial_contact {
                         self.initial_contact(spi, &connection, &peer);
                     }
@@ -399,6 +412,8 @@ impl Endpoint {
                     self.not_too_many(spi);
                 }
                 Effect::Leaving { spi } => self.leave(spi),
+                Effect::KeepTicket { connection, kept } => _ = self.kept.insert(connection, kept),
+                Effect::Resumed { old } => self.replace_resumed(spi, old),
                 Effect::Reauthenticate { spi } => self.reauthenticate(spi),
                 Effect::NotReauthenticated { connection } => self.not_reauthenticated(&connection),
                 Effect::Down {
@@ -412,7 +427,7 @@ impl Endpoint {
                     self.sas.insert(spi, *new);
                     self.with_sa(spi, IkeSa::work);
                 }
-                Effect::Begin(new) => self.begin(*new),
+                Effect::Begin(new) => self.begin(*new, None),
                 Effect::Settled { from, to } => self.settle(from, to),
                 Effect::HandBack { to, children, jobs } => self.hand_back(to, children, jobs),
             }

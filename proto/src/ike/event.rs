@@ -264,6 +264,8 @@ pub struct IkeUp {
     pub why_tcp: Option<&'static str>,
     /// From the first message to now.
     pub setup_time: Duration,
+    /// It was resumed with a ticket (RFC 5723): its keys come of those of the SA before, without a key exchange.
+    pub resumed: bool,
     /// The SPIs of the SA this one rekeys.
     pub rekeyed_from: Option<IkeSpi>,
 }
@@ -329,6 +331,7 @@ pub struct Counters {
     pub unexpected: u64,
     pub replayed: u64,
     pub cookies_sent: u64,
+    pub tickets_refused: u64,
     pub over_limit: u64,
     pub fragments_dropped: u64,
     pub no_matching_connection: u64,
@@ -373,6 +376,8 @@ pub struct Load {
     pub transmits: usize,
     /// Children that the operator took down.
     pub down: usize,
+    /// What is remembered of tickets: those that are not good any more, certificates behind those that are, our own.
+    pub tickets: usize,
 }
 
 /// A snapshot of one IKE SA for `status`.
@@ -412,6 +417,8 @@ pub struct IkeSaStatus {
     pub rekey_at: Option<Instant>,
     /// When we begin to authenticate anew, or, as responder, when it ends if the peer does not.
     pub reauth_at: Option<Instant>,
+    /// See [`IkeUp::resumed`].
+    pub resumed: bool,
     /// Whether its ends may move (RFC 4555).
     pub mobike: bool,
     /// Whether a crash of the peer will be noticed at once: it has given us a token (RFC 6290).

@@ -68,7 +68,7 @@ impl Makes {
 /// What we might begin while the peer is at it: nothing that it would have to refuse.
 pub fn may_begin(series: &[Series], job: &Job) -> bool {
     match job {
-        Job::DeleteIke | Job::UpdateAddresses | Job::TellToken | Job::Liveness | Job::TryUdp => true,
+        Job::DeleteIke | Job::UpdateAddresses | Job::TellToken | Job::AskTicket | Job::Liveness | Job::TryUdp => true,
         Job::DeleteChild(_) | Job::DeleteStillborn(_) => {
             !series.iter().any(|series| matches!(series.makes, Makes::Ike(_)))
         }
@@ -175,7 +175,7 @@ impl IkeSa {
                         Err(error)
                     }
                 },
-                Makes::Ike(parts) => self.complete_ike(shared, parts, &secrets, &nonces),
+                Makes::Ike(parts) => self.complete_ike(shared, parts, &secrets, &nonces, false).map(|_| ()),
             };
             if let Err(error) = made {
                 // What it was for is not there any more.

@@ -22,6 +22,8 @@ pub enum Job {
     CreateChild(ChildName),
     /// Tell the peer our token for an IKE SA that we have rekeyed (RFC 6290 §4.3).
     TellToken,
+    /// Ask for a ticket (RFC 5723 §4.1).
+    AskTicket,
     /// Ask whether the peer is there.
     Liveness,
     /// Ask by UDP, from an IKE SA over TCP (RFC 9329).

@@ -1,4 +1,4 @@
-//! Key derivation (RFC 7296 §2.13, §2.14, §2.17, §2.18; RFC 5282 §7.1).
+//! Key derivation (RFC 7296 §2.13, §2.14, §2.17, §2.18; RFC 5282 §7.1; RFC 5723 §5.1).
 
 use crate::crypto::{Provider, Secret, cipher};
 use crate::policy::proposal::{EspSuite, IkeSuite};
@@ -116,6 +116,15 @@ impl IkeKeys {
         let old_prf = (provider.prf)(self.suite.prf)?;
         let skeyseed = old_prf.prf(self.d.expose(), &secrets.seed(binding.ni, binding.nr));
         Self::expand(provider, suite, &skeyseed, secrets, binding)
+    }
+
+    /// Keys of an IKE SA that is resumed: `SKEYSEED = prf(SK_d_old, "Resumption" | Ni | Nr)` (RFC 5723 §5.1: "The literal string is
+    /// encoded as 10 ASCII characters, with no NULL terminator"), the rest as ever.
+    #[must_use]
+    pub fn resume(provider: &Provider, suite: IkeSuite, old: &Secret, binding: &Binding<'_>) -> Option<Self> {
+        let prf = (provider.prf)(suite.prf)?;
+        let skeyseed = prf.prf(old.expose(), &[b"Resumption", binding.ni, binding.nr]);
+        Self::expand(provider, suite, &skeyseed, &Secrets::default(), binding)
     }
 
     /// {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (§2.14). With an

@@ -10,6 +10,7 @@
 //! | `intermediate`, `int_auth` | additional key exchanges before IKE_AUTH (RFC 9242, 9370) |
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
+//! | `resume`, `ticket` | session resumption (RFC 5723): what is kept for it, and the tickets that we give |
 //! | `mobike` | ends that move (RFC 4555) |
 //! | `stream` | IKE SAs over TCP (RFC 9329) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
@@ -50,12 +51,14 @@ mod proven;
 mod qcd;
 mod reason;
 mod respond;
+mod resume;
 mod sa;
 pub mod seal;
 mod shared;
 mod signing;
 mod stream;
 mod succession;
+mod ticket;
 pub mod window;
 
 pub use endpoint::Endpoint;

@@ -207,6 +207,10 @@ impl IkeSa {
         // §3: "A supporting token taker MAY immediately create new SAs using an Initial exchange".
         let lived = |since: Instant| now.saturating_since(since) >= LIVED;
         self.begin_at_once = self.established.is_some_and(lived);
+        // It may have lost no more than the IKE SA, in an outage: then a ticket is still good, and else it costs a round trip.
+        if self.is_established() {
+            self.keep_ticket(shared);
+        }
         self.close(shared, "the peer has lost its state (QUICK_CRASH_DETECTION)");
         true
     }

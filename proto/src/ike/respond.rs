@@ -111,6 +111,10 @@ impl IkeSa {
         let Some(connection) = connection else {
             return Some(Reply::failed(&IkeError::Internal("no connection")));
         };
+        if self.resumes.is_some() {
+            let auth = self.resumption_auth(shared, &connection.local.id);
+            return Some(self.accept_peer(shared, &connection, request, Vec::new(), auth));
+        }
         let signed = match &self.keys {
             Some(keys) => {
                 let id = &connection.local.id;
@@ -174,6 +178,7 @@ impl IkeSa {
         }
         self.mobike.agree(agreed, false, &request.other, self.path.remote.ip());
         self.peer_tokens.keep_one(request.qcd_token.as_deref());
+        let resumes = self.resumes.is_some();
         self.establish(shared, request.id_i, request.initial_contact);
         let (ni, nr) = (Nonce(self.init.nonce_i.clone()), Nonce(self.init.nonce_r.clone()));
         let child = request.child.map(|offer| {
@@ -201,7 +206,8 @@ impl IkeSa {
             configuration: None,
             initial_contact: false,
             mobike: self.mobike.enabled,
-            ppk: self.ppk.used,
+            ppk: self.ppk.used && !resumes,
+            ticket: request.ticket_request.then(|| self.grant_ticket(shared)),
             qcd_token: self.own_token(shared),
             other,
         };
@@ -216,6 +222,17 @@ impl IkeSa {
         let Stage::HalfOpen(half) = &self.stage else {
             return Err(IkeError::Internal("not half open"));
         };
+        if let Some(state) = &self.resumes {
+            // It is one; what it is may have changed since the ticket was taken.
+            let connection = half.candidates.first().cloned();
+            let connection = connection.ok_or(IkeError::Internal("no connection"))?;
+            Self::may_resume(shared, &connection, state).map_err(super::auth::AuthError::Ticket)?;
+            if request.id_r.as_ref().is_some_and(|id| !id.same(&state.own)) {
+                return Err(IkeError::Auth(super::auth::AuthError::Resumption));
+            }
+            self.connection = Some(connection);
+            return self.check_resumption(shared, &request.id_i, request.auth.as_ref());
+        }
         let connection = pad::choose(&half.candidates, &request.id_i, request.id_r.as_ref())?;
         // From here on a failure is told under the connection's name.
         self.connection = Some(Arc::clone(&connection));
@@ -558,9 +575,16 @@ impl IkeSa {
                 spis,
             }]
         };
+        let asks = request
+            .notifies
+            .iter()
+            .any(|notify| notify.notify_type == NotifyType::TICKET_REQUEST);
+        let ticket = asks.then(|| self.grant_ticket(shared).notify());
+        let mut notifies = self.respond_mobike(shared, path, request);
+        notifies.extend(ticket);
         let response = Response::Informational(Informational {
             deletes,
-            notifies: self.respond_mobike(shared, path, request),
+            notifies,
             ..Informational::default()
         });
         Reply { response, close: None }

@@ -11,7 +11,7 @@ use super::auth_lifetime::Reauthentication;
 use super::child::Child;
 use super::error::IkeError;
 use super::event::{ChildUp, Event, Failure, IkeSaStatus, IkeUp, PeerCertificate, TimerKind};
-use super::exchange::{Exchange, InitExchange, Next, Request};
+use super::exchange::{Exchange, InitExchange, Next, Request, ResumeExchange};
 use super::followup::{self, Series};
 use super::frag::{FragmentOutcome, Reassembly};
 use super::int_auth::{self, IntAuth};
@@ -24,10 +24,12 @@ use super::ppk::PpkState;
 use super::proven::Proven;
 use super::qcd::PeerTokens;
 use super::respond::Reply;
+use super::resume::{Kept, OwnTicket, Resumption};
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
 use super::signing::{Held, Signing};
 use super::stream::StreamState;
+use super::ticket::Issued;
 use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
 use crate::crypto::Secret;
 use crate::policy::connection::Connection;
@@ -188,6 +190,16 @@ pub struct IkeSa {
     pub hinted: Option<Instant>,
     /// An SPI of ESP from the peer that is not ours, to be told to it.
     pub unknown_spi: Option<u32>,
+    /// It is being resumed (RFC 5723): what it takes over when both are authenticated.
+    pub resumes: Option<Box<Resumption>>,
+    /// It was resumed: its keys come of those of the one before, without a key exchange.
+    pub resumed: bool,
+    /// As client: what it may be resumed with.
+    pub ticket: Option<OwnTicket>,
+    /// The peer grants tickets.
+    pub peer_grants: bool,
+    /// As responder: the ticket that the peer has.
+    pub issued: Option<Issued>,
     /// Where its ends are (RFC 4555).
     pub mobike: Mobike,
     /// Its TCP connection (RFC 9329).
@@ -276,6 +288,11 @@ impl IkeSa {
             signing: None,
             hinted: None,
             unknown_spi: None,
+            resumes: None,
+            resumed: false,
+            ticket: None,
+            peer_grants: false,
+            issued: None,
             mobike: Mobike::default(),
             stream: StreamState::default(),
             announced: Vec::new(),
@@ -398,8 +415,12 @@ impl IkeSa {
         Next::Later(job, TEMPORARY_WAIT)
     }
 
-    /// Sends the first message.
-    pub fn begin(&mut self, shared: &mut Shared, connection: &Arc<Connection>) {
+    /// Sends the first message: with a ticket, if there is one.
+    pub fn begin(&mut self, shared: &mut Shared, connection: &Arc<Connection>, kept: Option<Box<Kept>>) {
+        if let Some(kept) = kept {
+            let (exchange, request) = ResumeExchange::begin(self, shared, connection, kept);
+            return self.send(shared, exchange, request);
+        }
         match InitExchange::begin(self, shared, connection) {
             Some((exchange, request)) => self.send(shared, exchange, request),
             None => self.close(shared, "the configured key exchange is not available"),
@@ -411,7 +432,10 @@ impl IkeSa {
         let now = shared.now.instant;
         self.stage = Stage::Established;
         self.sizes.keep(None);
-        self.post_quantum = self.ppk.used || self.suite.is_some_and(|suite| suite.is_post_quantum());
+        self.take_over(shared);
+        if !self.resumed {
+            self.post_quantum = self.ppk.used || self.suite.is_some_and(|suite| suite.is_post_quantum());
+        }
         self.begin_lifetime(shared);
         shared.established += 1;
         self.number = shared.established;
@@ -435,6 +459,7 @@ impl IkeSa {
             encapsulation: self.encapsulation(),
             why_tcp: self.why_tcp(),
             setup_time: now.saturating_since(self.began),
+            resumed: self.resumed,
             rekeyed_from: None,
         }));
         shared.effects.push(Effect::Established {
@@ -492,7 +517,8 @@ impl IkeSa {
         for spi in std::mem::take(&mut self.jobs).stillborn() {
             shared.spis.release(spi);
         }
-        self.signing = None;
+        self.withdraw_ticket(shared);
+        (self.signing, self.ticket, self.resumes) = (None, None, None);
         self.init = InitMessages::default();
         self.requests = Collected::default();
         self.responses = Collected::default();

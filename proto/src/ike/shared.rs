@@ -3,7 +3,9 @@
 use super::child::Child;
 use super::event::{Counters, Event, Failure, Tally, Transmit};
 use super::jobs::Jobs;
+use super::resume::Kept;
 use super::sa::IkeSa;
+use super::ticket::Tickets;
 use crate::crypto::{Provider, Secret};
 use crate::policy::connection::{Config, Connection};
 use crate::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Path, SadUpdate};
@@ -44,6 +46,8 @@ pub struct Shared {
     pub claims: BTreeMap<(ConnectionName, ChildSaId), Claim>,
     /// Children that the operator took down: they don't come back by themselves.
     pub down: BTreeSet<(ConnectionName, ChildName)>,
+    /// The tickets that we gave for resuming an IKE SA (RFC 5723).
+    pub resumption: Tickets,
     /// Signatures asked for so far.
     pub tickets: u64,
     /// Whether a line is made of each message.
@@ -92,6 +96,13 @@ pub enum Effect {
     Reauthenticate { spi: IkeSpi },
     /// An attempt to do so failed.
     NotReauthenticated { connection: ConnectionName },
+    /// The ticket of an IKE SA whose peer was silent for too long (RFC 5723): for the next attempt.
+    KeepTicket {
+        connection: ConnectionName,
+        kept: Box<Kept>,
+    },
+    /// The peer resumed an IKE SA: the one before, by the SPI that we had chosen for it, is over.
+    Resumed { old: IkeSpi },
     /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).
     Successor(Box<IkeSa>),
     /// Another SA is begun in the place of one that got no answer.
@@ -124,6 +135,7 @@ impl Shared {
             addresses: Vec::new(),
             claims: BTreeMap::new(),
             down: BTreeSet::new(),
+            resumption: Tickets::default(),
             tickets: 0,
             tell_messages: true,
             export_keys: false,
@@ -280,5 +292,17 @@ impl Shared {
             path,
             line,
         });
+    }
+
+    /// Why a message that came was of no use, for DEBUG.
+    pub fn log_line(&mut self, path: Path, line: String) {
+        if self.tell_messages {
+            self.event(Event::Message {
+                connection: None,
+                received: true,
+                path,
+                line,
+            });
+        }
     }
 }

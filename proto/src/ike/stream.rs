@@ -151,7 +151,7 @@ impl IkeSa {
                 self.path = path;
                 self.stream.lost = false;
                 self.enter_tcp(shared, reason(&connection));
-                self.begin(shared, &connection);
+                self.begin(shared, &connection, None);
             }
             // §7.1: "the Initiator ought to change its transport for this exchange from UDP to TCP and resend the request
             // message. A new INFORMATIONAL exchange MUST NOT be started in this situation." If UDP was answered meanwhile, it

@@ -19,8 +19,8 @@ use super::shared::{Effect, Shared};
 use crate::crypto::Group;
 use crate::policy::proposal::{IkeProposal, IkeSuite};
 use crate::time::Instant;
-use crate::wire::message::{CreateChildSaReply, CreateChildSaRequest, Response};
-use crate::wire::{DecodeError, IkeSpi, KeyExchange, Nonce, SecurityAssociation};
+use crate::wire::message::{CreateChildSaReply, CreateChildSaRequest, Response, TicketAnswer};
+use crate::wire::{DecodeError, IkeSpi, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation};
 use std::time::Duration;
 
 /// Who rekeyed an IKE SA deletes it (§2.8). If that Delete does not come, we send ours after this.
@@ -108,11 +108,15 @@ impl IkeSa {
         }
         let secrets = Secrets::of(Some(secret));
         let additional = chosen.suite.additional;
-        let link = if additional.is_empty() {
-            self.complete_ike(shared, parts, &secrets, &nonces)?;
-            None
+        // RFC 5723 §4.1: "when an IKE SA is rekeyed (and only when this exchange is initiated by the client)". While key
+        // exchanges are to follow there is no SK_d yet that a ticket could hold.
+        let is_request = |notify: &Notify| notify.notify_type == NotifyType::TICKET_REQUEST;
+        let asks = request.other.iter().any(is_request);
+        let (link, ticket) = if additional.is_empty() {
+            (None, self.complete_ike(shared, parts, &secrets, &nonces, asks)?)
         } else {
-            Some(self.begin_series(shared, additional, secrets, nonces, Makes::Ike(parts)))
+            let link = self.begin_series(shared, additional, secrets, nonces, Makes::Ike(parts));
+            (Some(link), asks.then_some(TicketAnswer::Later))
         };
         let mut proposal = chosen.answer;
         proposal.spi = spi_r.0.to_vec();
@@ -127,7 +131,11 @@ impl IkeSa {
             },
             link,
             // RFC 6290 §4.3: "After rekeying an IKE SA, the IKE SPIs are replaced, so the new SA also needs to have a token."
-            other: shared.token_notify(false, spi_i, spi_r).into_iter().collect(),
+            other: shared
+                .token_notify(false, spi_i, spi_r)
+                .into_iter()
+                .chain(ticket.iter().map(TicketAnswer::notify))
+                .collect(),
         };
         Ok(Reply {
             response: Response::CreateChildSa(response),
@@ -135,7 +143,7 @@ impl IkeSa {
         })
     }
 
-    /// The peer's rekey of this SA has all it needs: the new SA takes over.
+    /// The peer's rekey of this SA has all it needs: the new SA takes over. Returns its ticket, if the peer asks for one.
     ///
     /// # Errors
     /// This one is on its way out, or has been replaced.
@@ -145,7 +153,8 @@ impl IkeSa {
         parts: Successor,
         secrets: &Secrets,
         nonces: &[Nonce; 2],
-    ) -> Result<(), IkeError> {
+        asks_for_a_ticket: bool,
+    ) -> Result<Option<TicketAnswer>, IkeError> {
         if ike_verdict(self.ike_activity(), IkeRequest::Rekey) == Verdict::TemporaryFailure {
             return Err(IkeError::TemporaryFailure);
         }
@@ -158,8 +167,9 @@ impl IkeSa {
         {
             successor.contested = Some(own_spi);
         }
+        let ticket = asks_for_a_ticket.then(|| successor.grant_ticket(shared));
         self.hand_over(shared, successor, shared.now.instant + DELETE_OVERDUE);
-        Ok(())
+        Ok(ticket)
     }
 
     /// What is offered in a rekey: additional key exchanges if this SA had some, since then the peer knows them. Else none:
@@ -206,6 +216,7 @@ impl IkeSa {
         new.peer_id.clone_from(&self.peer_id);
         new.peer_fragments = self.peer_fragments;
         new.peer_hashes.clone_from(&self.peer_hashes);
+        new.peer_grants = self.peer_grants;
         // SK_d of this one is in the new one's keys.
         new.post_quantum = self.post_quantum || parts.suite.is_post_quantum();
         // RFC 8784 §3: a PPK "MUST NOT be used when these subkeys are calculated as result of IKE SA rekey": it is in SK_d.
@@ -223,6 +234,11 @@ impl IkeSa {
     pub fn hand_over(&mut self, shared: &mut Shared, mut new: Self, delete_at: Instant) {
         // What the peer had begun by this one is over: its keys would come from this one's.
         self.drop_series(shared, |_| true);
+        // RFC 5723 §6.2: "When the IKE SA is rekeyed, the ticket is invalidated, and the client SHOULD request a new ticket."
+        self.withdraw_ticket(shared);
+        if new.peer_grants && new.ours {
+            new.jobs.add(shared.now.instant, Job::AskTicket);
+        }
         let (children, jobs) = self.give_away(delete_at);
         new.inherit(children, jobs);
         if let (Some(connection), Some(suite), Some(peer)) = (new.name(), new.suite, new.peer_id.clone()) {
@@ -241,6 +257,7 @@ impl IkeSa {
                 encapsulation: new.encapsulation(),
                 why_tcp: new.why_tcp(),
                 setup_time: shared.now.instant.saturating_since(new.began),
+                resumed: false,
                 rekeyed_from: Some(self.spi_i),
             }));
         }
@@ -253,12 +270,18 @@ impl IkeSa {
         (self.rekey_at, self.expire_at) = (None, None);
         // `reauth` stays, though this one does not look at it any more. RFC 4478 §2: "If the IKE SA is rekeyed, then the time limit
         // applies to the new SA": our own rekey of it may still be answered.
+        self.ticket = None;
         let mut jobs = std::mem::take(&mut self.jobs);
         // What is about this very SA does not move. An order to delete the IKE SA is about whichever there is, unless it
         // was given because another had taken this one's place already.
         let replaced = matches!(before, Stage::Rekeyed);
-        let of_this_one = |job: &Job| matches!(job, Job::RekeyIke | Job::Liveness | Job::TellToken | Job::TryUdp);
-        jobs.drop_if(|job| of_this_one(job) || replaced && *job == Job::DeleteIke);
+        let own = |job: &Job| {
+            matches!(
+                job,
+                Job::RekeyIke | Job::Liveness | Job::TellToken | Job::AskTicket | Job::TryUdp
+            )
+        };
+        jobs.drop_if(|job| own(job) || replaced && *job == Job::DeleteIke);
         self.jobs.add(delete_at, Job::DeleteIke);
         (std::mem::take(&mut self.children), jobs)
     }
@@ -288,6 +311,7 @@ impl IkeSa {
         let time = connection.and_then(|connection| connection.ike_rekey_time);
         let Some(time) = time else { return };
         self.rekey_at = Some(now + time.saturating_sub(shared.jitter(time / 10)));
+        self.rekey_early(shared, time);
         // §2.8: an SA that can't be rekeyed is closed; a tenth of its time is left for trying again.
         self.expire_at = Some(now + time + time / 10);
     }

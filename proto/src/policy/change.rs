@@ -93,7 +93,8 @@ impl Changes {
             keep_trying: "keep_trying",
             tcp: "tcp",
             tcp_port: "tcp_port",
-            ppk: "ppk"
+            ppk: "ppk",
+            resumption: "resumption"
         );
         if old.local.id != new.local.id {
             changes.restart.push("local.id");

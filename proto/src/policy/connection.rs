@@ -104,6 +104,8 @@ pub struct Connection {
     pub tcp_port: u16,
     /// Post-quantum preshared keys.
     pub ppk: Ppks,
+    /// Ask for tickets, grant them, and resume IKE SAs with them (RFC 5723).
+    pub resumption: bool,
     /// Retry for ever after a failure.
     pub keep_trying: bool,
     /// Children by name.
@@ -354,6 +356,7 @@ impl Connection {
             tcp,
             tcp_port,
             ppk,
+            resumption,
             keep_trying,
             children,
         } = self;
@@ -370,6 +373,7 @@ impl Connection {
             && *name == other.name
             && *local_addrs == other.local_addrs
             && *ppk == other.ppk
+            && *resumption == other.resumption
             && *remote_addrs == other.remote_addrs
             && *remote_port == other.remote_port
             && *ike_proposals == other.ike_proposals

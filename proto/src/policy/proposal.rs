@@ -1,6 +1,6 @@
 //! Proposals: configured in strongSwan's words, offered and chosen in RFC 7296 §2.7 and §3.3.6's terms.
 
-pub use additional::{AdditionalExchanges, AdditionalGroups};
+pub use additional::{AdditionalExchanges, AdditionalGroups, MOST as MOST_ADDITIONAL};
 
 use crate::crypto::{CipherSuite, Encryption, Group, Integrity, PrfAlgorithm};
 use crate::wire;

@@ -5,7 +5,7 @@ use super::message::{
     IkeSaInitReply, Informational, Intermediate, IntermediateReply, Request, Response,
 };
 use super::payload::{Notify, Payload};
-use super::{NotifyType, ProtocolId};
+use super::{NotifyType, ProtocolId, ticket};
 
 /// A typed request as payloads in the RFC's order.
 #[must_use]
@@ -27,6 +27,7 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
                 &m.other,
             );
         }
+        Request::IkeSessionResume(m) => ticket::encode_request(&mut out, m),
         Request::IkeAuth(m) => {
             out.push(Payload::IdI(m.id_i.clone()));
             out.extend(m.certs.iter().cloned().map(Payload::Cert));
@@ -44,6 +45,7 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
                     .as_deref()
                     .map(|data| notify(NotifyType::NO_PPK_AUTH, data)),
             );
+            out.extend(m.ticket_request.then(|| notify(NotifyType::TICKET_REQUEST, &[])));
             out.extend(m.other.iter().cloned().map(Payload::Notify));
         }
         Request::CreateChildSa(m) => {
@@ -103,6 +105,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
         | Response::IkeIntermediate(IntermediateReply::Refused(error))
         | Response::IkeFollowupKe(FollowupReply::Refused(error))
         | Response::CreateChildSa(CreateChildSaReply::Refused(error)) => out.push(Payload::Notify(error.clone())),
+        Response::IkeSessionResume(reply) => ticket::encode_reply(&mut out, reply),
         Response::IkeAuth(IkeAuthReply::Accepted(m)) => {
             out.push(Payload::IdR(m.id_r.clone()));
             out.extend(m.certs.iter().cloned().map(Payload::Cert));
@@ -117,6 +120,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             out.extend(m.initial_contact.then(|| notify(NotifyType::INITIAL_CONTACT, &[])));
             out.extend(m.mobike.then(|| notify(NotifyType::MOBIKE_SUPPORTED, &[])));
             out.extend(m.ppk.then(|| notify(NotifyType::PPK_IDENTITY, &[])));
+            out.extend(m.ticket.iter().map(|ticket| Payload::Notify(ticket.notify())));
             out.extend(m.other.iter().cloned().map(Payload::Notify));
         }
         Response::CreateChildSa(CreateChildSaReply::Child {
@@ -153,7 +157,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
     out
 }
 
-fn notify(notify_type: NotifyType, data: &[u8]) -> Payload {
+pub(super) fn notify(notify_type: NotifyType, data: &[u8]) -> Payload {
     Payload::Notify(Notify::new(notify_type, data.to_vec()))
 }
 
@@ -167,7 +171,7 @@ fn push_token(out: &mut Vec<Payload>, token: Option<&[u8]>) {
     }));
 }
 
-fn push_announcements(
+pub(super) fn push_announcements(
     out: &mut Vec<Payload>,
     nat_source: &[[u8; 20]],
     nat_destination: &[[u8; 20]],

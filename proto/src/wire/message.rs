@@ -82,6 +82,67 @@ pub enum IkeSaInitReply {
     Refused(Notify),
 }
 
+/// IKE_SESSION_RESUME request (RFC 5723 §4.3.2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResumeRequest {
+    /// N(COOKIE), as in IKE_SA_INIT.
+    pub cookie: Option<Vec<u8>>,
+    /// Ni.
+    pub nonce: Nonce,
+    /// TICKET_OPAQUE.
+    pub ticket: Vec<u8>,
+    /// See [`IkeSaInitRequest`].
+    pub nat_source: Vec<[u8; 20]>,
+    /// See [`IkeSaInitRequest`].
+    pub nat_destination: Vec<[u8; 20]>,
+    /// What the sender can.
+    pub capabilities: Capabilities,
+    /// Notifies not understood.
+    pub other: Vec<Notify>,
+}
+
+/// IKE_SESSION_RESUME response that goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResumeResponse {
+    /// Nr.
+    pub nonce: Nonce,
+    /// See [`IkeSaInitRequest`].
+    pub nat_source: Vec<[u8; 20]>,
+    /// See [`IkeSaInitRequest`].
+    pub nat_destination: Vec<[u8; 20]>,
+    /// What the sender can.
+    pub capabilities: Capabilities,
+    /// Notifies not understood.
+    pub other: Vec<Notify>,
+}
+
+/// IKE_SESSION_RESUME response, of any kind. All but `Accepted` are unauthenticated hints, as in IKE_SA_INIT.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ResumeReply {
+    /// The exchange goes on.
+    Accepted(Box<ResumeResponse>),
+    /// N(COOKIE): repeat the request with it.
+    Cookie(Vec<u8>),
+    /// N(TICKET_NACK), or an error notify: not with this ticket.
+    Refused(Notify),
+}
+
+/// What a responder says to TICKET_REQUEST (RFC 5723 §4.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TicketAnswer {
+    /// TICKET_LT_OPAQUE.
+    Granted {
+        /// "the number of seconds until the ticket expires" (§7.1).
+        lifetime: u32,
+        /// The ticket.
+        ticket: Vec<u8>,
+    },
+    /// TICKET_ACK: not now, but "the client MAY request a ticket later using an Informational exchange".
+    Later,
+    /// TICKET_NACK.
+    Refused,
+}
+
 /// The Child SA part of IKE_AUTH and CREATE_CHILD_SA, in an offer and in an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChildPayloads {
@@ -130,6 +191,8 @@ pub struct IkeAuthRequest {
     pub no_ppk_auth: Option<Vec<u8>>,
     /// QUICK_CRASH_DETECTION (RFC 6290 §4.2): the TOKEN_SECRET_DATA.
     pub qcd_token: Option<Vec<u8>>,
+    /// TICKET_REQUEST (RFC 5723 §4.1).
+    pub ticket_request: bool,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }
@@ -156,6 +219,8 @@ pub struct IkeAuthResponse {
     pub ppk: bool,
     /// QUICK_CRASH_DETECTION, likewise.
     pub qcd_token: Option<Vec<u8>>,
+    /// The answer to TICKET_REQUEST.
+    pub ticket: Option<TicketAnswer>,
     /// Notifies not understood.
     pub other: Vec<Notify>,
 }
@@ -285,6 +350,8 @@ pub enum IntermediateReply {
 pub enum Request {
     /// IKE_SA_INIT.
     IkeSaInit(Box<IkeSaInitRequest>),
+    /// IKE_SESSION_RESUME.
+    IkeSessionResume(Box<ResumeRequest>),
     /// IKE_AUTH.
     IkeAuth(Box<IkeAuthRequest>),
     /// CREATE_CHILD_SA.
@@ -302,6 +369,8 @@ pub enum Request {
 pub enum Response {
     /// IKE_SA_INIT.
     IkeSaInit(IkeSaInitReply),
+    /// IKE_SESSION_RESUME.
+    IkeSessionResume(ResumeReply),
     /// IKE_AUTH.
     IkeAuth(IkeAuthReply),
     /// CREATE_CHILD_SA.

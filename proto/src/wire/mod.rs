@@ -17,6 +17,7 @@ mod reader;
 mod sa;
 mod sort;
 mod summary;
+mod ticket;
 mod ts;
 mod writer;
 

@@ -25,6 +25,8 @@ pub const SA_INIT_RESPONSE: &[Rule] = &[
     Rule(PayloadType::NONCE, 1, 1),
     Rule(PayloadType::CERTREQ, 0, MANY),
 ];
+/// IKE_SESSION_RESUME, either direction (RFC 5723 §4.3.2).
+pub const SESSION_RESUME: &[Rule] = &[Rule(PayloadType::NONCE, 1, 1)];
 /// IKE_AUTH request.
 pub const AUTH_REQUEST: &[Rule] = &[
     Rule(PayloadType::IDI, 1, 1),

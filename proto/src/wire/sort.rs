@@ -3,13 +3,13 @@
 use super::message::{
     Capabilities, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupKe,
     FollowupReply, IkeAuthReply, IkeAuthRequest, IkeAuthResponse, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse,
-    Informational, Intermediate, IntermediateReply, Request, Response,
+    Informational, Intermediate, IntermediateReply, Request, Response, TicketAnswer,
 };
 use super::payload::{
     AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
     Nonce, Notify, Payload, SecurityAssociation, TrafficSelector,
 };
-use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules};
+use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules, ticket};
 
 /// Sorts a request's payloads into a typed message, under the rules of its exchange.
 ///
@@ -34,6 +34,9 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
                 other: parts.notifies,
             })))
         }
+        ExchangeType::IKE_SESSION_RESUME => {
+            ticket::decode_request(payloads).map(|request| Request::IkeSessionResume(Box::new(request)))
+        }
         ExchangeType::IKE_AUTH => {
             rules::check("IKE_AUTH request", rules::AUTH_REQUEST, &payloads)?;
             let mut parts = Parts::collect(payloads);
@@ -47,6 +50,7 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
                 ppk_identity: parts.data(NotifyType::PPK_IDENTITY),
                 no_ppk_auth: parts.data(NotifyType::NO_PPK_AUTH),
                 qcd_token: parts.data(NotifyType::QUICK_CRASH_DETECTION),
+                ticket_request: parts.flag(NotifyType::TICKET_REQUEST),
                 certs: parts.certs,
                 certreqs: parts.certreqs,
                 id_r: parts.id_r,
@@ -101,6 +105,7 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
 pub fn decode_response(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<Response, DecodeError> {
     match exchange {
         ExchangeType::IKE_SA_INIT => sa_init_reply(payloads).map(Response::IkeSaInit),
+        ExchangeType::IKE_SESSION_RESUME => ticket::decode_reply(payloads).map(Response::IkeSessionResume),
         ExchangeType::IKE_AUTH => auth_reply(payloads).map(Response::IkeAuth),
         ExchangeType::CREATE_CHILD_SA => create_child_reply(payloads).map(Response::CreateChildSa),
         ExchangeType::INFORMATIONAL => informational("INFORMATIONAL response", payloads).map(Response::Informational),
@@ -179,6 +184,7 @@ fn auth_reply(payloads: Vec<Payload>) -> Result<IkeAuthReply, DecodeError> {
         mobike: parts.flag(NotifyType::MOBIKE_SUPPORTED),
         ppk: parts.flag(NotifyType::PPK_IDENTITY),
         qcd_token: parts.data(NotifyType::QUICK_CRASH_DETECTION),
+        ticket: TicketAnswer::take(&mut parts.notifies),
         certs: parts.certs,
         child,
         configuration: parts.configuration,
@@ -242,10 +248,10 @@ fn informational(exchange: &'static str, payloads: Vec<Payload>) -> Result<Infor
 /// A message's payloads by kind. The rules have counted them, so a later one of a kind never overwrites an earlier one
 /// where that matters.
 #[derive(Default)]
-struct Parts {
+pub(super) struct Parts {
     sa: Option<SecurityAssociation>,
     ke: Option<KeyExchange>,
-    nonce: Option<Nonce>,
+    pub(super) nonce: Option<Nonce>,
     id_i: Option<Identification>,
     id_r: Option<Identification>,
     auth: Option<Authentication>,
@@ -256,11 +262,11 @@ struct Parts {
     certreqs: Vec<CertificateRequest>,
     vendor_ids: Vec<Vec<u8>>,
     deletes: Vec<Delete>,
-    notifies: Vec<Notify>,
+    pub(super) notifies: Vec<Notify>,
 }
 
 impl Parts {
-    fn collect(payloads: Vec<Payload>) -> Self {
+    pub(super) fn collect(payloads: Vec<Payload>) -> Self {
         let mut parts = Self::default();
         for payload in payloads {
             match payload {
@@ -306,22 +312,22 @@ impl Parts {
     }
 
     /// The data of a notify.
-    fn data(&mut self, wanted: NotifyType) -> Option<Vec<u8>> {
+    pub(super) fn data(&mut self, wanted: NotifyType) -> Option<Vec<u8>> {
         self.take(wanted).into_iter().next().map(|notify| notify.data)
     }
 
     /// RFC 7296 §3.10.1: unrecognized error types "in a request ... MUST be ignored"; no known one means anything there.
-    fn drop_errors(&mut self) {
+    pub(super) fn drop_errors(&mut self) {
         self.notifies.retain(|notify| !notify.notify_type.is_error());
     }
 
-    fn first_error(&mut self) -> Option<Notify> {
+    pub(super) fn first_error(&mut self) -> Option<Notify> {
         let index = self.notifies.iter().position(|notify| notify.notify_type.is_error())?;
         Some(self.notifies.remove(index))
     }
 
     /// Takes all notifies of a type out.
-    fn take(&mut self, wanted: NotifyType) -> Vec<Notify> {
+    pub(super) fn take(&mut self, wanted: NotifyType) -> Vec<Notify> {
         self.notifies
             .extract_if(.., |notify| notify.notify_type == wanted)
             .collect()
@@ -332,7 +338,7 @@ impl Parts {
     }
 
     /// RFC 7296 §2.6: "Cookie ... MUST be between 1 and 64 octets in length (inclusive)".
-    fn cookie(&mut self) -> Result<Option<Vec<u8>>, DecodeError> {
+    pub(super) fn cookie(&mut self) -> Result<Option<Vec<u8>>, DecodeError> {
         match self.take(NotifyType::COOKIE).into_iter().next() {
             Some(notify) if (1..=64).contains(&notify.data.len()) => Ok(Some(notify.data)),
             Some(notify) => Err(DecodeError::BadLength {
@@ -344,7 +350,7 @@ impl Parts {
     }
 
     /// RFC 7296 §2.23. A digest that is not 20 octets long matches no address; it stands as zeroes, which no hash is.
-    fn nat_detection(&mut self) -> (Vec<[u8; 20]>, Vec<[u8; 20]>) {
+    pub(super) fn nat_detection(&mut self) -> (Vec<[u8; 20]>, Vec<[u8; 20]>) {
         let digests = |list: Vec<Notify>| list.into_iter().map(|n| n.data.try_into().unwrap_or([0; 20])).collect();
         (
             digests(self.take(NotifyType::NAT_DETECTION_SOURCE_IP)),
@@ -352,7 +358,7 @@ impl Parts {
         )
     }
 
-    fn capabilities(&mut self) -> Result<Capabilities, DecodeError> {
+    pub(super) fn capabilities(&mut self) -> Result<Capabilities, DecodeError> {
         let signature_hashes = match self.take(NotifyType::SIGNATURE_HASH_ALGORITHMS).into_iter().next() {
             // RFC 7427 §4: "The Notification Data field contains the list of 16-bit hash algorithm identifiers".
             Some(notify) if notify.data.len() % 2 != 0 => {
@@ -433,11 +439,11 @@ impl Parts {
 }
 
 /// What the rules have already made sure of.
-fn need<T>(part: Option<T>, payload: &'static str) -> Result<T, DecodeError> {
+pub(super) fn need<T>(part: Option<T>, payload: &'static str) -> Result<T, DecodeError> {
     part.ok_or_else(|| missing("message", payload))
 }
 
-const fn missing(exchange: &'static str, payload: &'static str) -> DecodeError {
+pub(super) const fn missing(exchange: &'static str, payload: &'static str) -> DecodeError {
     DecodeError::Rule {
         exchange,
         payload,

@@ -20,6 +20,8 @@ const METHODS: &str = "proto/tests/ike_methods.rs";
 const QCD: &str = "proto/tests/ike_qcd.rs";
 const STREAM: &str = "proto/src/esp/stream.rs";
 const TCP: &str = "proto/tests/ike_tcp.rs";
+const RESUME: &str = "proto/tests/ike_resume.rs";
+const RESUME_WIRE: &str = "proto/tests/ike_resume_wire.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -79,7 +81,7 @@ pub fn rows() -> Vec<Row> {
             "what announces other extensions is passed over",
             "Notify payloads with status types MAY be added to any message and MUST be ignored if not recognized.",
             here!(what_is_not_known_is_passed_over),
-            out("none of RFC 6311, 5723, 8019 and 5685 is there yet"),
+            out("none of RFC 6311, 8019 and 5685 is there yet"),
         ),
         row(
             ("P8", "RFC 9593 §3", Must),
@@ -191,6 +193,43 @@ pub fn rows() -> Vec<Row> {
              dynamically enabling and disabling TCP encapsulation as interfaces change.",
             there(TCP, "another_network_begins_with_udp"),
             there(TCP, "without_mobike_there_is_no_probe"),
+        ),
+        row(
+            ("P23", "RFC 5723 §4.3.2", Must),
+            "session resumption: a ticket is taken, or refused with TICKET_NACK and a full exchange follows",
+            "When the IKEv2 responder receives a ticket using the N(TICKET_OPAQUE) payload, it MUST perform one of the following \
+             steps if it supports the extension defined in this document",
+            there(RESUME_WIRE, "the_formulas_as_responder"),
+            there(RESUME_WIRE, "forged_tickets_are_refused"),
+        ),
+        row(
+            ("P24", "RFC 5723 §4.1", Must),
+            "a request for a ticket is answered with one, with TICKET_ACK or with TICKET_NACK",
+            "When an IKEv2 responder receives a request for a ticket using the N(TICKET_REQUEST) payload, it MUST perform one of \
+             the following operations if it supports the extension defined in this document",
+            there(RESUME_WIRE, "tickets_are_granted_wherever_they_may_be_asked_for"),
+            there(RESUME_WIRE, "tickets_are_refused_where_there_are_none"),
+        ),
+        row(
+            ("P25", "RFC 5723 §4.3.3", Must),
+            "both prove that they have the SA of the ticket, under the identities of before",
+            "The IDi value sent in the IKE_AUTH exchange MUST be identical to the value included in the ticket.",
+            there(RESUME_WIRE, "the_formulas_as_initiator"),
+            there(RESUME_WIRE, "a_stolen_ticket_is_of_no_use"),
+        ),
+        row(
+            ("P26", "RFC 5723 §6.2", Must),
+            "a ticket goes with its IKE SA, with the credentials behind it, and when its time is over",
+            "In particular, when an IKE SA is deleted by the client or the gateway, the client MUST delete its stored ticket.",
+            there(RESUME, "a_deleted_sa_is_not_resumed"),
+            there(RESUME, "withdrawn_tickets_are_refused"),
+        ),
+        row(
+            ("P27", "RFC 5723 §4.3.1", Must),
+            "a ticket is used once, and not after its lifetime",
+            "A client MUST NOT present a ticket when it knows that the ticket's lifetime has expired.",
+            there(RESUME, "there_is_a_ticket_after_a_rekey_and_after_a_long_time"),
+            there(RESUME, "a_ticket_ages"),
         ),
     ]
 }

@@ -44,7 +44,7 @@ impl Letter {
 }
 
 /// What the data path would hold.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Sad {
     pub pairs: BTreeMap<ChildSaId, Arc<ChildSaEntry>>,
     /// Each pair that sends, by child's name.
@@ -131,6 +131,7 @@ fn connection(us: &str, them: &str, children: Vec<Arc<Child>>) -> Connection {
         tcp: Default::default(),
         tcp_port: 4500,
         ppk: Default::default(),
+        resumption: false,
         keep_trying: true,
         children: children
             .into_iter()

@@ -161,6 +161,23 @@ fn sim_nat_rebinding() {
     });
 }
 
+/// Nothing gets through for longer than a peer is waited for: it comes back with its ticket (RFC 5723), or, if one of the ends has
+/// lost its memory too, without.
+#[test]
+fn sim_outages() {
+    let outcomes = for_each_seed("outages", seeds(true), |seed| Plan {
+        outages: 1,
+        resumption: true,
+        restarts: u32::from(seed % 3 == 0),
+        ike_rekey_time: (seed % 4 == 0).then_some(Duration::from_secs(60)),
+        hybrid: seed % 5 == 0,
+        ..Plan::from_seed(seed)
+    });
+    if outcomes.len() >= 50 {
+        assert!(told(&outcomes, "resumed: true") > 10);
+    }
+}
+
 /// Both ends begin at the same moment: one IKE SA stays.
 #[test]
 fn sim_both_begin() {

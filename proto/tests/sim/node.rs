@@ -436,6 +436,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         tcp: Default::default(),
         tcp_port: 4500,
         ppk: Default::default(),
+        resumption: plan.resumption,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     };

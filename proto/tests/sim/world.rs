@@ -52,6 +52,10 @@ pub struct Plan {
     /// Both ends have two addresses and MOBIKE; so many times the initiator's machine has others than before, and as often an
     /// address of the responder can't be reached for a while.
     pub moves: Option<u32>,
+    /// So many times nothing gets through for longer than a peer is waited for.
+    pub outages: u32,
+    /// IKE SAs are resumed with tickets (RFC 5723).
+    pub resumption: bool,
     /// They authenticate with signatures that are made elsewhere and take their time; with a shared secret otherwise.
     pub signs: bool,
     /// ML-KEM-768 comes second (RFC 9370).
@@ -93,6 +97,8 @@ impl Plan {
             commands: 0,
             rebindings: None,
             moves: None,
+            outages: 0,
+            resumption: seed % 2 == 1,
             signs: false,
             hybrid: false,
             both_begin: false,
@@ -276,6 +282,11 @@ impl World {
             let blocked = [first, second_address(first)][rng.next_u32() as usize % 2];
             self.push(block_at, Due::Block(Some(blocked)));
             self.push(block_at + Duration::from_secs(60), Due::Block(None));
+        }
+        for _ in 0..self.plan.outages {
+            let at = now + Duration::from_millis(10_000 + u64::from(rng.next_u32()) % (trouble - 100_000));
+            self.push(at, Due::Block(Some(self.nodes[1].address.ip())));
+            self.push(at + Duration::from_secs(85), Due::Block(None));
         }
         for _ in 0..self.plan.commands {
             let at = now + Duration::from_millis(5_000 + u64::from(rng.next_u32()) % (trouble - 10_000));

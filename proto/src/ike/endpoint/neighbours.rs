@@ -232,7 +232,7 @@ impl Endpoint {
         let mut children = children.into_iter();
         sa.wanted = children.next();
         children.for_each(|child| sa.jobs.add(self.shared.now.instant, Job::CreateChild(child)));
-        self.begin(sa);
+        self.begin(sa, None);
     }
 
     /// The old SA is still there; tried again in a while.
@@ -258,7 +258,7 @@ impl Endpoint {
     }
 }
 
-fn same_peer(a: &IkeSa, b: &IkeSa) -> bool {
+pub(super) fn same_peer(a: &IkeSa, b: &IkeSa) -> bool {
     let same_id = a
         .peer_id
         .as_ref()

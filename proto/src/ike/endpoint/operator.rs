@@ -23,6 +23,7 @@ impl Endpoint {
             Command::Shutdown => {
                 self.shutting_down = true;
                 self.standing.clear();
+                self.kept.clear();
                 let up = |sa: &&IkeSa| matches!(sa.stage, Stage::Established | Stage::Rekeyed);
                 let up: Vec<IkeSpi> = self.sas.values().filter(up).map(IkeSa::own_spi).collect();
                 for spi in up {
@@ -102,7 +103,8 @@ impl Endpoint {
         let mut children = children.into_iter();
         sa.wanted = children.next();
         children.for_each(|child| sa.jobs.add(self.shared.now.instant, Job::CreateChild(child)));
-        self.begin(sa);
+        let kept = self.kept_ticket(&connection, &target);
+        self.begin(sa, kept);
         Ok(())
     }
 
@@ -111,6 +113,7 @@ impl Endpoint {
         let now = self.shared.now.instant;
         let Some(child) = child else {
             self.standing.remove(name);
+            self.kept.remove(name);
             let all: Vec<IkeSpi> = self.of_connection(name);
             for spi in all {
                 if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {

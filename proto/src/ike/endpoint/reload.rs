@@ -27,6 +27,8 @@ impl Endpoint {
     fn end_connection(&mut self, name: &ConnectionName, removed: bool) {
         self.shared.down.retain(|(of, _)| of != name);
         self.standing.remove(name);
+        self.kept.remove(name);
+        self.shared.resumption.void(self.shared.now, name);
         let mut orphans = Vec::new();
         for sa in self.sas.values_mut() {
             if let Stage::HalfOpen(half) = &mut sa.stage {
@@ -86,8 +88,29 @@ impl Endpoint {
                 sa.work(shared);
             });
         }
+        // A key of either kind that was taken away takes the tickets with it that were made with it; a new one is asked for.
+        if changes.in_place.contains(&"ppk") {
+            self.shared.resumption.void(self.shared.now, name);
+            self.drop_own_tickets(name);
+        } else if changes.in_place.contains(&KEYS) {
+            self.shared.resumption.recheck(self.shared.now, name);
+            self.drop_own_tickets(name);
+        }
         if changes.in_place.contains(&KEYS) {
             self.lock_out(name);
+        }
+    }
+
+    /// RFC 5723 §6.2: "when credentials associated with the IKE SA are invalidated ..., the ticket MUST be deleted."
+    fn drop_own_tickets(&mut self, name: &ConnectionName) {
+        self.kept.remove(name);
+        for spi in self.of_connection(name) {
+            self.with_sa(spi, |sa, shared| {
+                if sa.ticket.take().is_some() {
+                    sa.jobs.at_once(shared.now.instant, Job::AskTicket);
+                    sa.work(shared);
+                }
+            });
         }
     }
 

@@ -3,6 +3,8 @@
 use super::*;
 use crate::ike::qcd::{Complaint, SHORTEST_REQUEST};
 use crate::ike::reason::Reason;
+use crate::wire::Nonce;
+use crate::wire::message::ResumeReply;
 
 /// Octets of an unprotected hint: header, generic header, Notify without data. What is shorter than its answer gets none,
 /// so nobody is made to send more than it received.
@@ -150,7 +152,8 @@ impl Endpoint {
         }
     }
 
-    /// A stranger wants to begin (RFC 7296 §1.2). Nothing is kept until cookies, limits and proposals have been passed.
+    /// A stranger wants to begin (RFC 7296 §1.2), or to go on with what it had (RFC 5723). Nothing is kept until cookies, limits
+    /// and proposals, or the ticket, have been passed.
     pub(super) fn handle_init_request(&mut self, path: Path, datagram: &[u8], header: &Header, payloads: Vec<Payload>) {
         let digest = Incoming::digest(datagram);
         if let Some(sa) = self.init_seen.get(&digest).and_then(|spi| self.sas.get(spi)) {
@@ -175,8 +178,14 @@ impl Endpoint {
             return;
         }
         self.shared.log_message(None, true, path, header, &payloads);
-        let request = match wire::decode_request(ExchangeType::IKE_SA_INIT, payloads) {
+        let request = match wire::decode_request(header.exchange, payloads) {
             Ok(Request::IkeSaInit(request)) => *request,
+            Ok(Request::IkeSessionResume(request)) => {
+                if let Some(sa) = self.begin_resuming(path, header, &request) {
+                    self.keep_half_open(sa, path, digest, datagram);
+                }
+                return;
+            }
             _ => {
                 self.shared.counters.malformed += 1;
                 return;
@@ -195,21 +204,12 @@ impl Endpoint {
                 .failed_by_stranger(stranger(path, Reason::NoProposalChosen, verdict, vec![], vec![], hint));
             return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()));
         }
-        if !self.admit(path, header, &request) {
+        let most = self.shared.config.gateway.half_open_limit;
+        if !self.admit(path, header, &request.nonce, request.cookie.as_deref(), most) {
             return;
         }
         match self.begin_responding(path, header, &request, &candidates, datagram.len()) {
-            Ok(mut sa) => {
-                sa.init.request = datagram.to_vec();
-                let spi = sa.spi_r;
-                self.init_seen.insert(digest, spi);
-                *self.half_open.entry(path.remote.ip()).or_default() += 1;
-                (sa.counted, sa.answers) = (Some(path.remote.ip()), Some(digest));
-                let response = sa.init.response.clone();
-                self.sas.insert(spi, sa);
-                self.shared.transmit(path, &[response]);
-                self.reindex(spi);
-            }
+            Ok(sa) => self.keep_half_open(sa, path, digest, datagram),
             Err(IkeError::KeyExchange(_)) => self.shared.counters.malformed += 1,
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
@@ -228,12 +228,32 @@ impl Endpoint {
         }
     }
 
+    /// An answer to a first message goes out, and what it takes to go on is kept.
+    fn keep_half_open(&mut self, mut sa: IkeSa, path: Path, digest: [u8; 32], datagram: &[u8]) {
+        sa.init.request = datagram.to_vec();
+        let spi = sa.spi_r;
+        self.init_seen.insert(digest, spi);
+        *self.half_open.entry(path.remote.ip()).or_default() += 1;
+        (sa.counted, sa.answers) = (Some(path.remote.ip()), Some(digest));
+        let response = sa.init.response.clone();
+        self.sas.insert(spi, sa);
+        self.shared.transmit(path, &[response]);
+        self.reindex(spi);
+    }
+
     /// Limits, and cookies under load (§2.6).
-    pub(super) fn admit(&mut self, path: Path, header: &Header, request: &IkeSaInitRequest) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        path: Path,
+        header: &Header,
+        nonce: &Nonce,
+        cookie: Option<&[u8]>,
+        most: usize,
+    ) -> bool {
         let gateway = &self.shared.config.gateway;
         let total: usize = self.half_open.values().sum();
         let from_there = self.half_open.get(&path.remote.ip()).copied().unwrap_or(0);
-        if total >= gateway.half_open_limit || from_there >= gateway.half_open_limit_per_address {
+        if total >= most || from_there >= gateway.half_open_limit_per_address {
             self.shared.counters.over_limit += 1;
             return false;
         }
@@ -242,10 +262,10 @@ impl Endpoint {
         if path.is_tcp() {
             return true;
         }
-        let nonce = &request.nonce.0;
-        let proven = request.cookie.as_ref().is_some_and(|c| {
+        let nonce = &nonce.0;
+        let proven = cookie.is_some_and(|cookie| {
             self.cookies
-                .check(self.shared.now.instant, path.remote, header.spi_i, nonce, c)
+                .check(self.shared.now.instant, path.remote, header.spi_i, nonce, cookie)
         });
         if total < gateway.cookie_threshold || proven {
             return true;
@@ -254,7 +274,11 @@ impl Endpoint {
         let Shared { now, rng, .. } = &mut self.shared;
         let cookie = self.cookies.make(now.instant, path.remote, header.spi_i, nonce, rng);
         self.shared.counters.cookies_sent += 1;
-        self.reply_init(path, header, IkeSpi::ZERO, IkeSaInitReply::Cookie(cookie));
+        let reply = match header.exchange {
+            ExchangeType::IKE_SESSION_RESUME => Response::IkeSessionResume(ResumeReply::Cookie(cookie)),
+            _ => Response::IkeSaInit(IkeSaInitReply::Cookie(cookie)),
+        };
+        self.reply_init(path, header, &reply);
         false
     }
 
@@ -385,21 +409,26 @@ impl Endpoint {
     /// At most one small, stateless answer (checklist D13).
     pub(super) fn refuse_init(&mut self, path: Path, header: &Header, notify: Notify) {
         if self.init_refusals.spend(self.shared.now.instant) {
-            self.reply_init(path, header, IkeSpi::ZERO, IkeSaInitReply::Refused(notify));
+            let reply = match header.exchange {
+                ExchangeType::IKE_SESSION_RESUME => Response::IkeSessionResume(ResumeReply::Refused(notify)),
+                _ => Response::IkeSaInit(IkeSaInitReply::Refused(notify)),
+            };
+            self.reply_init(path, header, &reply);
         }
     }
 
-    pub(super) fn reply_init(&mut self, path: Path, header: &Header, spi_r: IkeSpi, reply: IkeSaInitReply) {
+    /// An answer that leaves nothing behind.
+    fn reply_init(&mut self, path: Path, header: &Header, reply: &Response) {
         let flags = Flags {
             initiator: false,
             response: true,
         };
         let answer = Header {
-            spi_r,
+            spi_r: IkeSpi::ZERO,
             flags,
             ..*header
         };
-        let payloads = wire::encode_response(&Response::IkeSaInit(reply));
+        let payloads = wire::encode_response(reply);
         self.shared.log_message(None, false, path, &answer, &payloads);
         self.shared.transmit(path, &[encode_plain(&answer, &payloads)]);
     }

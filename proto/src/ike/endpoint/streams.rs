@@ -53,13 +53,20 @@ impl Endpoint {
         streams
     }
 
-    /// Begins an SA: by TCP where its path says so, when the TCP connection is there.
-    pub(super) fn begin(&mut self, sa: IkeSa) {
+    /// Begins an SA: by TCP where its path says so, when the TCP connection is there. A ticket is presented by UDP only: by TCP a
+    /// round trip more counts little, and it stays for later.
+    pub(super) fn begin(&mut self, sa: IkeSa, kept: Option<Box<Kept>>) {
         let spi = sa.own_spi();
+        let mut kept = kept;
+        if sa.path.is_tcp()
+            && let (Some(name), Some(kept)) = (sa.name(), kept.take())
+        {
+            self.kept.insert(name, kept);
+        }
         self.sas.insert(spi, sa);
         self.with_sa(spi, |sa, shared| match sa.connection.clone() {
             _ if sa.path.is_tcp() => sa.want_stream(shared, Wish::Begin),
-            Some(connection) => sa.begin(shared, &connection),
+            Some(connection) => sa.begin(shared, &connection, kept),
             None => {}
         });
     }

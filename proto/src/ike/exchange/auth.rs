@@ -45,6 +45,10 @@ impl AuthExchange {
         if let Some(message_id) = sa.outgoing.next_id() {
             sa.int_auth.set_auth_id(message_id);
         }
+        if sa.resumes.is_some() {
+            let auth = sa.resumption_auth(shared, &connection.local.id);
+            return Self::proven(sa, shared, connection, OwnProof::default(), Vec::new(), auth);
+        }
         match sa.use_ppk(shared, &connection) {
             Ok(id) => {
                 let proof = OwnProof {
@@ -144,15 +148,22 @@ impl AuthExchange {
             sa: EspProposal::to_wire(&child.esp_proposals, *spi, false),
             ..offer_selectors(sa, child)
         });
-        let wanted = request([connection.as_ref()]);
+        // RFC 5723 §4.3.3: "A CERT payload MUST NOT be included in this exchange", and the IDr value "sent (by the gateway, and
+        // optionally by the client) in this exchange MUST also be identical to the value included in the ticket."
+        let (wanted, id_r) = match &sa.resumes {
+            Some(state) => (Vec::new(), Some(state.peer.clone())),
+            None => (request([connection.as_ref()]), connection.remote.id.clone()),
+        };
         let mut other = sa.mobike_offer(shared, &connection);
         // RFC 9593 §3.1: "Regardless of whether the notification is received", and beside CERTREQ.
-        other.extend(announce([connection.as_ref()]));
+        if sa.resumes.is_none() {
+            other.extend(announce([connection.as_ref()]));
+        }
         let request = IkeAuthRequest {
             id_i: connection.local.id.clone(),
             certs: proof.certs,
             certreqs: wanted,
-            id_r: connection.remote.id.clone(),
+            id_r,
             auth: proof.auth,
             child: payloads,
             configuration: None,
@@ -162,6 +173,7 @@ impl AuthExchange {
             ppk_identity: proof.ppk_identity,
             no_ppk_auth: proof.no_ppk_auth,
             qcd_token: sa.own_token(shared),
+            ticket_request: sa.asks_for_a_ticket(&connection),
             other,
         };
         let exchange = Exchange::Auth(Box::new(Self { connection, child }));
@@ -201,6 +213,7 @@ impl AuthExchange {
         sa.establish(shared, response.id_r, initial_contact);
         sa.hear_lifetime(shared, &response.other);
         let Self { connection, child } = self;
+        sa.take_ticket(shared, response.ticket.filter(|_| connection.resumption));
         for other in connection
             .children
             .values()
@@ -279,6 +292,9 @@ impl AuthExchange {
 
     fn authenticate(&self, sa: &mut IkeSa, shared: &Shared, response: &IkeAuthResponse) -> Result<(), IkeError> {
         // As it is now: a key may have been taken away since it was begun.
+        if sa.resumes.is_some() {
+            return sa.check_resumption(shared, &response.id_r, Some(&response.auth));
+        }
         let connection = sa.connection.clone().unwrap_or_else(|| Arc::clone(&self.connection));
         let remote = &connection.remote;
         if let Some(expected) = remote.id.as_ref().filter(|expected| !expected.same(&response.id_r)) {

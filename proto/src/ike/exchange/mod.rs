@@ -10,6 +10,8 @@ mod intermediate;
 mod liveness;
 mod mobike;
 mod rekey_ike;
+mod resume;
+mod ticket;
 
 pub use auth::{AuthExchange, OwnProof, peer_spi};
 pub use create_child::{CreateChildExchange, PFS_HINT};
@@ -20,6 +22,8 @@ pub use intermediate::IntermediateExchange;
 pub use liveness::LivenessExchange;
 pub use mobike::MobikeExchange;
 pub use rekey_ike::RekeyIkeExchange;
+pub use resume::{ResumeExchange, announced};
+pub use ticket::TicketExchange;
 
 use super::jobs::Job;
 use super::sa::IkeSa;
@@ -33,6 +37,8 @@ use std::time::Duration;
 pub enum Exchange {
     /// IKE_SA_INIT (RFC 7296 §1.2).
     Init(Box<InitExchange>),
+    /// IKE_SESSION_RESUME (RFC 5723 §4.3.2).
+    Resume(Box<ResumeExchange>),
     /// IKE_INTERMEDIATE (RFC 9242).
     Intermediate(Box<IntermediateExchange>),
     /// IKE_AUTH (§1.2).
@@ -45,6 +51,8 @@ pub enum Exchange {
     Delete(DeleteExchange),
     /// INFORMATIONAL, empty (§2.4), or with a notify that takes no answer.
     Liveness(LivenessExchange),
+    /// INFORMATIONAL that asks for a ticket (RFC 5723 §4.1).
+    Ticket(TicketExchange),
     /// INFORMATIONAL about addresses (RFC 4555).
     Mobike(Box<MobikeExchange>),
 }
@@ -83,6 +91,7 @@ impl Exchange {
             }
             Job::TellToken => LivenessExchange::with_token(sa, shared),
             Job::TryUdp => sa.begin_probe(shared).then(LivenessExchange::begin_probe),
+            Job::AskTicket => TicketExchange::begin(sa),
             Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
     }
@@ -91,12 +100,13 @@ impl Exchange {
     pub fn exchange_type(&self) -> ExchangeType {
         match self {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
+            Self::Resume(_) => ExchangeType::IKE_SESSION_RESUME,
             Self::Intermediate(_) => ExchangeType::IKE_INTERMEDIATE,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::CreateChild(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
+            Self::Delete(_) | Self::Liveness(_) | Self::Ticket(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
         }
     }
 
@@ -105,11 +115,13 @@ impl Exchange {
         match self {
             Self::CreateChild(_) | Self::Delete(DeleteExchange::Child(_) | DeleteExchange::Stillborn(_)) => true,
             Self::Init(_)
+            | Self::Resume(_)
             | Self::Intermediate(_)
             | Self::Auth(_)
             | Self::RekeyIke(_)
             | Self::Delete(DeleteExchange::Ike)
             | Self::Liveness(_)
+            | Self::Ticket(_)
             | Self::Mobike(_) => false,
         }
     }
@@ -118,12 +130,14 @@ impl Exchange {
     pub const fn what(&self) -> &'static str {
         match self {
             Self::Init(_) => "IKE_SA_INIT",
+            Self::Resume(_) => "IKE_SESSION_RESUME",
             Self::Intermediate(_) => "IKE_INTERMEDIATE",
             Self::Auth(_) => "IKE_AUTH",
             Self::CreateChild(_) => "CREATE_CHILD_SA",
             Self::RekeyIke(_) => "rekey of the IKE SA",
             Self::Delete(_) => "Delete",
             Self::Liveness(_) => "liveness check",
+            Self::Ticket(_) => "request for a ticket",
             Self::Mobike(_) => "address update",
         }
     }
@@ -139,6 +153,7 @@ impl Exchange {
             (Self::RekeyIke(exchange), Response::IkeFollowupKe(reply)) => exchange.on_followup(sa, shared, reply),
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
             (Self::Liveness(_), Response::Informational(reply)) => LivenessExchange::on_reply(sa, shared, &reply),
+            (Self::Ticket(_), Response::Informational(reply)) => TicketExchange::on_reply(sa, shared, reply),
             (Self::Mobike(exchange), Response::Informational(reply)) => exchange.on_reply(sa, shared, &reply),
             (exchange, _) => {
                 exchange.abandon(sa, shared);
@@ -153,7 +168,13 @@ impl Exchange {
             Self::Auth(exchange) => exchange.abandon(shared),
             Self::CreateChild(exchange) => shared.spis.release(exchange.spi),
             Self::RekeyIke(exchange) => exchange.abandon(shared),
-            Self::Init(_) | Self::Intermediate(_) | Self::Delete(_) | Self::Liveness(_) | Self::Mobike(_) => {}
+            Self::Init(_)
+            | Self::Resume(_)
+            | Self::Intermediate(_)
+            | Self::Delete(_)
+            | Self::Liveness(_)
+            | Self::Ticket(_)
+            | Self::Mobike(_) => {}
         }
     }
 }

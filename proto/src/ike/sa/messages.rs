@@ -209,7 +209,7 @@ impl IkeSa {
         self.work(shared);
     }
 
-    /// The plain answer to our IKE_SA_INIT: unauthenticated until AUTH covers it.
+    /// The plain answer to our IKE_SA_INIT, or IKE_SESSION_RESUME: unauthenticated until AUTH covers it.
     pub fn handle_init_response(
         &mut self,
         shared: &mut Shared,
@@ -222,17 +222,23 @@ impl IkeSa {
             .outgoing
             .in_flight()
             .is_some_and(|request| request.message_id == header.message_id);
-        let Some(Exchange::Init(exchange)) = self.exchange.take_if(|e| awaited && matches!(e, Exchange::Init(_)))
-        else {
+        let early = |exchange: &Exchange| matches!(exchange, Exchange::Init(_) | Exchange::Resume(_));
+        let fits = |e: &mut Exchange| awaited && early(e) && e.exchange_type() == header.exchange;
+        let Some(exchange) = self.exchange.take_if(fits) else {
             shared.counters.unexpected += 1;
             return;
         };
         shared.log_message(self.name(), true, path, header, &payloads);
-        let next = match wire::decode_response(ExchangeType::IKE_SA_INIT, payloads) {
-            Ok(Response::IkeSaInit(reply)) => exchange.on_reply(self, shared, header, datagram, reply),
-            Ok(_) | Err(_) => {
+        let next = match (exchange, wire::decode_response(header.exchange, payloads)) {
+            (Exchange::Init(exchange), Ok(Response::IkeSaInit(reply))) => {
+                exchange.on_reply(self, shared, header, datagram, reply)
+            }
+            (Exchange::Resume(exchange), Ok(Response::IkeSessionResume(reply))) => {
+                exchange.on_reply(self, shared, header, datagram, reply)
+            }
+            (exchange, _) => {
                 shared.counters.malformed += 1;
-                Next::KeepWaiting(Exchange::Init(exchange))
+                Next::KeepWaiting(exchange)
             }
         };
         self.follow(shared, next);
@@ -262,7 +268,11 @@ impl IkeSa {
         let payloads = wire::encode_request(&request.0);
         let path = self.stream.take_probe().unwrap_or(self.path);
         shared.log_message(self.name(), false, path, &header, &payloads);
-        let datagrams = if exchange_type == ExchangeType::IKE_SA_INIT {
+        let plain = matches!(
+            exchange_type,
+            ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME
+        );
+        let datagrams = if plain {
             let datagram = encode_plain(&header, &payloads);
             self.init.request.clone_from(&datagram);
             vec![datagram]
@@ -322,7 +332,12 @@ impl IkeSa {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
         };
-        let keys = IkeKeys::derive(shared.provider, suite, &half.shared, &binding);
+        let derive = if self.resumes.is_some() {
+            IkeKeys::resume
+        } else {
+            IkeKeys::derive
+        };
+        let keys = derive(shared.provider, suite, &half.shared, &binding);
         self.set_keys(shared, keys);
     }
 

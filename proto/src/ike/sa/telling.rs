@@ -89,6 +89,7 @@ impl IkeSa {
             since: self.established,
             rekey_at: self.rekey_at,
             reauth_at: self.reauth.due().filter(|_| !matches!(self.stage, Stage::Rekeyed)),
+            resumed: self.resumed,
             mobike: self.mobike.enabled,
             quick_crash_detection: self.peer_tokens.any(),
             children,

@@ -28,6 +28,7 @@ impl IkeSa {
             return;
         }
         self.series_timeout(shared);
+        self.resume_timeout(shared);
         let schedule = schedule(shared);
         if self.is_unheard(now) && self.fall_back(shared) {
             return;
@@ -54,6 +55,7 @@ impl IkeSa {
                 }
                 if self.is_established() {
                     shared.count(self.name(), |tally| tally.dead_peers += 1);
+                    self.keep_ticket(shared);
                 }
                 if matches!(self.stage, Stage::Initiating) {
                     let hint = if self.path.is_tcp() {
