@@ -317,6 +317,15 @@ fn a_deleted_sa_is_not_resumed() {
     pump.down(0, None);
     pump.connect();
     begins_anew_from_here(&mut pump);
+    // Taken down while the peer is silent: the Delete waits behind an unanswered request.
+    let mut pump = up(ends());
+    pump.run_for(12 * SECOND, nothing);
+    assert!(pump.is_up(0));
+    pump.down(0, None);
+    pump.run_for(300 * SECOND, nothing);
+    assert!(!pump.is_up(0));
+    pump.connect();
+    begins_anew_from_here(&mut pump);
 }
 
 fn begins_anew_from_here(pump: &mut Pump) {
@@ -479,6 +488,28 @@ fn a_reload_in_the_middle_counts() {
             .iter()
             .any(|failure| failure.verdict.contains("ticket"))
     );
+}
+
+/// The same at the client, while its ticket is under way, and when it has come back unanswered.
+#[test]
+fn a_reload_of_the_client_in_the_middle_counts() {
+    for answered in [true, false] {
+        let mut pump = up(ends());
+        outage(&mut pump);
+        while pump.wire.is_empty() {
+            pump.tick();
+        }
+        let (mut a, _) = ends();
+        a.remote.credential = RemoteCredential::Psk(vec![psk("another")]);
+        reload(&mut pump, 0, a);
+        if answered {
+            pump.deliver_all();
+        } else {
+            pump.run_for(SECOND, nothing);
+        }
+        pump.run_for(20 * SECOND, everything);
+        assert!(!pump.is_up(0));
+    }
 }
 
 // With certificates.

@@ -121,7 +121,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         set(&mut tcp_port, integer(&value, 1..=65_535));
     }
     let ppk = ppk::read(table);
-    let resumption = flag(table, "resumption", true);
+    let resumption = flag(table, "resumption", false);
     let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
     if start && hosts.is_empty() && peer.is_some() {

@@ -27,6 +27,16 @@ pub enum Proven {
 }
 
 impl Proven {
+    /// Whether it is of the kind that is asked of a peer.
+    pub const fn is_of(&self, credential: &RemoteCredential) -> bool {
+        matches!(
+            (self, credential),
+            (Self::Psk, RemoteCredential::Psk(_))
+                | (Self::RawKey(_), RemoteCredential::RawKeys(_))
+                | (Self::Certificates { .. }, RemoteCredential::Certificates(_))
+        )
+    }
+
     /// Of a certificate that was verified at `unix`, with those shown.
     #[must_use]
     pub fn certificates(own: &pki::Certificate, shown: &[&[u8]], unix: u64) -> Self {

@@ -69,7 +69,8 @@ impl Kept {
     /// expired."
     pub fn is_usable(&self, now: Now, connection: &Connection, target: &Target) -> bool {
         let lives = self.expires.0 > now.instant && self.expires.1 > now.unix;
-        let proven = self.state.proof.good_until(&connection.remote, now.unix) >= now.unix;
+        let proof = &self.state.proof;
+        let proven = proof.is_of(&connection.remote.credential) && proof.good_until(&connection.remote, now.unix) >= now.unix;
         let time = self.state.reauth.due().is_none_or(|at| at > now.instant);
         // "the client always resumes into the same gateway that generated the ticket": another address may be another's.
         let there = target.remote.ip() == self.remote;
@@ -130,8 +131,17 @@ impl IkeSa {
 
     /// The peer was silent for too long, or has lost the IKE SA: the ticket is for now.
     pub fn keep_ticket(&mut self, shared: &mut Shared) {
+        // §6.2: "when an IKE SA is deleted by the client or the gateway, the client MUST delete its stored ticket": a Delete that
+        // had to wait for the silent peer is one.
+        if self.jobs.has(&Job::DeleteIke) {
+            return;
+        }
         // The peer may have ours too: it stays good.
         self.issued = None;
+        // Authenticating anew had begun, and resuming is not that.
+        if self.reauth.begun {
+            return;
+        }
         let (Some(own), Some(connection), Some(suite)) = (self.ticket.take(), &self.connection, self.suite) else {
             return;
         };

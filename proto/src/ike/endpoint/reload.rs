@@ -106,6 +106,12 @@ impl Endpoint {
         self.kept.remove(name);
         for spi in self.of_connection(name) {
             self.with_sa(spi, |sa, shared| {
+                // One that is being presented: its SA would take over a proof that is looked at nowhere else.
+                if sa.resumes.is_some() || matches!(sa.exchange, Some(Exchange::Resume(_))) {
+                    sa.exchange = None;
+                    sa.close(shared, "the configuration changed");
+                    return;
+                }
                 if sa.ticket.take().is_some() {
                     sa.jobs.at_once(shared.now.instant, Job::AskTicket);
                     sa.work(shared);
