@@ -70,7 +70,8 @@ impl Kept {
     pub fn is_usable(&self, now: Now, connection: &Connection, target: &Target) -> bool {
         let lives = self.expires.0 > now.instant && self.expires.1 > now.unix;
         let proof = &self.state.proof;
-        let proven = proof.is_of(&connection.remote.credential) && proof.good_until(&connection.remote, now.unix) >= now.unix;
+        let proven =
+            proof.is_of(&connection.remote.credential) && proof.good_until(&connection.remote, now.unix) >= now.unix;
         let time = self.state.reauth.due().is_none_or(|at| at > now.instant);
         // "the client always resumes into the same gateway that generated the ticket": another address may be another's.
         let there = target.remote.ip() == self.remote;
