@@ -548,3 +548,24 @@ fn another_connection_of_the_same_ends_is_followed() {
     let moved = |event: &&Event| matches!(event, Event::Sad(SadUpdate::Move { id: moved, path: to, .. }) if *moved == id && *to == path);
     assert_eq!(pump.events[1].iter().filter(moved).count(), 1);
 }
+
+/// An SA over TCP is authenticated anew as any attempt begins: by UDP, and by TCP if that gets no answer.
+#[test]
+fn reauthentication_begins_with_udp() {
+    for udp_works in [true, false] {
+        let mut pump = up(TcpUse::Fallback, |connection| {
+            connection.mobike = false;
+            if connection.tcp == TcpUse::Fallback {
+                connection.reauth_time = Some(100 * SECOND);
+            }
+        });
+        let before = spi(&pump);
+        pump.events[0].clear();
+        pump.run_for(140 * SECOND, |letter| udp_works || letter.path.is_tcp());
+        pump.assert_joined();
+        assert_ne!(spi(&pump), before);
+        assert!(sent(&pump, 0, false, "IKE_SA_INIT") > 0);
+        assert_eq!(pump.sa(0).path.is_tcp(), !udp_works);
+        assert_eq!(sent(&pump, 0, true, "IKE_SA_INIT") > 0, !udp_works);
+    }
+}

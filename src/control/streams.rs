@@ -11,14 +11,14 @@ use landbridge_proto::wire::IkeSpi;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Connections that nobody has authenticated by, in all and from one address.
+/// Connections that nobody has authenticated by, in all and from one address (IPv6: one /64, as one host has).
 const MOST_UNPROVEN: usize = 128;
 const MOST_UNPROVEN_OF_ONE: usize = 16;
 /// How long one may take to authenticate, whatever it says.
@@ -57,6 +57,8 @@ struct Open {
     number: u64,
     ours: bool,
     proven: bool,
+    /// It is closed to make room; its end is not told yet.
+    yields: bool,
     since: Instant,
     /// When an IKE SA was last seen to use it, at first when it was opened.
     used: Instant,
@@ -96,15 +98,33 @@ impl Streams {
         }
     }
 
-    /// Whether another may be accepted from there.
-    pub fn admits(&mut self, remote: IpAddr) -> bool {
-        let unproven = || self.open.iter().filter(|(_, open)| !open.ours && !open.proven);
-        let from_there = unproven().filter(|(path, _)| path.remote.ip() == remote).count();
-        let admits = unproven().count() < MOST_UNPROVEN && from_there < MOST_UNPROVEN_OF_ONE;
-        if !admits {
-            self.refused += 1;
+    /// Another is to be accepted from there; returns what has to be closed for it. `in_use` are those that IKE SAs use.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub fn admit(&mut self, remote: IpAddr, in_use: impl FnOnce() -> BTreeMap<Path, bool>) -> io::Result<Option<Over>> {
+        let unproven = |open: &Open| !open.ours && !open.proven && !open.yields;
+        let all = self.open.iter().filter(|(_, open)| unproven(open));
+        let from_there = all
+            .clone()
+            .filter(|(path, _)| network(path.remote.ip()) == network(remote));
+        if from_there.count() < MOST_UNPROVEN_OF_ONE {
+            if all.count() < MOST_UNPROVEN {
+                return Ok(None);
+            }
+            // Those that say nothing don't keep out who does: the oldest goes.
+            let in_use = in_use();
+            let idle = self.open.iter_mut();
+            let idle = idle.filter(|(path, open)| unproven(open) && !in_use.contains_key(path));
+            if let Some((path, open)) = idle.min_by_key(|(_, open)| open.number) {
+                open.yields = true;
+                return Ok(Some((*path, open.number, "others want its place")));
+            }
         }
-        admits
+        self.refused += 1;
+        Err(io::Error::other(
+            "too many TCP connections that nobody has authenticated by",
+        ))
     }
 
     /// Opens one for an IKE SA, from an address of ours.
@@ -125,6 +145,7 @@ impl Streams {
             number,
             ours,
             proven: false,
+            yields: false,
             since: now,
             used: now,
         };
@@ -173,6 +194,14 @@ impl Streams {
             }
         }
         (proven, over)
+    }
+}
+
+/// Whom an address stands for.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -229,14 +258,13 @@ impl Daemon {
 
     /// Somebody has opened one.
     pub(super) fn accept_stream(&mut self, socket: TcpStream) {
-        let added = socket
-            .peer_addr()
-            .and_then(|remote| match self.streams.admits(remote.ip()) {
-                true => self.data.add_stream(socket.into_std()?, false),
-                false => Err(io::Error::other(
-                    "too many TCP connections that nobody has authenticated by",
-                )),
-            });
+        let added = socket.peer_addr().and_then(|remote| {
+            let yields = self.streams.admit(remote.ip(), || self.endpoint.streams())?;
+            if let Some((path, number, why)) = yields {
+                self.data.close_stream(&path, number, why);
+            }
+            self.data.add_stream(socket.into_std()?, false)
+        });
         match added {
             Ok((path, number)) => {
                 self.added_stream(path, number, false);
@@ -302,5 +330,56 @@ impl Daemon {
         for (path, number, why) in over {
             self.data.close_stream(&path, number, why);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(remote: &str) -> Path {
+        let local = "198.51.100.2:4500".parse().unwrap();
+        Path::tcp(local, SocketAddr::new(remote.parse().unwrap(), 40_000))
+    }
+
+    #[test]
+    fn silent_strangers_make_room() {
+        let mut streams = Streams::listen(&[]).unwrap();
+        let most = u64::try_from(MOST_UNPROVEN).unwrap();
+        let of = |number: u64| path(&format!("192.0.2.{number}"));
+        let new: IpAddr = "203.0.113.1".parse().unwrap();
+        for number in 1..=most {
+            assert!(streams.admit(new, BTreeMap::new).unwrap().is_none());
+            streams.add(of(number), number, false);
+        }
+        // The first begins an IKE SA: the second goes, then the third though the end of that one was not told yet.
+        let used = || BTreeMap::from([(of(1), false)]);
+        for oldest in [2, 3] {
+            let (path, number, _) = streams.admit(new, used).unwrap().unwrap();
+            assert_eq!((path, number), (of(oldest), oldest));
+            streams.add(self::path(&format!("203.0.113.{oldest}")), most + oldest, false);
+        }
+        let all = || {
+            (1..=most)
+                .map(of)
+                .chain([2, 3].map(|n| self::path(&format!("203.0.113.{n}"))))
+        };
+        assert!(
+            streams
+                .admit(new, || all().map(|path| (path, false)).collect())
+                .is_err()
+        );
+        assert_eq!(streams.refused, 1);
+    }
+
+    #[test]
+    fn an_ipv6_host_is_one() {
+        let mut streams = Streams::listen(&[]).unwrap();
+        for number in 1..=16 {
+            streams.add(path(&format!("2001:db8::{number}:1")), number, false);
+        }
+        let mut admits = |text: &str| streams.admit(text.parse().unwrap(), BTreeMap::new).is_ok();
+        assert!(!admits("2001:db8::ffff:ffff:ffff:ffff"));
+        assert!(admits("2001:db8:0:1::1"));
     }
 }

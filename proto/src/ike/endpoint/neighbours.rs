@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ike::stream::tcp_path;
+use crate::policy::connection::TcpUse;
 
 /// Both ends began at once: after this the redundant SA is deleted.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(3);
@@ -219,11 +220,14 @@ impl Endpoint {
         let mut children: Vec<ChildName> = children.map(|pair| Arc::clone(&pair.config.name)).collect();
         children.sort();
         children.dedup();
-        // RFC 9329 §6.1: "Multiple IKE SAs MUST NOT share a single TCP connection, unless one is a rekey of an existing IKE SA".
-        let path = if old.path.is_tcp() {
-            tcp_path(&connection, old.path.local.ip(), old.path.remote.ip())
-        } else {
-            old.path
+        let port = self.shared.config.gateway.nat_port;
+        let at = |address: SocketAddr| SocketAddr::new(address.ip(), port);
+        // As any attempt: RFC 9329 §5.1: "always attempt to negotiate IKE over UDP first". §6.1: "Multiple IKE SAs MUST NOT share
+        // a single TCP connection, unless one is a rekey of an existing IKE SA".
+        let path = match connection.tcp_use() {
+            TcpUse::Always => tcp_path(&connection, old.path.local.ip(), old.path.remote.ip()),
+            _ if !old.path.is_tcp() => old.path,
+            TcpUse::Never | TcpUse::Accept | TcpUse::Fallback => Path::udp(at(old.path.local), at(old.path.remote)),
         };
         let spi = self.shared.ike_spi();
         let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
