@@ -128,7 +128,7 @@ fn defaults_are_those_of_the_guide() {
     assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(4 * 3600)));
     assert!(
         connection.fragmentation
-            && connection.resumption
+            && !connection.resumption
             && connection.keep_trying
             && connection.force_udp_encapsulation
     );
