@@ -1,5 +1,5 @@
 //! Announcing authentication methods (RFC 9593): what an end takes from its peer, so that the peer chooses among what it has, and
-//! both can say why it did not work. "[S]ending the SUPPORTED_AUTH_METHODS notification and using information obtained from it are
+//! both can say why it did not work. "\[S\]ending the SUPPORTED_AUTH_METHODS notification and using information obtained from it are
 //! optional" (§3.1): it prefers, and excludes nothing.
 
 use crate::crypto::{Hash, KeyKind, Scheme, SigningKey, schemes};
