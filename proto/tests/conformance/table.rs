@@ -102,7 +102,8 @@ pub fn assert_is_a_test(file: &str, name: &str) {
     let ignored = all.iter().any(|text| {
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().enumerate().any(|(at, line)| {
-            line.trim_start().starts_with(&head) && attributes(&lines[..at]).any(|line| line.starts_with("#[ignore"))
+            line.trim_start().starts_with(&head)
+                && attributes(&lines[..at]).any(|line| line.trim_start_matches("#[").starts_with("ignore"))
         })
     });
     assert!(!ignored, "{file}: {name} is switched off");
