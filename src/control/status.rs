@@ -11,7 +11,6 @@ use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::aggfrag::Header;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
-use landbridge_proto::policy::aggfrag::Iptfs;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::TrafficSelector;
@@ -236,12 +235,8 @@ pub(super) fn inner_mtu(
         return LEAST_MTU;
     };
     // So much that a full packet with its AGGFRAG header fills one outer packet.
-    let header = |iptfs: &Iptfs| match iptfs.flags().congestion_control() {
-        true => Header::CONGESTION,
-        false => Header::PLAIN,
-    };
-    let headers = connection.children.values().filter_map(|child| child.iptfs.as_ref());
-    let header = headers.map(header).max().unwrap_or(0);
+    let aggregates = connection.children.values().any(|child| child.iptfs.is_some());
+    let header = if aggregates { Header::PLAIN } else { 0 };
     let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
     let fits = proposals
         .flat_map(crate::config::suites)

@@ -4,7 +4,7 @@
 //! came whole and in its turn stays where it was opened; only what was cut or overtaken is copied.
 //! Nothing here is called for a pair without it.
 
-use super::batch::{Outer, SendBatch};
+use super::batch::{Outer, Places, SendBatch};
 use super::inbound::Receiving;
 use super::outbound::Sending;
 use super::report::Nanos;
@@ -12,14 +12,13 @@ use super::stats::Cause;
 use super::table::{ChildSa, Interface};
 use super::worker::Wakeup;
 use landbridge_proto::crypto::CipherSizes;
-use landbridge_proto::esp::aggfrag::{self, Control, Decoder, Encoder, Found, Header, Pace};
+use landbridge_proto::esp::aggfrag::{self, Decoder, Encoder, Found, Header, Pace};
 use landbridge_proto::esp::{NextHeader, Opened, transform};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::aggfrag::{Aggfrag, SendMode};
-use landbridge_proto::policy::sad::{ChildSaEntry, Encapsulation, SadReport};
+use landbridge_proto::policy::sad::{Encapsulation, SadReport};
 use landbridge_proto::time::Instant;
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// Octets that may wait while packets are gathered: more than one read from a TUN brings.
@@ -30,6 +29,8 @@ const QUEUE_TIME: Duration = Duration::from_millis(200);
 const QUEUE_MOST: usize = 8 << 20;
 /// The longest payload: what a datagram carries, less what stands around it.
 const PAYLOAD_MOST: usize = 65_000;
+/// The shortest: what a mistaken MTU or size still leaves.
+const PAYLOAD_LEAST: usize = Header::PLAIN + 64;
 
 /// What waits to be sent by a pair with IP-TFS, and when.
 pub(super) struct Bundle {
@@ -39,10 +40,6 @@ pub(super) struct Bundle {
     payload: usize,
     /// At a rate; it begins with the first tick.
     pace: Option<Pace>,
-    /// Octets before the data blocks.
-    header: usize,
-    /// Where packets are only gathered, but the peer wants to hear of the path: when it was told last.
-    told: Nanos,
     /// When what was gathered is sent.
     due: Option<Nanos>,
 }
@@ -53,19 +50,12 @@ impl Bundle {
         let most = match mode {
             SendMode::Aggregate { .. } => GATHERED,
             SendMode::Constant { rate } => queue_octets(rate),
-            SendMode::Congestion { most } => queue_octets(most),
         };
         Self {
             encoder: Encoder::new(!agreed.peer.dont_fragment(), most),
             mode,
-            payload: Header::CONGESTION,
+            payload: PAYLOAD_LEAST,
             pace: None,
-            header: if agreed.informs() {
-                Header::CONGESTION
-            } else {
-                Header::PLAIN
-            },
-            told: 0,
             due: None,
         }
     }
@@ -77,9 +67,9 @@ impl Bundle {
         let size = child.entry.aggfrag.as_ref().and_then(|agreed| agreed.iptfs.size);
         let payload = match size {
             Some(outer) => transform::inner_mtu(sizes, usize::from(outer), child.path.is_ipv6(), udp),
-            None => usize::from(interface.mtu) + self.header,
+            None => usize::from(interface.mtu) + Header::PLAIN,
         };
-        self.payload = payload.clamp(Header::CONGESTION + 64, PAYLOAD_MOST);
+        self.payload = payload.clamp(PAYLOAD_LEAST, PAYLOAD_MOST);
         if let (Some(rate), Some(pace)) = (self.rate(), &mut self.pace) {
             pace.set_interval(interval(rate, self.payload, child, sizes));
         }
@@ -89,21 +79,13 @@ impl Bundle {
     const fn rate(&self) -> Option<u64> {
         match self.mode {
             SendMode::Aggregate { .. } => None,
-            SendMode::Constant { rate } | SendMode::Congestion { most: rate } => Some(rate),
-        }
-    }
-
-    /// Between two packets of ours: RFC 9347 §6.1.2: "the fixed (or average) delay".
-    fn own_delay(&self) -> Duration {
-        match (self.mode, &self.pace) {
-            (SendMode::Aggregate { delay }, _) => delay,
-            (_, pace) => pace.as_ref().map(Pace::current).unwrap_or_default(),
+            SendMode::Constant { rate } => Some(rate),
         }
     }
 
     /// Octets of data blocks in a full payload.
     const fn capacity(&self) -> usize {
-        self.payload - self.header
+        self.payload - Header::PLAIN
     }
 
     /// The longest packet that can be sent; `None` is any. RFC 9347 §2.2.7: "there is normally no effective MTU (EMTU) on an
@@ -113,30 +95,17 @@ impl Bundle {
     }
 
     /// When [`Sending::tick`] has something to do.
-    pub(super) fn deadline(&self, child: &ChildSa) -> Option<Nanos> {
+    pub(super) fn deadline(&self) -> Option<Nanos> {
         match self.mode {
-            SendMode::Aggregate { .. } => match child.pair.control() {
-                Some(control) => {
-                    let tell = self.told + nanos(control.telling());
-                    Some(self.due.map_or(tell, |due| due.min(tell)))
-                }
-                None => self.due,
-            },
-            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
-                Some(self.pace.as_ref().map_or(0, |pace| pace.next().as_nanos()))
-            }
+            SendMode::Aggregate { .. } => self.due,
+            SendMode::Constant { .. } => Some(self.pace.as_ref().map_or(0, |pace| pace.next().as_nanos())),
         }
     }
 
     /// What a packet that was begun leaves behind when another pair takes over; the others go by that one.
-    pub(super) fn hand_over(&mut self, to: Option<(&mut Self, &ChildSa)>, child: &ChildSa) {
+    pub(super) fn hand_over(&mut self, to: Option<&mut Self>, child: &ChildSa) {
         let lost = match to {
-            Some((to, new)) => {
-                if to.pace.is_none()
-                    && let (Some(old), Some(mut new)) = (child.pair.control(), new.pair.control())
-                {
-                    new.inherit(&old);
-                }
+            Some(to) => {
                 to.pace = to.pace.or(self.pace);
                 to.due = to.due.or(self.due);
                 self.encoder.hand_over(&mut to.encoder)
@@ -150,12 +119,6 @@ impl Bundle {
     pub(super) const fn has_begun(&self) -> bool {
         self.encoder.has_begun()
     }
-}
-
-/// What both owners of a pair know of the path, where it is spoken of.
-pub(super) fn control(entry: &ChildSaEntry) -> Option<Mutex<Control>> {
-    entry.aggfrag.as_ref().filter(|agreed| agreed.informs())?;
-    Some(Mutex::default())
 }
 
 fn nanos(time: Duration) -> Nanos {
@@ -222,15 +185,11 @@ impl Sending {
         let Some(bundle) = &mut self.bundle else { return };
         match bundle.mode {
             SendMode::Aggregate { .. } => {
-                let tell = bundle.deadline(&self.child).is_some_and(|due| due <= wakeup.now);
                 if bundle.due.is_some_and(|due| due <= wakeup.now) {
                     self.send_all(interface, wakeup, batch);
-                } else if tell {
-                    // An all-pad payload, for what stands before it.
-                    self.emit(interface, wakeup, batch);
                 }
             }
-            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
+            SendMode::Constant { .. } => {
                 while self.is_due(wakeup) {
                     self.emit(interface, wakeup, batch);
                 }
@@ -248,14 +207,7 @@ impl Sending {
         let pace = bundle
             .pace
             .get_or_insert_with(|| Pace::new(now, interval(rate, payload, child, sa.sizes())));
-        if !pace.due(now) {
-            return false;
-        }
-        if let (SendMode::Congestion { .. }, Some(mut control)) = (bundle.mode, child.pair.control()) {
-            let least = interval(rate, payload, child, sa.sizes());
-            pace.set_interval(control.interval(now, least));
-        }
-        true
+        pace.due(now)
     }
 
     /// A packet of it has been sent in part.
@@ -308,8 +260,8 @@ impl Sending {
             }
         };
         let payload_len = match bundle.mode {
-            SendMode::Aggregate { .. } => bundle.header + bundle.encoder.next_len(bundle.capacity()),
-            SendMode::Constant { .. } | SendMode::Congestion { .. } => bundle.payload,
+            SendMode::Aggregate { .. } => Header::PLAIN + bundle.encoder.next_len(bundle.capacity()),
+            SendMode::Constant { .. } => bundle.payload,
         };
         let sealed_len = sa.sealed_len(payload_len);
         let outer = outer(child, interface);
@@ -317,14 +269,8 @@ impl Sending {
             return;
         };
         let headroom = sa.headroom();
-        let now = Instant::from_nanos(wakeup.now);
-        let congestion = child
-            .pair
-            .control()
-            .map(|mut control| control.tell(now, bundle.own_delay()));
-        bundle.told = wakeup.now;
         let payload = place.get_mut(headroom..headroom + payload_len);
-        let filled = payload.and_then(|payload| bundle.encoder.fill(congestion, payload));
+        let filled = payload.and_then(|payload| bundle.encoder.fill(payload));
         let filled = filled.unwrap_or_default();
         // RFC 9347 §2.3: "A sender MUST only send AGGFRAG_PAYLOAD payloads over an SA configured for AGGFRAG mode."
         sa.seal(sequence, aggfrag::NEXT_HEADER, payload_len, place);
@@ -378,24 +324,13 @@ impl Receiving {
             NextHeader::Dummy => &ALL_PAD,
             _ => return false,
         };
-        if let Some(mut control) = self.child.pair.control()
-            && let Ok((
-                Header {
-                    congestion: Some(heard),
-                    ..
-                },
-                _,
-            )) = Header::read(payload)
-        {
-            control.hear(Instant::from_nanos(now), &heard);
-        }
         let outer = aggfrag::Outer {
             sequence: opened.sequence,
             tos,
             payload,
         };
         unbundle.decoder.take(Instant::from_nanos(now), outer, built, found);
-        self.count_lost(now);
+        self.count_lost();
         true
     }
 
@@ -409,16 +344,13 @@ impl Receiving {
     pub(super) fn overdue(&mut self, now: Nanos, built: &mut Vec<u8>, found: &mut Vec<Found>) {
         if let Some(unbundle) = &mut self.unbundle {
             unbundle.decoder.timeout(Instant::from_nanos(now), built, found);
-            self.count_lost(now);
+            self.count_lost();
         }
     }
 
-    fn count_lost(&mut self, now: Nanos) {
+    fn count_lost(&mut self) {
         let Some(unbundle) = &mut self.unbundle else { return };
         let drops = unbundle.decoder.drops();
-        if let Some(mut control) = self.child.pair.control() {
-            control.count(Instant::from_nanos(now), drops.arrived, drops.lost);
-        }
         for (cause, count) in [
             // RFC 9347 §2.4.1: "packet loss should be reported to the administrator".
             (Cause::AggfragLost, drops.lost),

@@ -64,51 +64,6 @@ impl SendBatch {
         }
     }
 
-    /// The place for the next datagram of `len` octets. It is sent with the others; there is no way back. `None` if no
-    /// datagram is that long.
-    pub(super) fn place(
-        &mut self,
-        len: usize,
-        path: &Path,
-        outer: Outer,
-        shared: &Shared,
-        counters: &Counters,
-    ) -> Option<&mut [u8]> {
-        if len > MAX_OCTETS {
-            counters.dropped(Cause::SendFailed, 1);
-            return None;
-        }
-        let remote = if self.raw {
-            SocketAddr::new(path.remote.ip(), 0)
-        } else {
-            path.remote
-        };
-        let Outer { tos, dont_fragment } = outer;
-        if !self.joins(len, path, outer) {
-            if self.used + len > SEND_AT || self.messages.len() == MESSAGES {
-                self.send(shared, counters);
-            }
-            self.messages.push(Outgoing {
-                start: self.used,
-                len: 0,
-                segment: len,
-                local: path.local.ip(),
-                remote,
-                tos,
-                dont_fragment,
-            });
-            self.open = len < self.segment_below;
-        }
-        let start = self.used;
-        self.used += len;
-        if let Some(message) = self.messages.last_mut() {
-            message.len += len;
-            // Only the last datagram of a message may be shorter.
-            self.open = self.open && len == message.segment;
-        }
-        self.octets.get_mut(start..start + len)
-    }
-
     fn joins(&self, len: usize, path: &Path, outer: Outer) -> bool {
         let Some(message) = self.messages.last() else {
             return false;
@@ -218,7 +173,8 @@ impl SendBatch {
 
 /// Where packets are sealed that are about to be sent.
 pub(super) trait Places {
-    /// The place for the next packet of `len` octets; see [`SendBatch::place`].
+    /// The place for the next packet of `len` octets. It is sent with the others; there is no way back. `None` if no datagram is
+    /// that long.
     fn place(
         &mut self,
         len: usize,
@@ -238,7 +194,39 @@ impl Places for SendBatch {
         shared: &Shared,
         counters: &Counters,
     ) -> Option<&mut [u8]> {
-        Self::place(self, len, path, outer, shared, counters)
+        if len > MAX_OCTETS {
+            counters.dropped(Cause::SendFailed, 1);
+            return None;
+        }
+        let remote = if self.raw {
+            SocketAddr::new(path.remote.ip(), 0)
+        } else {
+            path.remote
+        };
+        let Outer { tos, dont_fragment } = outer;
+        if !self.joins(len, path, outer) {
+            if self.used + len > SEND_AT || self.messages.len() == MESSAGES {
+                self.send(shared, counters);
+            }
+            self.messages.push(Outgoing {
+                start: self.used,
+                len: 0,
+                segment: len,
+                local: path.local.ip(),
+                remote,
+                tos,
+                dont_fragment,
+            });
+            self.open = len < self.segment_below;
+        }
+        let start = self.used;
+        self.used += len;
+        if let Some(message) = self.messages.last_mut() {
+            message.len += len;
+            // Only the last datagram of a message may be shorter.
+            self.open = self.open && len == message.segment;
+        }
+        self.octets.get_mut(start..start + len)
     }
 }
 

@@ -131,7 +131,7 @@ impl Outbound {
         // A pair without a socket would be due for ever.
         let pairs = owns.flat_map(|own| &own.active);
         let pairs = pairs.filter(|sending| sending.child.encapsulation != Encapsulation::Tcp);
-        let deadline = |sending: &Sending| sending.bundle.as_ref()?.deadline(&sending.child);
+        let deadline = |sending: &Sending| sending.bundle.as_ref()?.deadline();
         pairs.filter_map(deadline).min()
     }
 
@@ -277,8 +277,7 @@ impl Own {
         for Sending { child, bundle, .. } in resting {
             let Some(bundle) = bundle else { continue };
             let to = active.iter_mut().find(|new| new.succeeds(child));
-            let to = to.and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
-            bundle.hand_over(to, child);
+            bundle.hand_over(to.and_then(|new| new.bundle.as_deref_mut()), child);
         }
     }
 

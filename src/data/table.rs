@@ -7,14 +7,13 @@ use super::{ChildSaStats, ConnectionStats};
 use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
-use landbridge_proto::esp::aggfrag::Control;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
 use landbridge_proto::policy::selector::SelectorSet;
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What one order changed: the new value of each place. Each worker takes from it what it owns.
 #[derive(Debug, Default)]
@@ -91,8 +90,6 @@ pub(super) struct Pair {
     pub inbound: Counters,
     /// Written by the outbound owner.
     pub outbound: Counters,
-    /// With congestion information (RFC 9347 §3) both owners know the same of the path. Nobody else takes this lock.
-    pub control: Option<Mutex<Control>>,
     sas: Mutex<(Option<InboundSa>, Option<OutboundSa>)>,
 }
 
@@ -100,12 +97,6 @@ impl Pair {
     /// The inbound SA, once: to its owner. So its window exists once.
     pub(super) fn take_inbound(&self) -> Option<InboundSa> {
         self.sas.lock().unwrap_or_else(PoisonError::into_inner).0.take()
-    }
-
-    /// What is known of the path, if anybody asked.
-    pub(super) fn control(&self) -> Option<MutexGuard<'_, Control>> {
-        let control = self.control.as_ref()?;
-        Some(control.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The outbound SA, once: to its owner. So no sequence number, and with it no nonce, can come twice.
@@ -314,7 +305,6 @@ impl Register {
                 remote: SelectorSet::new(&entry.remote_ts),
                 inbound: Counters::default(),
                 outbound: Counters::default(),
-                control: super::aggfrag::control(entry),
                 sas: Mutex::new((Some(inbound), Some(outbound))),
             }),
         });

@@ -1,6 +1,6 @@
 //! Outer payloads of IP-TFS (RFC 9347).
 
-use landbridge_proto::esp::aggfrag::{Congestion, Decoder, Encoder, Found, Outer, Place};
+use landbridge_proto::esp::aggfrag::{Congestion, Decoder, Encoder, Found, Header, Outer, Place};
 use landbridge_proto::time::Instant;
 use std::time::Duration;
 
@@ -61,9 +61,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut outers = Vec::new();
     for sequence in 1..7 {
         let mut payload = [0; 124];
+        encoder.fill(&mut payload).expect("a payload");
+        let (header, data) = Header::read(&payload).expect("a header");
+        // A peer may always send congestion information.
         let congestion = (sequence % 2 == 0).then(Congestion::default);
-        encoder.fill(congestion, &mut payload).expect("a payload");
-        outers.push(outer(sequence, &payload));
+        let header = Header { congestion, ..header };
+        let mut whole = vec![0; header.octets() + data.len()];
+        header.write(&mut whole).expect("room").copy_from_slice(data);
+        outers.push(outer(sequence, &whole));
     }
     let in_order = [&[3], &outers.concat()[..]].concat();
     outers.swap(1, 3);

@@ -17,11 +17,6 @@ pub enum SendMode {
         /// Bits a second of outer IP packets.
         rate: u64,
     },
-    /// Of one size, at the rate that the path takes (§2.4.2).
-    Congestion {
-        /// Bits a second of outer IP packets that it never exceeds.
-        most: u64,
-    },
 }
 
 /// IP-TFS as it is configured for a child.
@@ -57,7 +52,6 @@ impl SendMode {
         match self {
             Self::Aggregate { .. } => "aggregate",
             Self::Constant { .. } => "constant",
-            Self::Congestion { .. } => "congestion",
         }
     }
 }
@@ -66,19 +60,11 @@ impl Iptfs {
     /// What we require of the peer.
     #[must_use]
     pub const fn flags(&self) -> AggfragFlags {
-        let congestion = matches!(self.mode, SendMode::Congestion { .. });
-        AggfragFlags::new(congestion, !self.fragments)
+        AggfragFlags::new(false, !self.fragments)
     }
 }
 
 impl Aggfrag {
-    /// Each packet of ours carries congestion information: the peer requires it, or we want it answered (RFC 9347 §2.4.2: "An
-    /// implementation MAY choose to always include the congestion information").
-    #[must_use]
-    pub const fn informs(&self) -> bool {
-        self.peer.congestion_control() || self.iptfs.flags().congestion_control()
-    }
-
     /// If both want it, and we can do what the peer requires. RFC 9347 §5.1: "If any requirement flags are not understood or
     /// cannot be supported by the receiver, then the receiver SHOULD NOT enable use of AGGFRAG_PAYLOAD".
     #[must_use]

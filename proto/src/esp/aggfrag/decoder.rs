@@ -47,8 +47,6 @@ pub struct Drops {
     pub malformed: u64,
     /// Inner packets of which a part was lost, or that did not go with what came after.
     pub incomplete: u64,
-    /// Outer packets whose turn came.
-    pub arrived: u64,
     /// Outer packets that did not come in time, or not at all.
     pub lost: u64,
 }
@@ -222,7 +220,6 @@ impl Decoder {
 
     /// A payload whose turn it is; `here` means that it is the one just given.
     fn payload(&mut self, tos: u8, payload: &[u8], here: bool, out: &mut Out<'_>) {
-        self.drops.arrived += 1;
         let Ok((header, data)) = Header::read(payload) else {
             self.drops.malformed += 1;
             return self.lost();

@@ -35,12 +35,6 @@ impl Pace {
         self.interval = interval.max(Duration::from_nanos(1));
     }
 
-    /// The time between two packets.
-    #[must_use]
-    pub const fn current(&self) -> Duration {
-        self.interval
-    }
-
     /// When the next is due.
     #[must_use]
     pub const fn next(&self) -> Instant {
