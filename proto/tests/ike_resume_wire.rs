@@ -567,6 +567,20 @@ fn answers_to_a_request_for_a_ticket() {
     }
 }
 
+/// Each ticket is remembered when the next one has taken its place: so one IKE SA gets only so many.
+#[test]
+fn one_sa_does_not_fill_the_memory() {
+    let (mut t, ..) = client();
+    let mut ask = || {
+        let answer = t.request(ExchangeType::INFORMATIONAL, &[notify(NotifyType::TICKET_REQUEST)]);
+        answer.unwrap().notifies()
+    };
+    for _ in 1..32 {
+        assert_eq!(ask(), [NotifyType::TICKET_LT_OPAQUE]);
+    }
+    assert_eq!(ask(), [NotifyType::TICKET_NACK]);
+}
+
 /// A plain message of that exchange that nobody asked for changes nothing.
 #[test]
 fn stray_messages() {

@@ -75,6 +75,40 @@ impl Proven {
         }
     }
 
+    /// Whether the peer would be taken with it now, as if it had come anew. Of a shared key nothing is known any more.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_good_now(&self, remote: &RemoteAuth, id: &Identification, unix: u64) -> Result<(), AuthError> {
+        match (self, &remote.credential) {
+            (Self::RawKey(key), RemoteCredential::RawKeys(known)) if known.contains(key) => Ok(()),
+            (Self::Certificates { shown, .. }, RemoteCredential::Certificates(trust)) => {
+                let shown: Vec<&[u8]> = shown.iter().map(Vec::as_slice).collect();
+                let verified = trust.verify(&shown, id, remote.id.is_some(), unix);
+                verified.map(|_| ()).map_err(|error| Box::new(error).into())
+            }
+            (Self::RawKey(key), _) => Err(AuthError::UnknownKey(fingerprint(key))),
+            (Self::Psk, _) => Err(AuthError::WrongPsk),
+            (Self::Certificates { .. }, _) => Err(AuthError::NoCertificate),
+        }
+    }
+
+    /// The last second in which none of the certificates behind it has expired, in seconds since 1970.
+    #[must_use]
+    pub fn good_until(&self, remote: &RemoteAuth, unix: u64) -> u64 {
+        let Self::Certificates { own, shown, .. } = self else {
+            return u64::MAX;
+        };
+        let shown = shown.iter().filter_map(|der| pki::Certificate::from_der(der).ok());
+        let anchors = remote.credential.authorities().iter().cloned();
+        // One that has expired already was of no use to it.
+        let ends = shown.chain(anchors).map(|certificate| certificate.validity().1);
+        ends.filter(|end| *end >= unix)
+            .min()
+            .unwrap_or(own.not_after)
+            .min(own.not_after)
+    }
+
     /// The certificate, if it was one.
     #[must_use]
     pub fn certificate(&self) -> Option<&PeerCertificate> {

@@ -11,7 +11,7 @@ use super::jobs::Job;
 use super::proven::Proven;
 use super::sa::IkeSa;
 use super::shared::{Effect, Shared};
-use super::ticket::{Issued, LONGEST, TicketState};
+use super::ticket::{Issued, LONGEST, MOST_OF_ONE, TicketState};
 use crate::crypto::Secret;
 use crate::policy::connection::{Connection, Target};
 use crate::policy::proposal::{IkeProposal, IkeSuite};
@@ -195,13 +195,15 @@ impl IkeSa {
     /// The answer to TICKET_REQUEST: §4.1 "it MUST perform one of the following operations".
     pub fn grant_ticket(&mut self, shared: &mut Shared) -> TicketAnswer {
         self.withdraw_ticket(shared);
-        let Some((state, lifetime)) = self.to_grant(shared).filter(|(_, lifetime)| *lifetime >= SHORTEST) else {
+        let grant = self.to_grant(shared).filter(|(_, lifetime)| *lifetime >= SHORTEST);
+        let Some((state, lifetime)) = grant.filter(|_| self.granted < MOST_OF_ONE) else {
             return TicketAnswer::Refused;
         };
         let Shared { now, provider, rng, .. } = shared;
         match shared.resumption.issue(*now, provider, rng, &state, lifetime) {
             Some((issued, ticket)) => {
                 self.issued = Some(issued);
+                self.granted += 1;
                 TicketAnswer::Granted {
                     lifetime: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
                     ticket,

@@ -200,6 +200,8 @@ pub struct IkeSa {
     pub peer_grants: bool,
     /// As responder: the ticket that the peer has.
     pub issued: Option<Issued>,
+    /// How many it was given.
+    pub granted: u32,
     /// Where its ends are (RFC 4555).
     pub mobike: Mobike,
     /// Its TCP connection (RFC 9329).
@@ -293,6 +295,7 @@ impl IkeSa {
             ticket: None,
             peer_grants: false,
             issued: None,
+            granted: 0,
             mobike: Mobike::default(),
             stream: StreamState::default(),
             announced: Vec::new(),

@@ -4,11 +4,10 @@
 //! The key never leaves the process. Certificates are too long for a message that can't be fragmented (RFC 7383 §3): a ticket
 //! holds their digest, and they are kept here for as long as it lives.
 
-use super::auth::AuthError;
 use super::event::PeerCertificate;
 use super::proven::Proven;
 use crate::crypto::{CipherSuite, Encryption, Group, Integrity, PacketCipher, PrfAlgorithm, Provider, Secret};
-use crate::policy::connection::{RemoteAuth, RemoteCredential};
+use crate::policy::connection::RemoteAuth;
 use crate::policy::proposal::{AdditionalGroups, IkeSuite};
 use crate::policy::sad::ConnectionName;
 use crate::time::{Instant, Now};
@@ -32,8 +31,9 @@ const MOST_OCTETS: usize = 1000;
 /// Used and withdrawn tickets that are remembered; then the oldest tickets are not taken any more, whichever they are.
 const MOST_INVALID: usize = 65_536;
 
-/// Chains of certificates that are kept for tickets.
+/// Chains of certificates that are kept for tickets, and octets of one: a peer may show what it likes beside its own.
 const MOST_CHAINS: usize = 16_384;
+const LONGEST_CHAIN: usize = 8 << 10;
 
 /// §6.1: "The 'ticket by value' MUST additionally include a key identity field".
 const KEY_ID: usize = 8;
@@ -67,6 +67,9 @@ pub struct TicketState {
     pub reauth_end: Option<Instant>,
     pub proof: Proven,
 }
+
+/// Tickets that one IKE SA is given: each of them has to be remembered after the next one. A rekey begins anew.
+pub const MOST_OF_ONE: u32 = 32;
 
 /// A ticket that is out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,11 +217,11 @@ impl Tickets {
     pub fn withdraw(&mut self, now: Now, issued: Issued) {
         if self.invalid.len() >= MOST_INVALID {
             self.invalid.retain(|_, expires| *expires > now.unix);
-        }
-        if self.invalid.len() >= MOST_INVALID
-            && let Some((oldest, _)) = self.invalid.pop_first()
-        {
-            self.floor = self.floor.max(oldest);
+            // So many at once that this walk is seldom.
+            while self.invalid.len() > MOST_INVALID / 8 * 7 {
+                let oldest = self.invalid.pop_first().map_or(0, |(serial, _)| serial);
+                self.floor = self.floor.max(oldest);
+            }
         }
         self.invalid.insert(issued.serial, issued.expires);
     }
@@ -276,6 +279,9 @@ impl Tickets {
         let Proven::Certificates { own, shown, unix: at } = proof else {
             return Some(());
         };
+        if shown.iter().map(Vec::len).sum::<usize>() > LONGEST_CHAIN {
+            return None;
+        }
         let digest = digest(shown);
         if let Some(chain) = self.chains.get_mut(&digest) {
             chain.expires = chain.expires.max(expires);
@@ -451,42 +457,4 @@ fn digest(shown: &[Vec<u8>]) -> [u8; 32] {
         hash.update(der);
     }
     hash.finalize().into()
-}
-
-impl Proven {
-    /// Whether the peer would be taken with it now, as if it had come anew. Of a shared key nothing is known any more.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn is_good_now(&self, remote: &RemoteAuth, id: &Identification, unix: u64) -> Result<(), AuthError> {
-        match (self, &remote.credential) {
-            (Self::RawKey(key), RemoteCredential::RawKeys(known)) if known.contains(key) => Ok(()),
-            (Self::Certificates { shown, .. }, RemoteCredential::Certificates(trust)) => {
-                let shown: Vec<&[u8]> = shown.iter().map(Vec::as_slice).collect();
-                let verified = trust.verify(&shown, id, remote.id.is_some(), unix);
-                verified.map(|_| ()).map_err(|error| Box::new(error).into())
-            }
-            (Self::RawKey(key), _) => Err(AuthError::UnknownKey(super::auth::fingerprint(key))),
-            (Self::Psk, _) => Err(AuthError::WrongPsk),
-            (Self::Certificates { .. }, _) => Err(AuthError::NoCertificate),
-        }
-    }
-
-    /// The last second in which none of the certificates behind it has expired, in seconds since 1970.
-    #[must_use]
-    pub fn good_until(&self, remote: &RemoteAuth, unix: u64) -> u64 {
-        let Self::Certificates { own, shown, .. } = self else {
-            return u64::MAX;
-        };
-        let shown = shown
-            .iter()
-            .filter_map(|der| crate::pki::Certificate::from_der(der).ok());
-        let anchors = remote.credential.authorities().iter().cloned();
-        // One that has expired already was of no use to it.
-        let ends = shown.chain(anchors).map(|certificate| certificate.validity().1);
-        ends.filter(|end| *end >= unix)
-            .min()
-            .unwrap_or(own.not_after)
-            .min(own.not_after)
-    }
 }

@@ -4,20 +4,15 @@ use super::*;
 use crate::ike::auth_lifetime::Reauthentication;
 use crate::ike::exchange::announced;
 use crate::ike::resume::{Kept, Resumption};
+use crate::ike::ticket::{Issued, TicketState};
 use crate::wire::message::{ResumeReply, ResumeRequest, ResumeResponse};
 
 impl Endpoint {
     /// A ticket is presented (§4.3.2). Whatever is wrong with it, the peer is told to begin anew, and nothing is kept.
     pub(super) fn begin_resuming(&mut self, path: Path, header: &Header, request: &ResumeRequest) -> Option<IkeSa> {
-        let (connection, state) = match self.open_ticket(path, &request.ticket) {
+        let (issued, state) = match self.shared.resumption.open(self.shared.now, &request.ticket) {
             Ok(opened) => opened,
-            Err(why) => {
-                self.shared.counters.tickets_refused += 1;
-                // It is no failure: the peer begins anew at once.
-                self.shared.log_line(path, format!("the ticket is refused: {why}"));
-                self.refuse_init(path, header, Notify::new(NotifyType::TICKET_NACK, Vec::new()));
-                return None;
-            }
+            Err(why) => return self.refuse_ticket(path, header, why),
         };
         // RFC 8019 §4.5: "When the Responder is under attack, it SHOULD prefer previously authenticated peers who present a
         // Session Resumption ticket": there is room for them when there is none for others.
@@ -26,13 +21,29 @@ impl Endpoint {
         if !self.admit(path, header, &request.nonce, request.cookie.as_deref(), most) {
             return None;
         }
-        self.answer_ticket(path, header, request, connection, state)
+        // §9.3: what is done before is to "be lightweight"; this may be a chain of certificates.
+        match self.usable_ticket(path, issued, state) {
+            Ok((connection, state)) => self.answer_ticket(path, header, request, connection, state),
+            Err(why) => self.refuse_ticket(path, header, why),
+        }
+    }
+
+    /// It is no failure: the peer begins anew at once.
+    fn refuse_ticket(&mut self, path: Path, header: &Header, why: &str) -> Option<IkeSa> {
+        self.shared.counters.tickets_refused += 1;
+        self.shared.log_line(path, format!("the ticket is refused: {why}"));
+        self.refuse_init(path, header, Notify::new(NotifyType::TICKET_NACK, Vec::new()));
+        None
     }
 
     /// The connection that a ticket is of, and what it says, if it may be used from there now.
-    fn open_ticket(&self, path: Path, ticket: &[u8]) -> Result<(Arc<Connection>, Resumption), &'static str> {
+    fn usable_ticket(
+        &self,
+        path: Path,
+        issued: Issued,
+        state: TicketState,
+    ) -> Result<(Arc<Connection>, Resumption), &'static str> {
         let shared = &self.shared;
-        let (issued, state) = shared.resumption.open(shared.now, ticket)?;
         let candidates = pad::candidates(&shared.config, &path);
         let connection = candidates
             .into_iter()
@@ -148,7 +159,7 @@ impl Endpoint {
             .sas
             .get(&new)
             .zip(self.sas.get(&old))
-            .is_some_and(|(new, old)| same(new, old) && !old.initiator);
+            .is_some_and(|(new, old)| same(new, old) && !old.ours);
         if is_old {
             self.with_sa(old, |sa, shared| sa.close(shared, "the peer resumed it as a new one"));
         }
