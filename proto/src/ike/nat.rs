@@ -57,9 +57,18 @@ impl NatSituation {
 
 /// The source digest of an endpoint that wants UDP encapsulation whatever the path: of no address at all. It matches
 /// nowhere, so the peer takes the sender to be behind a NAT.
-#[must_use]
-pub fn pretended(spi_i: IkeSpi, spi_r: IkeSpi) -> [u8; 20] {
+fn pretended(spi_i: IkeSpi, spi_r: IkeSpi) -> [u8; 20] {
     digest(spi_i, spi_r, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
+}
+
+/// What NAT_DETECTION_SOURCE_IP says of us: the truth, or that there is a NAT.
+#[must_use]
+pub fn own(pretend: bool, spi_i: IkeSpi, spi_r: IkeSpi, local: SocketAddr) -> [u8; 20] {
+    if pretend {
+        pretended(spi_i, spi_r)
+    } else {
+        digest(spi_i, spi_r, local)
+    }
 }
 
 /// Compares a received message's digests with the addresses it was received by.

@@ -103,11 +103,7 @@ impl Endpoint {
         let (source, destination) = (&request.nat_source, &request.nat_destination);
         sa.nat = nat::detect(header.spi_i, IkeSpi::ZERO, path.remote, path.local, source, destination);
         sa.nat.pretending = connection.force_udp_encapsulation && sa.nat.detection;
-        let own = if connection.force_udp_encapsulation {
-            nat::pretended(header.spi_i, spi_r)
-        } else {
-            nat::digest(header.spi_i, spi_r, path.local)
-        };
+        let own = nat::own(connection.force_udp_encapsulation, header.spi_i, spi_r, path.local);
         let there = nat::digest(header.spi_i, spi_r, path.remote);
         let of = |digest| if sa.nat.detection { vec![digest] } else { vec![] };
         let response = Response::IkeSessionResume(ResumeReply::Accepted(Box::new(ResumeResponse {

@@ -330,11 +330,7 @@ impl Endpoint {
         // Which of them it will be is not known yet. Pretending for all does no harm: the others use UDP then as well.
         let pretend = candidates.iter().any(|connection| connection.force_udp_encapsulation);
         sa.nat.pretending = pretend && sa.nat.detection;
-        let own = if pretend {
-            nat::pretended(header.spi_i, spi_r)
-        } else {
-            nat::digest(header.spi_i, spi_r, path.local)
-        };
+        let own = nat::own(pretend, header.spi_i, spi_r, path.local);
         let nat_source = if sa.nat.detection { vec![own] } else { vec![] };
         let there = nat::digest(header.spi_i, spi_r, path.remote);
         let nat_destination = if sa.nat.detection { vec![there] } else { vec![] };

@@ -80,11 +80,8 @@ impl InitExchange {
     /// §2.6: repeated with a cookie or another group, "all other payloads unchanged".
     fn request(&self, sa: &IkeSa) -> Request {
         let connection = &self.connection;
-        let source = if connection.force_udp_encapsulation {
-            nat::pretended(sa.spi_i, IkeSpi::ZERO)
-        } else {
-            nat::digest(sa.spi_i, IkeSpi::ZERO, sa.path.local)
-        };
+        let pretend = connection.force_udp_encapsulation;
+        let source = nat::own(pretend, sa.spi_i, IkeSpi::ZERO, sa.path.local);
         Request(message::Request::IkeSaInit(Box::new(IkeSaInitRequest {
             cookie: self.cookie.clone(),
             sa: IkeProposal::to_wire(&connection.ike_proposals, &[]),

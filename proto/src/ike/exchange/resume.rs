@@ -62,11 +62,8 @@ impl ResumeExchange {
 
     fn request(&self, sa: &IkeSa) -> Request {
         let (local, remote) = (sa.path.local, sa.path.remote);
-        let source = if self.connection.force_udp_encapsulation {
-            nat::pretended(sa.spi_i, IkeSpi::ZERO)
-        } else {
-            nat::digest(sa.spi_i, IkeSpi::ZERO, local)
-        };
+        let pretend = self.connection.force_udp_encapsulation;
+        let source = nat::own(pretend, sa.spi_i, IkeSpi::ZERO, local);
         Request(message::Request::IkeSessionResume(Box::new(ResumeRequest {
             cookie: self.cookie.clone(),
             nonce: self.nonce.clone(),

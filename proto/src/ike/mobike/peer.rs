@@ -109,11 +109,7 @@ impl IkeSa {
 
     /// NAT detection for a message that leaves by `path` (RFC 7296 §2.23, RFC 4555 §3.5).
     pub fn nat_detection(&self, path: Path) -> [Notify; 2] {
-        let source = if self.nat.pretending {
-            nat::pretended(self.spi_i, self.spi_r)
-        } else {
-            nat::digest(self.spi_i, self.spi_r, path.local)
-        };
+        let source = nat::own(self.nat.pretending, self.spi_i, self.spi_r, path.local);
         let destination = nat::digest(self.spi_i, self.spi_r, path.remote);
         [
             Notify::new(NotifyType::NAT_DETECTION_SOURCE_IP, source.to_vec()),
