@@ -10,6 +10,7 @@ use landbridge::data::DataOptions;
 use landbridge_proto::crypto::{CipherSuite, Encryption, Integrity};
 use landbridge_proto::esp::aggfrag::{Encoder, NEXT_HEADER};
 use landbridge_proto::policy::aggfrag::{Aggfrag, Iptfs, SendMode};
+use landbridge_proto::policy::sad::{ChildSaId, SadUpdate};
 use landbridge_proto::wire::AggfragFlags;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -184,6 +185,16 @@ fn a_peer_that_takes_no_fragments_gets_none() {
     );
 }
 
+/// What a rekey could cost.
+const LOST: [&str; 6] = [
+    "aggfrag_lost",
+    "aggfrag_late",
+    "aggfrag_malformed",
+    "aggfrag_incomplete",
+    "unknown_spi",
+    "expired",
+];
+
 /// A pair takes over while packets wait, begun or not: nothing is lost.
 #[test]
 fn rekeys_lose_nothing() {
@@ -193,18 +204,26 @@ fn rekeys_lose_nothing() {
         let Some(pair) = Pair::up("rekeys with IP-TFS", DataOptions::default(), tunnel) else {
             return;
         };
+        // Each takes a second or so.
+        let len = if mode == constant { SOME } else { 16 * SOME };
         std::thread::scope(|scope| {
-            let transfer = scope.spawn(|| one_way(&pair.world, "a", "b", "10.2.0.1", SOME));
+            let transfer = scope.spawn(|| one_way(&pair.world, "a", "b", "10.2.0.1", len));
             let mut id = 0;
             while !transfer.is_finished() {
                 id += 1;
                 pair.install(tunnel, id);
                 pair.activate(id, Some(id - 1));
                 std::thread::sleep(Duration::from_millis(20));
+                for side in [&pair.a, &pair.b] {
+                    side.apply(SadUpdate::Remove(ChildSaId(id - 1)));
+                }
             }
+            assert!(id > 2, "too few rekeys");
         });
-        let lost = ["aggfrag_late", "aggfrag_malformed", "aggfrag_incomplete"].map(|cause| pair.b.dropped(cause));
-        assert_eq!(lost, [0; 3], "{mode:?}");
+        for side in [&pair.a, &pair.b] {
+            let lost = LOST.map(|cause| side.dropped(cause));
+            assert_eq!(lost, [0; 6], "{LOST:?}, {mode:?}");
+        }
     }
 }
 
