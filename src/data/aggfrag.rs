@@ -4,13 +4,16 @@
 //! came whole and in its turn stays where it was opened; only what was cut or overtaken is copied.
 //! Nothing here is called for a pair without it.
 
+use super::audit::Audit;
 use super::batch::{Outer, Places, SendBatch};
-use super::inbound::Receiving;
+use super::deliver::Place;
+use super::inbound::{Fate, Inbound, Receiver, Receiving, event};
 use super::outbound::Sending;
 use super::report::Nanos;
 use super::stats::Cause;
 use super::table::{ChildSa, Interface};
 use super::worker::Wakeup;
+use crate::sys::receive::Message;
 use landbridge_proto::crypto::CipherSizes;
 use landbridge_proto::esp::aggfrag::{self, Decoder, Encoder, Found, Header, Pace};
 use landbridge_proto::esp::{NextHeader, Opened, transform};
@@ -18,7 +21,9 @@ use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::aggfrag::{Aggfrag, SendMode};
 use landbridge_proto::policy::sad::{Encapsulation, SadReport};
+use landbridge_proto::policy::spi;
 use landbridge_proto::time::Instant;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Octets that may wait while packets are gathered: more than one read from a TUN brings.
@@ -362,5 +367,101 @@ impl Receiving {
                 self.child.pair.inbound.dropped(cause, count);
             }
         }
+    }
+}
+
+impl Inbound {
+    /// Some pair waits by time, or did.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let waiting = self.receiver.waiting.iter();
+        let waiting = waiting.filter_map(|slot| self.own.get(*slot)?.as_ref()?.deadline());
+        waiting.min()
+    }
+
+    /// What was waited for too long is given up.
+    pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>) {
+        let Self { own, receiver, .. } = self;
+        let mut waiting = std::mem::take(&mut receiver.waiting);
+        waiting.retain(|slot| {
+            let Some(Some(receiving)) = own.get_mut(*slot) else {
+                return false;
+            };
+            if receiving.deadline().is_some_and(|deadline| deadline <= wakeup.now) {
+                receiving.overdue(wakeup.now, receiver.delivery.built(), &mut receiver.found);
+                receiver.admit_found(receiving, &mut [], 0, wakeup);
+            }
+            receiving.deadline().is_some()
+        });
+        receiver.waiting = waiting;
+        receiver.delivery.write(&[], wakeup);
+    }
+}
+
+impl Receiver {
+    /// Takes one ESP packet of a pair with IP-TFS.
+    pub(super) fn take_apart(
+        &mut self,
+        receiving: &mut Receiving,
+        octets: &mut [u8],
+        spi: u32,
+        place: Range<usize>,
+        message: &Message,
+        wakeup: &Wakeup<'_>,
+    ) -> Fate {
+        let Some(packet) = octets.get_mut(place.clone()) else {
+            return Fate::Taken;
+        };
+        let Some(opened) = receiving.open_outer(packet, message, wakeup) else {
+            let forged = matches!(receiving.why, Some((Cause::Integrity, _)));
+            self.tell_why(receiving, event(spi, packet, message), wakeup);
+            return if forged { Fate::NotAuthentic } else { Fate::Taken };
+        };
+        // RFC 4301 §4.4.2.1: an SA's life is about outer packets, and about octets that the cipher worked on, padding too.
+        receiving.spend(opened.payload.len() as u64, wakeup);
+        let (built, found) = (self.delivery.built(), &mut self.found);
+        found.clear();
+        if !receiving.unbundle(&opened, packet, message.tos, wakeup.now, built, found) {
+            receiving.dropped::<()>(Cause::NextHeader);
+            self.tell_why(receiving, event(spi, packet, message), wakeup);
+            return Fate::Taken;
+        }
+        let slot = spi::slot_of(spi);
+        if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
+            self.waiting.push(slot);
+        }
+        self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
+        Fate::Taken
+    }
+
+    /// Delivers the packets found, those in the payload at `start` and those that were built.
+    fn admit_found(&mut self, receiving: &mut Receiving, octets: &mut [u8], start: usize, wakeup: &Wakeup<'_>) {
+        let mut found = std::mem::take(&mut self.found);
+        for Found { place, tos } in found.drain(..) {
+            let (place, inner) = match place {
+                aggfrag::Place::Payload(range) => {
+                    let range = start + range.start..start + range.end;
+                    (Place::Batch(range.clone()), octets.get_mut(range))
+                }
+                aggfrag::Place::Built(range) => (Place::Built(range.clone()), self.delivery.built().get_mut(range)),
+            };
+            let Some(inner) = inner else { continue };
+            if let Some(flow) = receiving.admit(inner, tos, wakeup) {
+                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
+            } else if receiving.why.is_some() {
+                let spi = receiving.child.entry.inbound.spi;
+                let about = Audit {
+                    spi: Some(spi),
+                    remote: Some(receiving.child.path.remote),
+                    ..Audit::default()
+                };
+                self.tell_why(receiving, about, wakeup);
+            }
+        }
+        self.found = found;
     }
 }

@@ -5,12 +5,12 @@ use super::aggfrag::Unbundle;
 use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
 use super::outbound::{is_syn, ports};
-use super::report::{Limits, Nanos, Seldom, SeldomEach};
+use super::report::{Limits, Seldom, SeldomEach};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface};
 use super::worker::Wakeup;
 use crate::sys::receive::{Message, ReceiveBatch};
-use landbridge_proto::esp::aggfrag::{self, Found};
+use landbridge_proto::esp::aggfrag::Found;
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::esp::{InboundError, InboundSa, NextHeader, Opened};
 use landbridge_proto::ip::flow::{self, Flow, FlowKey, Ports};
@@ -48,30 +48,30 @@ pub(super) enum Fate {
 /// The inbound half of a worker.
 pub(super) struct Inbound {
     /// By slot; those of other workers are `None`.
-    own: Vec<Option<Box<Receiving>>>,
+    pub own: Vec<Option<Box<Receiving>>>,
     batch: ReceiveBatch,
     /// Messages to ask for, by what came last.
     most: usize,
-    receiver: Receiver,
+    pub receiver: Receiver,
     /// There was a pair with IP-TFS.
-    timed: bool,
+    pub timed: bool,
 }
 
 /// What receiving takes besides the SA.
-struct Receiver {
-    delivery: Delivery,
+pub(super) struct Receiver {
+    pub delivery: Delivery,
     unknown: SeldomEach,
     auditor: Auditor,
     /// Inner packets of one outer packet of IP-TFS.
-    found: Vec<Found>,
+    pub found: Vec<Found>,
     /// Slots of pairs with IP-TFS for which something came before its turn.
-    waiting: Vec<usize>,
+    pub waiting: Vec<usize>,
 }
 
 /// An inbound SA and what goes with it.
 pub(super) struct Receiving {
     pub child: Arc<ChildSa>,
-    interface: Arc<Interface>,
+    pub interface: Arc<Interface>,
     sa: InboundSa,
     limits: Limits,
     packets: u64,
@@ -84,7 +84,7 @@ pub(super) struct Receiving {
     alive: Seldom,
     moved: Seldom,
     /// Why the last packet was dropped, and what was in it.
-    why: Option<(Cause, Option<FlowKey>)>,
+    pub why: Option<(Cause, Option<FlowKey>)>,
     /// With IP-TFS: what is not yet whole, or not yet in order.
     pub unbundle: Option<Box<Unbundle>>,
 }
@@ -197,38 +197,6 @@ impl Inbound {
     }
 }
 
-impl Inbound {
-    /// Some pair waits by time, or did.
-    pub(super) fn is_timed(&self) -> bool {
-        self.timed
-    }
-
-    /// When [`Self::tick`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
-        let waiting = self.receiver.waiting.iter();
-        let waiting = waiting.filter_map(|slot| self.own.get(*slot)?.as_ref()?.deadline());
-        waiting.min()
-    }
-
-    /// What was waited for too long is given up.
-    pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>) {
-        let Self { own, receiver, .. } = self;
-        let mut waiting = std::mem::take(&mut receiver.waiting);
-        waiting.retain(|slot| {
-            let Some(Some(receiving)) = own.get_mut(*slot) else {
-                return false;
-            };
-            if receiving.deadline().is_some_and(|deadline| deadline <= wakeup.now) {
-                receiving.overdue(wakeup.now, receiver.delivery.built(), &mut receiver.found);
-                receiver.admit_found(receiving, &mut [], 0, wakeup);
-            }
-            receiving.deadline().is_some()
-        });
-        receiver.waiting = waiting;
-        receiver.delivery.write(&[], wakeup);
-    }
-}
-
 impl Receiver {
     /// Takes one message, which may hold many datagrams, each with its own SPI.
     fn take(
@@ -336,70 +304,8 @@ impl Receiver {
         fate
     }
 
-    /// Takes one ESP packet of a pair with IP-TFS.
-    fn take_apart(
-        &mut self,
-        receiving: &mut Receiving,
-        octets: &mut [u8],
-        spi: u32,
-        place: Range<usize>,
-        message: &Message,
-        wakeup: &Wakeup<'_>,
-    ) -> Fate {
-        let Some(packet) = octets.get_mut(place.clone()) else {
-            return Fate::Taken;
-        };
-        let Some(opened) = receiving.open_outer(packet, message, wakeup) else {
-            let forged = matches!(receiving.why, Some((Cause::Integrity, _)));
-            self.tell_why(receiving, event(spi, packet, message), wakeup);
-            return if forged { Fate::NotAuthentic } else { Fate::Taken };
-        };
-        // RFC 4301 §4.4.2.1: an SA's life is about outer packets, and about octets that the cipher worked on, padding too.
-        receiving.spend(opened.payload.len() as u64, wakeup);
-        let (built, found) = (self.delivery.built(), &mut self.found);
-        found.clear();
-        if !receiving.unbundle(&opened, packet, message.tos, wakeup.now, built, found) {
-            receiving.dropped::<()>(Cause::NextHeader);
-            self.tell_why(receiving, event(spi, packet, message), wakeup);
-            return Fate::Taken;
-        }
-        let slot = spi::slot_of(spi);
-        if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
-            self.waiting.push(slot);
-        }
-        self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
-        Fate::Taken
-    }
-
-    /// Delivers the packets found, those in the payload at `start` and those that were built.
-    fn admit_found(&mut self, receiving: &mut Receiving, octets: &mut [u8], start: usize, wakeup: &Wakeup<'_>) {
-        let mut found = std::mem::take(&mut self.found);
-        for Found { place, tos } in found.drain(..) {
-            let (place, inner) = match place {
-                aggfrag::Place::Payload(range) => {
-                    let range = start + range.start..start + range.end;
-                    (Place::Batch(range.clone()), octets.get_mut(range))
-                }
-                aggfrag::Place::Built(range) => (Place::Built(range.clone()), self.delivery.built().get_mut(range)),
-            };
-            let Some(inner) = inner else { continue };
-            if let Some(flow) = receiving.admit(inner, tos, wakeup) {
-                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
-            } else if receiving.why.is_some() {
-                let spi = receiving.child.entry.inbound.spi;
-                let about = Audit {
-                    spi: Some(spi),
-                    remote: Some(receiving.child.path.remote),
-                    ..Audit::default()
-                };
-                self.tell_why(receiving, about, wakeup);
-            }
-        }
-        self.found = found;
-    }
-
     /// Tells of the last drop.
-    fn tell_why(&mut self, receiving: &mut Receiving, about: Audit, wakeup: &Wakeup<'_>) {
+    pub(super) fn tell_why(&mut self, receiving: &mut Receiving, about: Audit, wakeup: &Wakeup<'_>) {
         let Some((cause, inner)) = receiving.why.take() else {
             return;
         };
@@ -441,7 +347,7 @@ impl Receiving {
 
     /// Opens an ESP packet, whatever is in it.
     #[inline]
-    fn open_outer(&mut self, packet: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) -> Option<Opened> {
+    pub(super) fn open_outer(&mut self, packet: &mut [u8], message: &Message, wakeup: &Wakeup<'_>) -> Option<Opened> {
         if self.limits.expired(self.packets, self.bytes) {
             self.limits.tell_end(self.child.entry.id, &wakeup.shared.sinks);
             return self.dropped(Cause::Expired);
@@ -506,7 +412,7 @@ impl Receiving {
     }
 
     /// Whether an inner packet may enter: within the selectors; counted either way.
-    fn admit(&mut self, inner: &mut [u8], outer_tos: u8, wakeup: &Wakeup<'_>) -> Option<Flow> {
+    pub(super) fn admit(&mut self, inner: &mut [u8], outer_tos: u8, wakeup: &Wakeup<'_>) -> Option<Flow> {
         let Ok(mut flow) = flow::parse(inner) else {
             return self.dropped(Cause::InnerMalformed);
         };
@@ -532,7 +438,7 @@ impl Receiving {
         Some(flow)
     }
 
-    fn dropped<T>(&mut self, cause: Cause) -> Option<T> {
+    pub(super) fn dropped<T>(&mut self, cause: Cause) -> Option<T> {
         self.child.pair.inbound.dropped(cause, 1);
         self.why = Some((cause, None));
         None
@@ -560,7 +466,7 @@ impl Receiving {
     }
 
     /// What an outer packet takes of the SA's life.
-    fn spend(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
+    pub(super) fn spend(&mut self, octets: u64, wakeup: &Wakeup<'_>) {
         self.packets += 1;
         self.bytes += octets;
         let id = self.child.entry.id;
@@ -599,7 +505,7 @@ impl Receiving {
 }
 
 /// What is told of an ESP packet.
-fn event(spi: u32, packet: &[u8], message: &Message) -> Audit {
+pub(super) fn event(spi: u32, packet: &[u8], message: &Message) -> Audit {
     let sequence = packet.get(4..8).and_then(|octets| octets.first_chunk());
     Audit {
         spi: Some(spi),

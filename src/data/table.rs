@@ -155,7 +155,7 @@ pub(super) struct Register {
     /// Removed pairs that a worker may still be counting for.
     retired: Vec<Retired>,
     /// What the workers have not been told yet.
-    change: Change,
+    untold: Change,
 }
 
 /// A removed pair.
@@ -197,13 +197,13 @@ impl Register {
             numbers: BTreeMap::new(),
             gone: BTreeMap::new(),
             retired: Vec::new(),
-            change: Change::default(),
+            untold: Change::default(),
         }
     }
 
     /// What changed since this was last asked.
     pub(super) fn take_change(&mut self) -> Change {
-        std::mem::take(&mut self.change)
+        std::mem::take(&mut self.untold)
     }
 
     /// Adds a connection's interface; its number is as low as possible, and decides its owner.
@@ -312,7 +312,7 @@ impl Register {
             self.inbound.resize(slot + 1, None);
         }
         self.inbound[slot] = Some(Arc::clone(&child));
-        self.change.inbound.push((slot, Some(Arc::clone(&child))));
+        self.untold.inbound.push((slot, Some(Arc::clone(&child))));
         self.children.insert(entry.id, Arc::clone(&child));
         self.change(number, |interface| interface.resting.push(child));
         Ok(())
@@ -363,7 +363,7 @@ impl Register {
         let child = self.children.remove(&id)?;
         let slot = spi::slot_of(child.entry.inbound.spi);
         *self.inbound.get_mut(slot)? = None;
-        self.change.inbound.push((slot, None));
+        self.untold.inbound.push((slot, None));
         self.change(child.interface, |interface| {
             interface.active.retain(|other| other.entry.id != id);
             interface.resting.retain(|other| other.entry.id != id);
@@ -393,7 +393,7 @@ impl Register {
         let slot = spi::slot_of(new.entry.inbound.spi);
         if let Some(place) = self.inbound.get_mut(slot) {
             *place = Some(Arc::clone(&new));
-            self.change.inbound.push((slot, Some(Arc::clone(&new))));
+            self.untold.inbound.push((slot, Some(Arc::clone(&new))));
         }
         self.children.insert(id, Arc::clone(&new));
         self.change(new.interface, |interface| {
@@ -492,7 +492,7 @@ impl Register {
     }
 
     fn tell_interface(&mut self, number: usize, new: Option<Arc<Interface>>) {
-        let told = &mut self.change.interfaces;
+        let told = &mut self.untold.interfaces;
         match told.iter_mut().find(|(other, _)| *other == number) {
             Some((_, interface)) => *interface = new,
             None => told.push((number, new)),

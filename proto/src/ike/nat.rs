@@ -28,7 +28,7 @@ pub struct NatSituation {
     pub local: bool,
     /// The peer does (no source digest matches where its message came from), or wants to be treated as if.
     pub remote: bool,
-    /// The peer asks for UDP encapsulation by pretending (see [`pretended`]).
+    /// The peer asks for UDP encapsulation by pretending (see [`own`]).
     pub pretended: bool,
     /// We do.
     pub pretending: bool,
