@@ -8,6 +8,7 @@ mod resumption;
 mod strangers;
 mod streams;
 
+use super::budget::Budget;
 use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
 use super::error::IkeError;
@@ -88,32 +89,6 @@ pub struct Endpoint {
     complaints: Budget,
     shutting_down: bool,
     began: Instant,
-}
-
-/// So many a second.
-#[derive(Clone)]
-struct Budget {
-    most: u32,
-    second: Instant,
-    spent: u32,
-}
-
-impl Budget {
-    const fn new(most: u32) -> Self {
-        Self {
-            most,
-            second: Instant::ZERO,
-            spent: 0,
-        }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        if now.saturating_since(self.second) >= Duration::from_secs(1) {
-            (self.second, self.spent) = (now, 0);
-        }
-        self.spent = self.spent.saturating_add(1);
-        self.spent <= self.most
-    }
 }
 
 /// What the operator wants of a connection, and how often it failed.

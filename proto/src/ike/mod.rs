@@ -28,6 +28,7 @@
 
 pub mod auth;
 mod auth_lifetime;
+mod budget;
 mod child;
 pub mod collision;
 pub mod cookie;

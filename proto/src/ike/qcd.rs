@@ -5,6 +5,7 @@
 //! What makes that safe: a token tells of nothing but an IKE SA that its maker does not have, 128 bits are not guessed, and
 //! who shows the right one has had it from the maker.
 
+use super::budget::Budget;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
 use crate::crypto::{PrfAlgorithm, Secret, prf};
@@ -42,12 +43,20 @@ const LIVED: Duration = Duration::from_secs(10);
 pub const SHORTEST_REQUEST: usize = 28 + 4 + 8 + 1 + 16;
 
 /// The peer's tokens for an IKE SA.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct PeerTokens {
     /// The newest last.
     known: Vec<Secret>,
-    /// The second in which some were verified last, and how many messages.
-    verified: Option<(Instant, u32)>,
+    verified: Budget,
+}
+
+impl Default for PeerTokens {
+    fn default() -> Self {
+        Self {
+            known: Vec::new(),
+            verified: Budget::new(VERIFIED),
+        }
+    }
 }
 
 impl PeerTokens {
@@ -77,15 +86,6 @@ impl PeerTokens {
     /// Whether there is one: a crash of the peer will be noticed.
     pub const fn any(&self) -> bool {
         !self.known.is_empty()
-    }
-
-    fn may_verify(&mut self, now: Instant) -> bool {
-        let (since, count) = self
-            .verified
-            .filter(|(since, _)| now.saturating_since(*since) < Duration::from_secs(1))
-            .unwrap_or((now, 0));
-        self.verified = Some((since, count.saturating_add(1)));
-        count < VERIFIED
     }
 
     /// §4.5: "The token is considered verified if any of the QCD_TOKEN notifications matches." All are compared, whichever
@@ -183,7 +183,7 @@ impl IkeSa {
         if shown.is_empty() || !self.peer_tokens.any() || !is_up || !shared.detects_crashes() {
             return false;
         }
-        if !self.peer_tokens.may_verify(now) || !self.peer_tokens.match_any(shown) {
+        if !self.peer_tokens.verified.spend(now) || !self.peer_tokens.match_any(shown) {
             shared.counters.tokens_refused += 1;
             // §3: "If the verification fails ..., it SHOULD log the event." Not under the connection's name: anybody can do that.
             shared.failed_by_stranger(Failure {
@@ -250,8 +250,8 @@ mod tests {
     fn few_a_second_are_verified() {
         let mut known = PeerTokens::default();
         let now = Instant::from_nanos(5_000_000_000);
-        let count = (0..100).filter(|_| known.may_verify(now)).count();
+        let count = (0..100).filter(|_| known.verified.spend(now)).count();
         assert_eq!(count, VERIFIED as usize);
-        assert!(known.may_verify(now + Duration::from_secs(1)));
+        assert!(known.verified.spend(now + Duration::from_secs(1)));
     }
 }
