@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     data.add_interface(
         &name,
         &InterfaceOptions {
+            queues: 1,
             name: interface.clone(),
             mtu,
             clamp_mss: true,
@@ -78,6 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         id,
         connection: name,
         child: "net".into(),
+        resource: 0,
         inbound: parameters(local),
         outbound: parameters(remote),
         local_ts: vec![selector::parse(local_net)?],

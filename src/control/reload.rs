@@ -347,6 +347,7 @@ impl Daemon {
             .mtu
             .unwrap_or_else(|| status::inner_mtu(&self.configuration, name, path));
         InterfaceOptions {
+            queues: 1,
             name: tunnel.interface.clone(),
             mtu,
             clamp_mss: tunnel.clamp_mss,

@@ -144,6 +144,8 @@ pub struct InterfaceOptions {
     pub name: String,
     /// Inner MTU.
     pub mtu: u16,
+    /// Queues, at least 1: one for each of a child's pairs (RFC 9611), each read by a worker of its own as far as there are so many.
+    pub queues: u16,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
     /// Its SAs are for transport mode, which carries no fragments (RFC 4303 §3.3.4: "In transport mode, ESP is

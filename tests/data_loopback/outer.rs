@@ -143,6 +143,7 @@ fn a_dscp_is_copied_or_mapped() {
     map.set(46, 40);
     for (dscp, seen) in [(OuterDscp::default(), 0), (map, 1), (OuterDscp::all(8), 2)] {
         let options = InterfaceOptions {
+            queues: 1,
             dscp,
             ..interface_options(DontFragment::Clear)
         };

@@ -205,6 +205,7 @@ fn pair(setting: &Setting) -> Option<Pair> {
     for (ns, side, outer) in [("a", &sides[0], "fd00::1/64"), ("b", &sides[1], "fd00::2/64")] {
         world.ip(ns, &["addr", "add", outer, "dev", "wan0", "nodad"]);
         let options = InterfaceOptions {
+            queues: 1,
             name: "tun0".into(),
             mtu: MTU,
             // A clamped MSS would be a packet that changed.

@@ -211,6 +211,7 @@ impl Tunnel {
             id: ChildSaId(id),
             connection: name(),
             child: "net".into(),
+            resource: 0,
             inbound: parameters(a),
             outbound: parameters(!a),
             local_ts: ts(a),
@@ -333,6 +334,7 @@ impl Pair {
 /// Of both interfaces, with what a test changes.
 pub fn interface_options(dont_fragment: DontFragment) -> InterfaceOptions {
     InterfaceOptions {
+        queues: 1,
         name: "tun0".into(),
         mtu: 1400,
         clamp_mss: true,

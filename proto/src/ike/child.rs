@@ -212,6 +212,7 @@ impl IkeSa {
             id,
             connection: self.name().unwrap_or_else(|| "".into()),
             child: Arc::clone(&config.name),
+            resource: 0,
             inbound: parameters(spi_in, key_in),
             outbound: parameters(spi_out, key_out),
             local_ts,

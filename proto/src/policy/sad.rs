@@ -135,6 +135,9 @@ pub struct ChildSaEntry {
     pub connection: ConnectionName,
     /// Which child of it.
     pub child: ChildName,
+    /// Which of the child's pairs with the same selectors (RFC 9611 §3): 0 is the first, and mostly the only one. It is also
+    /// the queue of the interface whose packets it carries.
+    pub resource: u16,
     /// Receiving.
     pub inbound: SaParameters,
     /// Sending.

@@ -228,6 +228,7 @@ impl Many {
         let sizes = (ESP_PROVIDER.sizes)(suite).ok_or_else(|| io::Error::other("the suite is not there"))?;
         for number in 0..CONNECTIONS {
             let options = InterfaceOptions {
+                queues: 1,
                 name: format!("many{number}"),
                 mtu: inner_mtu(&sizes, OUTER, false, true) as u16,
                 clamp_mss: true,

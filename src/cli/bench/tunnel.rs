@@ -137,6 +137,7 @@ pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Resu
     let mtu = inner_mtu(&sizes, OUTER, false, true) as u16;
     let connection: Arc<str> = "bench".into();
     let interface = InterfaceOptions {
+        queues: 1,
         name: "tunnel0".into(),
         mtu,
         clamp_mss: true,
@@ -174,6 +175,7 @@ pub(super) fn pair(
         id,
         connection,
         child: "net".into(),
+        resource: 0,
         inbound: to(end)?,
         outbound: to(end.other())?,
         local_ts: vec![from_prefix(ours.into(), 32)],
