@@ -445,6 +445,7 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
     pub fn step(&mut self, case: &Case, step: Step) {
         let limit = Duration::from_secs(20);
         let (children, ikes) = (self.child_spis(), self.ike_spis());
+        let mut refused = self.put_off();
         match step {
             Step::WeRekeyChild => drop(self.ours().client(&self.world, &["rekey", "peer"])),
             Step::WeRekeyIke => drop(self.ours().client(&self.world, &["rekey", "peer", "--ike"])),
@@ -488,6 +489,7 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
         match step {
             Step::WeRekeyChild | Step::TheyRekeyChild => {
                 wait_until("the Child SA is another, and the only one", limit, || {
+                    self.order_again(step, &mut refused);
                     let now = self.child_spis();
                     now.len() == 1 && now != children
                 });
@@ -498,6 +500,7 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
             }
             Step::WeRekeyIke | Step::TheyRekeyIke => {
                 wait_until("the IKE SA is another, and the only one", limit, || {
+                    self.order_again(step, &mut refused);
                     let now = self.ike_spis();
                     now.len() == 1 && now != ikes
                 });
@@ -508,6 +511,28 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
                 );
             }
             _ => {}
+        }
+    }
+
+    /// How often we answered TEMPORARY_FAILURE.
+    fn put_off(&self) -> usize {
+        let log = self.ours().log(&self.world);
+        let ours = |line: &&str| line.contains(" -> ") && line.contains("[N(TEMPORARY_FAILURE)]");
+        log.lines().filter(ours).count()
+    }
+
+    /// What the peer was ordered to do met something of ours that was not over, such as a Delete whose answer was lost, and
+    /// we put it off (RFC 7296 §2.25.2). Libreswan does not try again by itself: who ordered it orders again.
+    fn order_again(&self, step: Step, refused: &mut usize) {
+        let order = match step {
+            Step::TheyRekeyChild => "rekey",
+            Step::TheyRekeyIke => "rekey-ike",
+            _ => return,
+        };
+        let now = self.put_off();
+        if now > *refused {
+            *refused = now;
+            self.theirs.peer(&[order]);
         }
     }
 
