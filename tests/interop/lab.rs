@@ -2,7 +2,7 @@
 //! its steps, moves data after each, and becomes a line of the table of results.
 
 use super::support::gateway::Gateway;
-use super::support::peer::{Peer, Relay, Software, available, guest_available};
+use super::support::peer::{Peer, Relay, Software, available, guest_available, newer_available};
 use super::support::report::{Row, record};
 use super::support::transfer::{inside, one_way};
 use super::support::{self, World, wait_until};
@@ -107,6 +107,16 @@ impl Lab {
         let mut world = World::two_sites(false, 1500);
         world.add_ipv6();
         let theirs = Peer::host(&mut world, "gb");
+        Some(Self::around(world, theirs))
+    }
+
+    /// strongSwan 6 in a namespace.
+    pub fn newer(test: &str) -> Option<Self> {
+        if !support::privileged(test) || !newer_available(test) {
+            return None;
+        }
+        let mut world = World::two_sites(false, 1500);
+        let theirs = Peer::host_of(&mut world, "gb", Software::StrongSwan6);
         Some(Self::around(world, theirs))
     }
 

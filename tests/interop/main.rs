@@ -20,6 +20,7 @@ mod lab;
 mod lifecycle;
 mod mobike;
 mod nat;
+mod post_quantum;
 mod ppk;
 mod rekey_load;
 

@@ -1,6 +1,7 @@
 //! Post-quantum preshared keys (RFC 8784) with strongSwan, in both roles: insisted on, left out, rotated.
 
 use super::support::gateway::Gateway;
+use super::support::report::{Row, record};
 use super::support::strongswan::{StrongSwan, available};
 use super::support::{self, World, transfer};
 
@@ -170,4 +171,17 @@ start_action = "{start}"
         "{name}, rekeyed"
     );
     transfer::both_ways(&world);
+    let row = Row {
+        what: format!("PPK: {name}"),
+        peer: theirs.title(),
+        role: if *initiate { "initiator" } else { "responder" },
+        auth: "PSK".to_owned(),
+        ike: "aes256-sha256-x25519".to_owned(),
+        esp: "aes256gcm16".to_owned(),
+        encapsulation: "UDP, IPv4 in IPv4".to_owned(),
+        nat: "none",
+        rekeys: "IKE by us, Child by us".to_owned(),
+        data: "40 MB each way".to_owned(),
+    };
+    record(&row, true);
 }

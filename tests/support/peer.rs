@@ -9,17 +9,28 @@ use std::process::{Command, Output};
 /// Whose gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Software {
-    /// strongSwan.
+    /// strongSwan, as Debian 12 has it.
     StrongSwan,
+    /// strongSwan 6 of a later Debian: it has ML-KEM and several key exchanges. Only in a namespace.
+    StrongSwan6,
     /// Libreswan; only in a guest, because it has no ESP of its own.
     Libreswan,
 }
 
 impl Software {
-    /// The name of its script and of its packages.
-    fn name(self) -> &'static str {
+    /// The name of its packages, for `netns-scripts/peers/fetch`.
+    fn root(self) -> &'static str {
         match self {
             Self::StrongSwan => "strongswan",
+            Self::StrongSwan6 => "strongswan6",
+            Self::Libreswan => "libreswan",
+        }
+    }
+
+    /// The name of its script.
+    fn script(self) -> &'static str {
+        match self {
+            Self::StrongSwan | Self::StrongSwan6 => "strongswan",
             Self::Libreswan => "libreswan",
         }
     }
@@ -66,14 +77,29 @@ pub fn available(test: &str) -> bool {
     fetched(test, &["strongswan"])
 }
 
+/// Whether strongSwan 6 can. Its packages are another Debian's than this machine's may be: `LANDBRIDGE_TEST_WITHOUT` names it
+/// where they can't be had.
+pub fn newer_available(test: &str) -> bool {
+    let without = std::env::var("LANDBRIDGE_TEST_WITHOUT").is_ok_and(|names| names.contains("strongswan6"));
+    if without {
+        eprintln!("skipped: {test}: without strongSwan 6");
+    }
+    !without && fetched(test, &["strongswan6"])
+}
+
 /// Whether a guest with this software can be started.
 pub fn guest_available(test: &str, software: Software) -> bool {
-    fetched(test, &["uml", software.name()])
+    fetched(test, &["uml", software.root()])
 }
 
 impl Peer {
     /// strongSwan: a process tree in the namespace, nothing started in it yet.
     pub fn host(world: &mut World, ns: &str) -> Self {
+        Self::host_of(world, ns, Software::StrongSwan)
+    }
+
+    /// The same with a certain strongSwan.
+    pub fn host_of(world: &mut World, ns: &str, software: Software) -> Self {
         let state = world.dir().join(format!("strongswan-{ns}"));
         let state = state.to_str().unwrap().to_owned();
         run(Command::new(script("ns-host")).args([
@@ -81,13 +107,13 @@ impl Peer {
             "--netns",
             &world.ns(ns),
             "--root",
-            "strongswan",
+            software.root(),
             "--state",
             &state,
         ]));
         world.at_end(&[script("ns-host").to_str().unwrap(), "stop", &state]);
         Self {
-            software: Software::StrongSwan,
+            software,
             guest: false,
             state,
         }
@@ -96,7 +122,7 @@ impl Peer {
     /// A guest in the place of `gb` of [`World::two_sites`]: the namespace becomes two bridges, `wan0` and `lan0` lead to
     /// the guest's interfaces (`vec0` and `vec1` there), which have the addresses.
     pub fn guest(world: &mut World, software: Software) -> Self {
-        let state = world.dir().join(format!("guest-{}", software.name()));
+        let state = world.dir().join(format!("guest-{}", software.root()));
         let state = state.to_str().unwrap().to_owned();
         for (device, bridge) in [("wan0", "br-wan"), ("lan0", "br-lan")] {
             world.ip("gb", &["addr", "flush", "dev", device]);
@@ -117,7 +143,7 @@ impl Peer {
         world.at_end(&[script("uml-host").to_str().unwrap(), "stop", &state]);
         #[rustfmt::skip]
         run(Command::new(script("uml-host")).args([
-            "start", "--netns", &world.ns("gb"), "--root", software.name(), "--state", &state,
+            "start", "--netns", &world.ns("gb"), "--root", software.root(), "--state", &state,
             "--tap", "tap-wan", "--bridge", "br-wan", "--ip", "198.51.100.2/24", "--ip", "2001:db8:2::2/64",
             "--route", "default,198.51.100.1", "--route", "default,2001:db8:2::1",
             "--lan-tap", "tap-lan", "--lan-bridge", "br-lan", "--lan-ip", "10.2.0.1/24", "--lan-ip", "fd02::1/64",
@@ -159,14 +185,14 @@ impl Peer {
 
     /// Runs a verb of the peer script; it must succeed.
     pub fn peer(&self, words: &[&str]) -> String {
-        let script = format!("/um-src/peers/{}", self.software.name());
+        let script = format!("/um-src/peers/{}", self.software.script());
         let output = run(&mut self.command(&[&[script.as_str()], words].concat()));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a verb of the peer script, whatever comes of it.
     pub fn try_peer(&self, words: &[&str]) -> Output {
-        let script = format!("/um-src/peers/{}", self.software.name());
+        let script = format!("/um-src/peers/{}", self.software.script());
         self.command(&[&[script.as_str()], words].concat()).output().unwrap()
     }
 
@@ -213,7 +239,7 @@ impl Peer {
     pub fn title(&self) -> String {
         let last = |text: String| text.split_whitespace().last().unwrap_or("?").to_owned();
         let software = match self.software {
-            Software::StrongSwan => format!(
+            Software::StrongSwan | Software::StrongSwan6 => format!(
                 "strongSwan {}",
                 last(self.sh("/usr/lib/ipsec/charon --version 2>&1 | head -n1"))
             ),
