@@ -17,7 +17,8 @@
 mod ike_pump;
 
 use ike_pump::{side_a, side_b};
-use landbridge_proto::crypto::{Secret, SigningKey};
+use landbridge_proto::crypto::{PrfAlgorithm, Secret, SigningKey};
+use landbridge_proto::ike::puzzle::{Progress, Puzzle};
 use landbridge_proto::ike::{Command, Endpoint, Event};
 use landbridge_proto::policy::connection::{
     Config, Connection, Gateway, LocalCredential, RemoteCredential, StartAction, Target,
@@ -376,6 +377,36 @@ fn memory(row: &str) {
     );
 }
 
+/// Solving and verifying (RFC 8019), with as long a cookie as we make.
+fn puzzles(row: &str, difficulty: u8) {
+    let (mut solving, mut verifying, mut solved, mut tried) = (Duration::ZERO, Duration::ZERO, 0_u32, 0);
+    while solving < ROW {
+        let puzzle = Puzzle {
+            prf: PrfAlgorithm::HmacSha256,
+            difficulty,
+            string: [solved.to_be_bytes().as_slice(), &[7; 36]].concat(),
+        };
+        let (began, mut search) = (Clock::now(), puzzle.clone().search());
+        let progress = search.run(u64::MAX);
+        solving += began.elapsed();
+        let Progress::Solved(solution) = progress else {
+            panic!("not solved")
+        };
+        let began = Clock::now();
+        for _ in 0..1000 {
+            puzzle.verify(&solution).unwrap();
+        }
+        verifying += began.elapsed() / 1000;
+        solved += 1;
+        tried += search.tried();
+    }
+    let (each, rate) = (solving / solved, tried as f64 / solving.as_secs_f64() / 1e6);
+    println!(
+        "{row:<44} {each:>10.1?} to solve ({rate:.2} million keys a second), {:.2?} to verify",
+        verifying / solved
+    );
+}
+
 fn main() {
     // `cargo bench` hands over --bench.
     let wanted: Vec<String> = std::env::args()
@@ -446,6 +477,12 @@ fn main() {
         let text = format!("IKE rekey x25519{additional}");
         if row(&text) {
             rekeys(&text, additional, || Command::RekeyIke { connection: name(0) }, 1);
+        }
+    }
+    for difficulty in [15, 16, 18, 20] {
+        let text = format!("puzzle of {difficulty} bits");
+        if row(&text) {
+            puzzles(&text, difficulty);
         }
     }
     if row("memory") {

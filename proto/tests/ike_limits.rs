@@ -6,7 +6,7 @@ mod ike_pump;
 use ike_pump::{Letter, Pump, SITE, child, side_a, side_b};
 use landbridge_proto::crypto::Secret;
 use landbridge_proto::ike::{Command, Event};
-use landbridge_proto::policy::connection::{Config, Connection, LocalCredential, StartAction};
+use landbridge_proto::policy::connection::{Config, Connection, Gateway, LocalCredential, StartAction};
 use landbridge_proto::policy::sad::SadReport;
 use landbridge_proto::wire::{ExchangeType, Flags, Header, IkeSpi, encode_plain};
 use std::sync::Arc;
@@ -25,10 +25,14 @@ fn with_wrong_psk() -> Connection {
 }
 
 /// A stranger that goes on proving wrongly comes under the limits as one that proves nothing: cookies first (RFC 7296
-/// §2.6), then silence; and when it stops, all is forgotten.
+/// §2.6), then puzzles, which it solves, then silence; and when it stops, all is forgotten.
 #[test]
 fn wrong_proofs_in_a_loop() {
-    let mut pump = Pump::new(with_wrong_psk(), side_b());
+    let gateway = Gateway {
+        puzzle_difficulty: 8,
+        ..Gateway::default()
+    };
+    let mut pump = Pump::with(with_wrong_psk(), side_b(), 0, gateway);
     pump.reconnect = false;
     for _ in 0..1000 {
         pump.connect();
@@ -41,6 +45,7 @@ fn wrong_proofs_in_a_loop() {
     assert!(counters.auth_failed >= 32, "{counters:?}");
     assert!(counters.auth_failed <= 64, "the limit for one address: {counters:?}");
     assert!(counters.cookies_sent > 0 && counters.over_limit > 0, "{counters:?}");
+    assert_eq!(counters.puzzles_solved, 32, "{counters:?}");
     assert!(pump.status(1).len() <= 64, "{} SAs", pump.status(1).len());
     pump.run_for(60 * SECOND, everything);
     assert_eq!(pump.status(1).len(), 0);

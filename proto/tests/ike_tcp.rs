@@ -408,6 +408,27 @@ fn no_cookies_over_tcp_but_the_limits_hold() {
     assert_eq!(pump.ends[1].counters().over_limit, 1);
 }
 
+/// §6.3: "Puzzles, on the other hand, still remain useful (and their use requires using Cookies)".
+#[test]
+fn puzzles_over_tcp() {
+    let gateway = Gateway {
+        cookie_threshold: 0,
+        puzzle_threshold: 0,
+        puzzle_difficulty: 8,
+        ..Gateway::default()
+    };
+    let (mut a, b) = (side_a(), side_b());
+    a.tcp = TcpUse::Always;
+    let mut pump = Pump::with(a, b, 0, gateway);
+    pump.listens = true;
+    pump.connect();
+    pump.run_for(5 * SECOND, |_| true);
+    pump.assert_joined();
+    assert!(pump.said(0, "[N(COOKIE) PS SA"), "{:?}", pump.lines(0));
+    let counters = pump.ends[1].counters();
+    assert_eq!((counters.puzzles_sent, counters.puzzles_solved), (1, 1));
+}
+
 /// §7.5: "an implementation SHOULD NOT send fragments when going over a TCP connection, although it MUST support receiving
 /// fragments"; it "SHOULD negotiate IKE fragmentation over a TCP-encapsulated session" with MOBIKE.
 #[test]

@@ -4,6 +4,7 @@ use super::GatewaySettings;
 use super::document::{Table, Value};
 use super::identity;
 use super::units::{integer, some_duration};
+use landbridge_proto::ike::puzzle::HARDEST;
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::Identification;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -95,6 +96,16 @@ fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
     if let Some(value) = table.get("half_open_limit") {
         set(&mut ike.half_open_limit, integer(&value, 1..=1_000_000));
     }
+    ike.puzzle_threshold = ike.half_open_limit / 4;
+    if let Some(value) = table.get("puzzle_threshold") {
+        set(&mut ike.puzzle_threshold, integer(&value, 0..=1_000_000));
+    }
+    if let Some(value) = table.get("puzzle_difficulty") {
+        set(&mut ike.puzzle_difficulty, difficulty(&value));
+    }
+    if let Some(value) = table.get("puzzle_difficulty_accepted") {
+        set(&mut ike.puzzle_difficulty_accepted, difficulty(&value));
+    }
     if let Some(value) = table.get("half_open_limit_per_address") {
         set(&mut ike.half_open_limit_per_address, integer(&value, 1..=1_000_000));
     }
@@ -156,6 +167,19 @@ fn retransmit_base(value: &Value<'_, '_>) -> Option<u32> {
         return None;
     }
     Some((factor * 100.0).round() as u32)
+}
+
+/// Zero bits of a puzzle; 0: none. RFC 8019 §4.4: "This is a number between 8 and 255"; above [`HARDEST`] no client has the time.
+fn difficulty(value: &Value<'_, '_>) -> Option<u8> {
+    let bits: u8 = integer(value, 0..=HARDEST.into())?;
+    if (1..8).contains(&bits) {
+        value.error(
+            format!("{bits} is too easy: write 0 for no puzzles, or 8 to {HARDEST}"),
+            None,
+        );
+        return None;
+    }
+    Some(bits)
 }
 
 fn socket(value: &Value<'_, '_>) -> Option<PathBuf> {

@@ -12,6 +12,7 @@ use super::routes::Routes;
 use super::server::{Answer, ControlServer, Order};
 use super::signing::{Signed, SigningDesk};
 use super::sockets::{IkeSockets, Inbound};
+use super::solving::{Solution, SolvingDesk};
 use super::state::{self, TokenSecret};
 use super::streams::{Opened, SWEEP, Streams};
 use crate::config::{Configuration, Prefix};
@@ -54,6 +55,7 @@ pub struct Daemon {
     pub(super) streams: Streams,
     pub(super) links: Links,
     pub(super) desk: SigningDesk,
+    pub(super) puzzles: SolvingDesk,
     watch: Option<Watch>,
     /// The machine's addresses as they were last looked at.
     pub(super) addresses: Vec<IpAddr>,
@@ -74,6 +76,7 @@ pub struct Inlets {
     reports: mpsc::Receiver<SadReport>,
     strays: mpsc::Receiver<(Path, Vec<u8>)>,
     signed: mpsc::UnboundedReceiver<Signed>,
+    solved: mpsc::UnboundedReceiver<Solution>,
     audits: mpsc::Receiver<Audit>,
     /// It is bounded by the connections: `data::streams` has their limits.
     streams: mpsc::UnboundedReceiver<FromStream>,
@@ -163,6 +166,7 @@ impl Daemon {
         zeroize::Zeroize::zeroize(&mut seed);
         let (answers, signed) = mpsc::unbounded_channel();
         let desk = SigningDesk::new(configuration.signers.clone(), answers);
+        let (solutions, solved) = mpsc::unbounded_channel();
         let mut daemon = Self {
             configuration,
             endpoint,
@@ -176,6 +180,7 @@ impl Daemon {
             streams,
             links,
             desk,
+            puzzles: SolvingDesk::new(solutions),
             watch: None,
             addresses: Vec::new(),
             routes: Routes::default(),
@@ -229,6 +234,7 @@ impl Daemon {
                 reports,
                 strays,
                 signed,
+                solved,
                 audits,
                 streams: from_streams,
             },
@@ -244,6 +250,7 @@ impl Daemon {
             mut reports,
             mut strays,
             mut signed,
+            mut solved,
             mut audits,
             streams: mut from_streams,
         } = inlets;
@@ -298,6 +305,7 @@ impl Daemon {
                 }) => {}
                 Some((path, message)) = strays.recv() => endpoint.handle_datagram(clock.now(), path, &message),
                 Some((ticket, signature)) = signed.recv() => endpoint.handle_signature(clock.now(), ticket, signature),
+                Some((ticket, solution)) = solved.recv() => endpoint.handle_solution(clock.now(), ticket, solution),
                 () = tokio::time::sleep_until(wake) => endpoint.handle_timeout(clock.now()),
                 Some(report) = reports.recv() => {
                     endpoint.handle_report(clock.now(), report);

@@ -101,6 +101,12 @@ impl Daemon {
                     self.endpoint.handle_signature(self.clock.now(), ticket, why);
                 }
             }
+            Event::Solve(request) => {
+                if let Err(ticket) = self.puzzles.submit(request) {
+                    self.endpoint.handle_solution(self.clock.now(), ticket, None);
+                }
+            }
+            Event::SolveNoMore(ticket) => self.puzzles.no_more(ticket),
             Event::NeedPaths {
                 spi,
                 connection,

@@ -209,6 +209,25 @@ impl Gathered {
         for (cause, count) in &self.drops {
             page.sample(label("cause", cause), count);
         }
+        page.family(
+            "landbridge_puzzles",
+            Kind::Counter,
+            "Puzzles against denial of service (RFC 8019), by our role and what became of them.",
+        );
+        let counters = &self.counters;
+        for (role, outcome, count) in [
+            ("responder", "asked", counters.puzzles_sent),
+            ("responder", "solved", counters.puzzles_solved),
+            ("responder", "wrong", counters.puzzles_wrong),
+            ("responder", "unsolved", counters.puzzles_unsolved),
+            ("initiator", "solved", counters.puzzles_done),
+            ("initiator", "left", counters.puzzles_left),
+        ] {
+            page.sample(
+                format_args!("{},{}", label("role", role), label("outcome", outcome)),
+                count,
+            );
+        }
         page.family("landbridge_offload", Kind::Gauge, "1 if the kernel grants it.");
         for (name, granted) in &self.offloads {
             page.sample(label("offload", name), u8::from(*granted));

@@ -40,6 +40,7 @@ mod routes;
 mod server;
 mod signing;
 mod sockets;
+mod solving;
 mod state;
 mod status;
 mod streams;

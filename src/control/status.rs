@@ -63,6 +63,7 @@ pub(super) fn drops_of_no_connection(daemon: &Daemon) -> BTreeMap<String, u64> {
         ("ike_unexpected", counters.unexpected),
         ("ike_replayed", counters.replayed),
         ("cookies_sent", counters.cookies_sent),
+        ("puzzles_unsolved", counters.puzzles_unsolved),
         ("tickets_refused", counters.tickets_refused),
         ("over_limit", counters.over_limit),
         ("fragments", counters.fragments_dropped),

@@ -1,4 +1,4 @@
-//! Binds threads to processors.
+//! Where and when threads run.
 
 use std::io;
 use std::mem;
@@ -35,9 +35,30 @@ pub fn pin_current_thread(index: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// The calling thread runs when no other wants to, or little. It can't be undone, and nothing depends on its success.
+pub fn yield_to_all_others() {
+    // SAFETY: no pointers; 0 is the calling thread (setpriority(2), "C library/kernel differences").
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thread_gives_way_and_not_the_others() {
+        let nice = || {
+            // SAFETY: no pointers.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        };
+        let before = nice();
+        let there = std::thread::spawn(move || {
+            yield_to_all_others();
+            nice()
+        });
+        assert_eq!(there.join().unwrap(), 19);
+        assert_eq!(nice(), before);
+    }
 
     #[test]
     fn a_thread_stays_where_it_is_put() {

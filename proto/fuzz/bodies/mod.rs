@@ -459,6 +459,7 @@ fn datagrams() -> Vec<Vec<u8>> {
     let mut payloads = t.init_payloads();
     let plain = t.init_datagram(&payloads);
     payloads.insert(0, notify_with(NotifyType::COOKIE, &[7; 32]));
+    payloads.insert(1, Payload::PuzzleSolution(vec![7; 16]));
     payloads.push(notify_with(NotifyType::NAT_DETECTION_SOURCE_IP, &[1; 20]));
     payloads.push(notify_with(NotifyType::SIGNATURE_HASH_ALGORITHMS, &[0, 5]));
     payloads.push(unknown(99, false));

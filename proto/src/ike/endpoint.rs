@@ -1,6 +1,7 @@
 //! All IKE SAs of a gateway: where a datagram belongs, what the operator wants, when who is to be woken, and how much
 //! strangers may cost.
 
+mod admission;
 mod neighbours;
 mod operator;
 mod reload;
@@ -13,7 +14,8 @@ use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
 use super::error::IkeError;
 use super::event::{
-    Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, SignTicket, Tally, TimerKind, Transmit,
+    Command, CommandError, Counters, Event, Failure, IkeSaStatus, Load, PuzzleTicket, SignTicket, Tally, TimerKind,
+    Transmit,
 };
 use super::exchange::{Exchange, capabilities};
 use super::jobs::{Job, Jobs};
@@ -22,8 +24,8 @@ use super::resume::Kept;
 use super::sa::{HalfOpen, IkeSa, InitMessages, Stage};
 use super::shared::{Effect, Shared};
 use super::window::Incoming;
-use crate::crypto::{Group, IKE_PROVIDER, Secret};
-use crate::policy::connection::{Config, Connection, StartAction, Target};
+use crate::crypto::{Group, IKE_PROVIDER, PrfAlgorithm, Secret};
+use crate::policy::connection::{Config, Connection, Gateway, StartAction, Target};
 use crate::policy::pad;
 use crate::policy::proposal::IkeProposal;
 use crate::policy::sad::{ChildName, ConnectionName, Path, SadReport, SadUpdate};
@@ -55,9 +57,6 @@ const TOKENS: u32 = 1000;
 const TOKENS_LATER: u32 = 10;
 /// So long after the start peers may still find out that we have begun anew.
 const CRASH_IS_OVER: Duration = Duration::from_secs(900);
-/// One more in so many half-open SAs is kept for peers with a ticket.
-const RESERVE: usize = 4;
-
 /// Flags of a first message.
 const BEGINNING: Flags = Flags {
     initiator: true,
@@ -228,6 +227,12 @@ impl Endpoint {
         });
     }
 
+    /// The answer to [`Event::Solve`]: what was found, or that nothing will be. One that nobody waits for any more is dropped.
+    pub fn handle_solution(&mut self, now: Now, ticket: PuzzleTicket, solution: Option<Vec<u8>>) {
+        self.shared.now = now;
+        self.with_sa(ticket.sa, |sa, shared| sa.handle_solution(shared, ticket, solution));
+    }
+
     /// The time of [`Self::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.shared.now = now;
@@ -354,6 +359,7 @@ impl Endpoint {
             transmits: self.shared.transmits.len(),
             down: self.shared.down.len(),
             tickets: self.shared.resumption.len() + self.kept.len(),
+            solved_puzzles: self.cookies.used(),
         }
     }
 

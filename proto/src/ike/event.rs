@@ -2,6 +2,7 @@
 
 use super::export::ExportedKeys;
 use super::nat::NatSituation;
+use super::puzzle::Puzzle;
 use crate::crypto::{Scheme, SigningKey};
 use crate::ike::reason::Reason;
 use crate::policy::aggfrag::SendMode;
@@ -33,6 +34,7 @@ pub enum TimerKind {
     Retransmit,
     HalfOpenExpiry,
     Signature,
+    Puzzle,
     Liveness,
     TryUdp,
     NatKeepalive,
@@ -189,6 +191,11 @@ pub enum Event {
     },
     /// A signature is wanted: answer with `Endpoint::handle_signature`, whenever it is there.
     Sign(SignRequest),
+    /// A puzzle is to be solved: answer with `Endpoint::handle_solution`, whenever there is a solution, or when it is certain that
+    /// there will be none.
+    Solve(SolveRequest),
+    /// Its solution is not needed any more.
+    SolveNoMore(PuzzleTicket),
     /// Keys, for decrypting captures: only after `Endpoint::export_keys`.
     Keys(Box<ExportedKeys>),
     /// All is deleted after `Command::Shutdown`.
@@ -229,6 +236,22 @@ pub struct SignRequest {
 /// Which IKE SA waits for a signature, and for which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SignTicket {
+    pub(super) sa: IkeSpi,
+    pub(super) number: u64,
+}
+
+/// A puzzle of a peer (RFC 8019), which has proven nothing yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SolveRequest {
+    /// To be handed back with the answer.
+    pub ticket: PuzzleTicket,
+    /// The puzzle, not harder than is accepted.
+    pub puzzle: Puzzle,
+}
+
+/// Which IKE SA waits for a solution, and of which puzzle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PuzzleTicket {
     pub(super) sa: IkeSpi,
     pub(super) number: u64,
 }
@@ -331,6 +354,18 @@ pub struct Counters {
     pub unexpected: u64,
     pub replayed: u64,
     pub cookies_sent: u64,
+    /// Of them, with a puzzle (RFC 8019).
+    pub puzzles_sent: u64,
+    /// Puzzles of ours that were solved.
+    pub puzzles_solved: u64,
+    /// Solutions that were wrong.
+    pub puzzles_wrong: u64,
+    /// Requests that were dropped because they came back without a right solution, when there was little room.
+    pub puzzles_unsolved: u64,
+    /// Puzzles of peers that we solved.
+    pub puzzles_done: u64,
+    /// Those that we did not: too hard, or there was no time for them.
+    pub puzzles_left: u64,
     pub tickets_refused: u64,
     pub over_limit: u64,
     pub fragments_dropped: u64,
@@ -378,6 +413,8 @@ pub struct Load {
     pub down: usize,
     /// What is remembered of tickets: those that are not good any more, certificates behind those that are, our own.
     pub tickets: usize,
+    /// Solutions that can't be used again.
+    pub solved_puzzles: usize,
 }
 
 /// A snapshot of one IKE SA for `status`.

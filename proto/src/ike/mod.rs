@@ -7,6 +7,7 @@
 //! | `exchange/` | our requests, one file an exchange: what is sent, what an answer does |
 //! | `respond` | the peer's requests |
 //! | `signing` | waiting for a signature that is made elsewhere |
+//! | `puzzle`, `solving` | puzzles against denial of service (RFC 8019): what they are, and waiting for a solution |
 //! | `intermediate`, `int_auth` | additional key exchanges before IKE_AUTH (RFC 9242, 9370) |
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
@@ -49,6 +50,7 @@ pub mod nat;
 mod parts;
 mod ppk;
 mod proven;
+pub mod puzzle;
 mod qcd;
 mod reason;
 mod respond;
@@ -57,6 +59,7 @@ mod sa;
 pub mod seal;
 mod shared;
 mod signing;
+mod solving;
 mod stream;
 mod succession;
 mod ticket;
@@ -64,7 +67,7 @@ pub mod window;
 
 pub use endpoint::Endpoint;
 pub use event::{
-    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, PeerCertificate, SignRequest,
-    SignTicket, Tally, TimerKind, Transmit,
+    ChildUp, Command, CommandError, Counters, Event, Failure, IkeSaStatus, IkeUp, Load, PeerCertificate, PuzzleTicket,
+    SignRequest, SignTicket, SolveRequest, Tally, TimerKind, Transmit,
 };
 pub use reason::Reason;

@@ -28,6 +28,7 @@ use super::resume::{Kept, OwnTicket, Resumption};
 use super::seal::{MessageProtection, OpenError, OpenedBody};
 use super::shared::{Effect, Shared};
 use super::signing::{Held, Signing};
+use super::solving::Solving;
 use super::stream::StreamState;
 use super::ticket::Issued;
 use super::window::{Arrival, Due, Incoming, Outgoing, Schedule};
@@ -186,6 +187,8 @@ pub struct IkeSa {
     pub begin_at_once: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
+    /// The peer's puzzle is being solved.
+    pub solving: Option<Solving>,
     /// When a hint that the peer has lost its state was last followed.
     pub hinted: Option<Instant>,
     /// An SPI of ESP from the peer that is not ours, to be told to it.
@@ -288,6 +291,7 @@ impl IkeSa {
             peer_tokens: PeerTokens::default(),
             begin_at_once: false,
             signing: None,
+            solving: None,
             hinted: None,
             unknown_spi: None,
             resumes: None,
@@ -479,6 +483,7 @@ impl IkeSa {
             return;
         }
         self.sizes.done();
+        self.stop_solving(shared);
         if let Some(exchange) = self.exchange.take() {
             exchange.abandon(self, shared);
         }

@@ -23,6 +23,13 @@ pub struct Config {
 pub struct Gateway {
     /// Half-open responder SAs from which on cookies are demanded (RFC 7296 §2.6).
     pub cookie_threshold: usize,
+    /// Half-open responder SAs from which on a puzzle has to be solved as well (RFC 8019). For those of one address it is half of
+    /// their limit.
+    pub puzzle_threshold: usize,
+    /// Zero bits of the hardest puzzle that is asked for; 0: none ever is.
+    pub puzzle_difficulty: u8,
+    /// Zero bits of the hardest puzzle that is solved; 0: none ever is.
+    pub puzzle_difficulty_accepted: u8,
     /// Half-open responder SAs beyond which requests are dropped.
     pub half_open_limit: usize,
     /// Half-open responder SAs from one address beyond which requests from it are dropped.
@@ -51,6 +58,9 @@ impl Default for Gateway {
     fn default() -> Self {
         Self {
             cookie_threshold: 32,
+            puzzle_threshold: 256,
+            puzzle_difficulty: 18,
+            puzzle_difficulty_accepted: 20,
             half_open_limit: 1024,
             half_open_limit_per_address: 64,
             half_open_timeout: Duration::from_secs(30),

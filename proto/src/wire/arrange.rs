@@ -15,6 +15,8 @@ pub fn encode_request(request: &Request) -> Vec<Payload> {
         Request::IkeSaInit(m) => {
             // RFC 7296 §2.6: the cookie is "the first payload".
             out.extend(m.cookie.iter().map(|cookie| notify(NotifyType::COOKIE, cookie)));
+            // RFC 8019 §7.1.2: "HDR, N(COOKIE), [PS,] SA, KE, Ni".
+            out.extend(m.solution.clone().map(Payload::PuzzleSolution));
             out.push(Payload::Sa(m.sa.clone()));
             out.push(Payload::Ke(m.ke.clone()));
             out.push(Payload::Nonce(m.nonce.clone()));
@@ -96,7 +98,10 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
                 &m.other,
             );
         }
-        Response::IkeSaInit(IkeSaInitReply::Cookie(cookie)) => out.push(notify(NotifyType::COOKIE, cookie)),
+        Response::IkeSaInit(IkeSaInitReply::Cookie { cookie, puzzle }) => {
+            out.push(notify(NotifyType::COOKIE, cookie));
+            out.extend(puzzle.map(|puzzle| Payload::Notify(puzzle.notify())));
+        }
         Response::IkeSaInit(IkeSaInitReply::InvalidKe(group)) => {
             out.push(notify(NotifyType::INVALID_KE_PAYLOAD, &group.0.to_be_bytes()));
         }

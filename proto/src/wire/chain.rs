@@ -237,6 +237,17 @@ fn decode_payload(payload_type: PayloadType, critical: bool, body: &[u8]) -> Res
         PayloadType::TSI => Payload::TsI(ts::decode(body)?),
         PayloadType::TSR => Payload::TsR(ts::decode(body)?),
         PayloadType::CP => Payload::Cp(decode_configuration(reader)?),
+        // RFC 8019 §8.2: "This field MUST NOT be empty. All of the keys MUST have the same size; therefore, the size of this field
+        // is always a multiple of 4 bytes."
+        PayloadType::PUZZLE_SOLUTION if !body.is_empty() && body.len().is_multiple_of(4) => {
+            Payload::PuzzleSolution(body.to_vec())
+        }
+        PayloadType::PUZZLE_SOLUTION => {
+            return Err(DecodeError::BadLength {
+                what: "Puzzle Solution",
+                length: body.len(),
+            });
+        }
         // RFC 7296 §3.14: the Encrypted payload is outermost; there is none inside another.
         PayloadType::SK | PayloadType::SKF => {
             return Err(DecodeError::Invalid {
@@ -309,7 +320,7 @@ fn encode_body(payload: &Payload, writer: &mut Writer<'_>) {
         Payload::Nonce(nonce) => writer.octets(&nonce.0),
         Payload::Notify(n) => notify::encode_notify(n, writer),
         Payload::Delete(d) => notify::encode_delete(d, writer),
-        Payload::VendorId(octets) => writer.octets(octets),
+        Payload::VendorId(octets) | Payload::PuzzleSolution(octets) => writer.octets(octets),
         Payload::TsI(selectors) | Payload::TsR(selectors) => ts::encode(selectors, writer),
         Payload::Cp(configuration) => {
             writer.octets(&[configuration.cfg_type.0, 0, 0, 0]);
@@ -357,6 +368,7 @@ pub const fn payload_type(payload: &Payload) -> PayloadType {
         Payload::TsI(_) => PayloadType::TSI,
         Payload::TsR(_) => PayloadType::TSR,
         Payload::Cp(_) => PayloadType::CP,
+        Payload::PuzzleSolution(_) => PayloadType::PUZZLE_SOLUTION,
         Payload::Unknown { payload_type, .. } => *payload_type,
     }
 }

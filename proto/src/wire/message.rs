@@ -5,7 +5,7 @@ use super::header::IkeSpi;
 use super::number::{HashAlgorithm, KeMethod, NotifyType};
 use super::payload::{
     AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
-    Nonce, Notify, SecurityAssociation, TrafficSelector,
+    Nonce, Notify, PuzzleNotify, SecurityAssociation, TrafficSelector,
 };
 
 /// Abilities announced in IKE_SA_INIT by either side.
@@ -28,6 +28,8 @@ pub struct Capabilities {
 pub struct IkeSaInitRequest {
     /// N(COOKIE): 1 to 64 octets, the first payload when present (§2.6).
     pub cookie: Option<Vec<u8>>,
+    /// PS (RFC 8019 §7.1.2): the solution of the puzzle that came with the cookie.
+    pub solution: Option<Vec<u8>>,
     /// SAi1.
     pub sa: SecurityAssociation,
     /// KEi.
@@ -75,7 +77,12 @@ pub enum IkeSaInitReply {
     /// The exchange goes on.
     Accepted(Box<IkeSaInitResponse>),
     /// N(COOKIE): repeat the request with it (§2.6).
-    Cookie(Vec<u8>),
+    Cookie {
+        /// 1 to 64 octets.
+        cookie: Vec<u8>,
+        /// N(PUZZLE): with a solution the request has "a better chance to be served" (RFC 8019 §7.1.1).
+        puzzle: Option<PuzzleNotify>,
+    },
     /// N(INVALID_KE_PAYLOAD): repeat with this method (§1.2).
     InvalidKe(KeMethod),
     /// Another error notify, alone.

@@ -1,7 +1,8 @@
 //! The payloads of RFC 7296 §3 as owned values. Parsing is under caps (see [`super::limits`]); encoding can't fail.
 
+use super::DecodeError;
 use super::number::{
-    AttributeType, AuthMethod, CertEncoding, CfgType, IdType, KeMethod, NotifyType, PayloadType, ProtocolId,
+    AttributeType, AuthMethod, CertEncoding, CfgType, IdType, KeMethod, NotifyType, PayloadType, PrfId, ProtocolId,
     TransformType,
 };
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub enum Payload {
     TsR(Vec<TrafficSelector>),
     /// Configuration (§3.15).
     Cp(Configuration),
+    /// Puzzle Solution (RFC 8019 §8.2): four keys of the same size, one after the other.
+    PuzzleSolution(Vec<u8>),
     /// A type not known here. Its critical bit is kept: the caller answers UNSUPPORTED_CRITICAL_PAYLOAD (§2.5).
     Unknown {
         /// Payload type.
@@ -253,6 +256,38 @@ impl AggfragFlags {
     #[must_use]
     pub const fn is_understood(self) -> bool {
         self.0 & !(Self::C | Self::D) == 0
+    }
+}
+
+/// What N(PUZZLE) asks for (RFC 8019 §8.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PuzzleNotify {
+    /// "Transform ID of the PRF algorithm that MUST be used to solve the puzzle."
+    pub prf: PrfId,
+    /// "the minimum number of trailing zero bits (ZBC) that each of the results of PRF must contain"; 0 leaves it to the initiator.
+    pub difficulty: u8,
+}
+
+impl PuzzleNotify {
+    /// Reads a notify's data.
+    pub(super) fn read(notify: &Notify) -> Result<Self, DecodeError> {
+        match *notify.data.as_slice() {
+            [high, low, difficulty] => Ok(Self {
+                prf: PrfId(u16::from_be_bytes([high, low])),
+                difficulty,
+            }),
+            ref other => Err(DecodeError::BadLength {
+                what: "PUZZLE",
+                length: other.len(),
+            }),
+        }
+    }
+
+    /// As it is sent: "Protocol ID (1 octet) -- MUST be 0. SPI Size (1 octet) -- MUST be 0".
+    #[must_use]
+    pub fn notify(self) -> Notify {
+        let [high, low] = self.prf.0.to_be_bytes();
+        Notify::new(NotifyType::PUZZLE, vec![high, low, self.difficulty])
     }
 }
 

@@ -14,6 +14,7 @@ const MANY: usize = 64;
 
 /// IKE_SA_INIT request.
 pub const SA_INIT_REQUEST: &[Rule] = &[
+    Rule(PayloadType::PUZZLE_SOLUTION, 0, 1),
     Rule(PayloadType::SA, 1, 1),
     Rule(PayloadType::KE, 1, 1),
     Rule(PayloadType::NONCE, 1, 1),

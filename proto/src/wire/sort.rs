@@ -7,7 +7,7 @@ use super::message::{
 };
 use super::payload::{
     AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
-    Nonce, Notify, Payload, SecurityAssociation, TrafficSelector,
+    Nonce, Notify, Payload, PuzzleNotify, SecurityAssociation, TrafficSelector,
 };
 use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules, ticket};
 
@@ -24,6 +24,7 @@ pub fn decode_request(exchange: ExchangeType, payloads: Vec<Payload>) -> Result<
             let (nat_source, nat_destination) = parts.nat_detection();
             Ok(Request::IkeSaInit(Box::new(IkeSaInitRequest {
                 cookie: parts.cookie()?,
+                solution: parts.solution.take(),
                 sa: need(parts.sa.take(), "SA")?,
                 ke: need(parts.ke.take(), "KE")?,
                 nonce: need(parts.nonce.take(), "NONCE")?,
@@ -126,8 +127,14 @@ fn sa_init_reply(payloads: Vec<Payload>) -> Result<IkeSaInitReply, DecodeError> 
     let has_sa = payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
     if !has_sa {
         let mut parts = Parts::collect(payloads);
+        let puzzle = parts.puzzle()?;
         if let Some(cookie) = parts.cookie()? {
-            return Ok(IkeSaInitReply::Cookie(cookie));
+            return Ok(IkeSaInitReply::Cookie { cookie, puzzle });
+        }
+        // RFC 8019 §7.1.2: without a cookie "this message is malformed because it requests to solve the puzzle but doesn't provide
+        // enough information to allow the puzzle to be solved. In this case, the Initiator MUST ignore the received message".
+        if puzzle.is_some() {
+            return Err(missing("IKE_SA_INIT response with PUZZLE", "COOKIE"));
         }
         let error = parts
             .first_error()
@@ -258,6 +265,7 @@ pub(super) struct Parts {
     ts_i: Option<Vec<TrafficSelector>>,
     ts_r: Option<Vec<TrafficSelector>>,
     configuration: Option<Configuration>,
+    solution: Option<Vec<u8>>,
     certs: Vec<Certificate>,
     certreqs: Vec<CertificateRequest>,
     vendor_ids: Vec<Vec<u8>>,
@@ -279,6 +287,7 @@ impl Parts {
                 Payload::TsI(ts) => parts.ts_i = Some(ts),
                 Payload::TsR(ts) => parts.ts_r = Some(ts),
                 Payload::Cp(cp) => parts.configuration = Some(cp),
+                Payload::PuzzleSolution(solution) => parts.solution = Some(solution),
                 Payload::Cert(cert) => parts.certs.push(cert),
                 Payload::CertReq(request) => parts.certreqs.push(request),
                 Payload::VendorId(id) => parts.vendor_ids.push(id),
@@ -347,6 +356,12 @@ impl Parts {
             }),
             None => Ok(None),
         }
+    }
+
+    /// RFC 8019 §8.1.
+    fn puzzle(&mut self) -> Result<Option<PuzzleNotify>, DecodeError> {
+        let notify = self.take(NotifyType::PUZZLE).into_iter().next();
+        notify.as_ref().map(PuzzleNotify::read).transpose()
     }
 
     /// RFC 7296 §2.23. A digest that is not 20 octets long matches no address; it stands as zeroes, which no hash is.

@@ -30,6 +30,7 @@ fn word(payload: &Payload) -> String {
         Payload::VendorId(_) => "V".to_owned(),
         Payload::TsI(_) => "TSi".to_owned(),
         Payload::TsR(_) => "TSr".to_owned(),
+        Payload::PuzzleSolution(_) => "PS".to_owned(),
         Payload::Unknown { payload_type, .. } => format!("?{}", payload_type.0),
         Payload::Cert(_) | Payload::CertReq(_) | Payload::Auth(_) | Payload::Cp(_) => payload_type(payload).to_string(),
     }

@@ -21,6 +21,7 @@
 //! | `o_policy` | policy, audit |
 //! | `p_extensions` | post-quantum key exchange, other extensions |
 //! | `q_iptfs` | IP-TFS |
+//! | `r_puzzles` | puzzles |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 #[path = "../ike_pump/mod.rs"]
@@ -45,6 +46,7 @@ mod n_esp;
 mod o_policy;
 mod p_extensions;
 mod q_iptfs;
+mod r_puzzles;
 mod table;
 
 use table::{Proof, Row};
@@ -69,6 +71,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('O', 4, o_policy::rows()),
         ('P', 27, p_extensions::rows()),
         ('Q', 14, q_iptfs::rows()),
+        ('R', 10, r_puzzles::rows()),
     ]
 }
 

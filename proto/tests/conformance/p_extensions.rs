@@ -81,7 +81,7 @@ pub fn rows() -> Vec<Row> {
             "what announces other extensions is passed over",
             "Notify payloads with status types MAY be added to any message and MUST be ignored if not recognized.",
             here!(what_is_not_known_is_passed_over),
-            out("none of RFC 6311, 8019 and 5685 is there yet"),
+            out("none of RFC 6311 and 5685 is there yet"),
         ),
         row(
             ("P8", "RFC 9593 §3", Must),
@@ -516,7 +516,7 @@ fn a_wrong_ke_makes_nothing() {
 #[test]
 fn what_is_not_known_is_passed_over() {
     let announcements = || {
-        // USE_PPK, CHILDLESS, QCD, REDIRECT_SUPPORTED, TICKET_REQUEST, SYNC, PUZZLE, auth methods, resources, transcript auth.
+        // USE_PPK, CHILDLESS, QCD, REDIRECT_SUPPORTED, TICKET_REQUEST, SYNC, PUZZLE (which a request never has), auth methods, resources, transcript auth.
         let numbers = [
             16435, 16418, 16419, 16406, 16409, 16420, 16434, 16443, 16444, 16447, 16442, 39_999,
         ];

@@ -79,6 +79,8 @@ pub struct Pump {
     pub keepalives: [usize; 2],
     /// Whether end 1 accepts TCP connections.
     pub listens: bool,
+    /// Whether puzzles are solved at once; else never.
+    pub solves: bool,
     /// The TCP connections that are open, as end 0 sees them; what is sent by others goes nowhere.
     pub streams: Vec<Path>,
     /// Those that there have been.
@@ -199,6 +201,7 @@ impl Pump {
             ways: [vec![], vec![]],
             keepalives: [0; 2],
             listens: false,
+            solves: true,
             streams: vec![],
             opened: 0,
             connect_at: None,
@@ -277,6 +280,11 @@ impl Pump {
                     Event::NeedPaths { spi, .. } => {
                         let (now, ways) = (self.at(), self.ways[who].clone());
                         self.ends[who].handle_paths(now, *spi, ways);
+                    }
+                    Event::Solve(request) if self.solves => {
+                        let (now, ticket) = (self.at(), request.ticket);
+                        let solution = request.puzzle.clone().solve();
+                        self.ends[who].handle_solution(now, ticket, solution);
                     }
                     Event::NeedStream { spi, local, remote, .. } => self.open_stream(who, *spi, (*local, *remote)),
                     Event::Sad(update) => self.sad[who].apply(update),

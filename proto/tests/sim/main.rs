@@ -152,6 +152,21 @@ fn sim_crashes() {
     }
 }
 
+/// Puzzles (RFC 8019), and both sides lose their memory now and then: with it the cookies, or the puzzle that is being solved.
+#[test]
+fn sim_puzzles() {
+    let outcomes = for_each_seed("puzzles", seeds(true), |seed| Plan {
+        puzzles: true,
+        restarts: u32::from(seed % 2 == 0),
+        both_begin: seed % 3 == 0,
+        hybrid: seed % 5 == 0,
+        ..Plan::from_seed(seed)
+    });
+    if outcomes.len() >= 20 {
+        assert!(told(&outcomes, "a puzzle is solved") > outcomes.len() / 2);
+    }
+}
+
 /// A NAT that forgets its mappings, again and again: the peer is followed (RFC 7296 §2.23).
 #[test]
 fn sim_nat_rebinding() {

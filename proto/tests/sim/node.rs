@@ -5,7 +5,7 @@ use crate::keys;
 use crate::world::Plan;
 use landbridge_proto::crypto::{ESP_PROVIDER, Encryption, Group, PrfAlgorithm, Secret, SigningKey};
 use landbridge_proto::esp::{InboundError, InboundSa, OutboundSa};
-use landbridge_proto::ike::{Command, Endpoint, Event, IkeSaStatus, SignRequest};
+use landbridge_proto::ike::{Command, Endpoint, Event, IkeSaStatus, SignRequest, SolveRequest};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
@@ -46,6 +46,7 @@ pub struct Node {
     pub trace: VecDeque<String>,
     /// Signatures that it waits for.
     pub to_sign: Vec<SignRequest>,
+    pub to_solve: Vec<SolveRequest>,
     /// How often the data path said that a limit is reached: soft, hard.
     pub limits_told: [u32; 2],
     /// It makes tokens.
@@ -84,6 +85,7 @@ impl Node {
             active: None,
             trace: VecDeque::new(),
             to_sign: Vec::new(),
+            to_solve: Vec::new(),
             limits_told: [0; 2],
             tokens: plan.quick_crash_detection,
             config,
@@ -139,7 +141,7 @@ impl Node {
         }
     }
 
-    fn tell(&mut self, line: String) {
+    pub fn tell(&mut self, line: String) {
         self.trace.push_back(line);
         if self.trace.len() > MOST_LINES {
             self.trace.pop_front();
@@ -193,6 +195,8 @@ impl Node {
                     self.endpoint.handle_paths(now, spi, paths);
                 }
                 Event::Sign(request) => self.to_sign.push(request),
+                Event::Solve(request) => self.to_solve.push(request),
+                Event::SolveNoMore(ticket) => self.to_solve.retain(|request| request.ticket != ticket),
                 Event::Message { .. } => {}
                 other => self.tell(format!("{other:?}")),
             }
@@ -442,6 +446,15 @@ fn config(initiator: bool, plan: &Plan) -> Config {
     };
     Config {
         connections: [(CONNECTION.into(), Arc::new(connection))].into(),
-        gateway: Gateway::default(),
+        gateway: if plan.puzzles {
+            Gateway {
+                cookie_threshold: 0,
+                puzzle_threshold: 0,
+                puzzle_difficulty: 8,
+                ..Gateway::default()
+            }
+        } else {
+            Gateway::default()
+        },
     }
 }

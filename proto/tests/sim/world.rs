@@ -4,7 +4,7 @@ use crate::invariants::NonceLedger;
 use crate::keys;
 use crate::link::{carry, unit};
 use crate::node::{CONNECTION, Node, second_address};
-use landbridge_proto::ike::{Command, Load, SignTicket};
+use landbridge_proto::ike::{Command, Load, SignTicket, SolveRequest};
 use landbridge_proto::policy::sad::{Path, TrafficLimits};
 use landbridge_proto::time::{Instant, Now};
 use rand_chacha::ChaCha8Rng;
@@ -58,6 +58,8 @@ pub struct Plan {
     pub resumption: bool,
     /// They authenticate with signatures that are made elsewhere and take their time; with a shared secret otherwise.
     pub signs: bool,
+    /// Who begins has to solve puzzles (RFC 8019), which takes its time.
+    pub puzzles: bool,
     /// ML-KEM-768 comes second (RFC 9370).
     pub hybrid: bool,
     /// Both ends bring the connection up by themselves, at the same moment.
@@ -100,6 +102,7 @@ impl Plan {
             outages: 0,
             resumption: seed % 2 == 1,
             signs: false,
+            puzzles: false,
             hybrid: false,
             both_begin: false,
             ike_rekey_time: None,
@@ -136,6 +139,7 @@ impl Plan {
             moves: (often(3) && !nat && !both).then_some(1 + u32::from(often(2))),
             hybrid: often(3),
             signs: often(3),
+            puzzles: often(4),
             ..Self::from_seed(seed)
         }
     }
@@ -175,6 +179,10 @@ enum Due {
         who: usize,
         ticket: SignTicket,
         signature: Vec<u8>,
+    },
+    Solved {
+        who: usize,
+        request: SolveRequest,
     },
     /// The initiator's machine has other addresses.
     Move,
@@ -399,6 +407,16 @@ impl World {
                 self.nodes[who].endpoint.handle_signature(now, ticket, Ok(signature));
                 self.drain(who);
             }
+            Due::Solved { who, request } => {
+                let node = &mut self.nodes[who];
+                let before = node.endpoint.counters().puzzles_done;
+                node.endpoint
+                    .handle_solution(now, request.ticket, request.puzzle.solve());
+                if node.endpoint.counters().puzzles_done > before {
+                    node.tell("a puzzle is solved".to_owned());
+                }
+                self.drain(who);
+            }
             Due::Move => {
                 let first = self.nodes[0].address.ip();
                 let mut addresses = match self.rng.next_u32() % 3 {
@@ -457,6 +475,11 @@ impl World {
             let ticket = request.ticket;
             let wait = Duration::from_millis(u64::from(self.rng.next_u32() % 3000));
             self.push(self.now + wait, Due::Signed { who, ticket, signature });
+        }
+        for request in std::mem::take(&mut self.nodes[who].to_solve) {
+            // Now and then longer than it is waited for.
+            let wait = Duration::from_millis(u64::from(self.rng.next_u32() % 12_000));
+            self.push(self.now + wait, Due::Solved { who, request });
         }
         let mut octets = Vec::new();
         while let Some(transmit) = self.nodes[who].endpoint.poll_transmit(&mut octets) {

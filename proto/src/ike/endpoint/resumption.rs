@@ -1,5 +1,6 @@
 //! Session resumption (RFC 5723) among all IKE SAs: tickets that come back to us, and those that we keep for later.
 
+use super::admission::{Room, Shown};
 use super::*;
 use crate::ike::auth_lifetime::Reauthentication;
 use crate::ike::exchange::announced;
@@ -16,11 +17,13 @@ impl Endpoint {
         };
         // RFC 8019 §4.5: "When the Responder is under attack, it SHOULD prefer previously authenticated peers who present a
         // Session Resumption ticket": there is room for them when there is none for others.
-        let most = self.shared.config.gateway.half_open_limit;
-        let most = most.saturating_add(most / RESERVE);
-        if !self.admit(path, header, &request.nonce, request.cookie.as_deref(), most) {
-            return None;
-        }
+        let shown = Shown {
+            nonce: &request.nonce,
+            cookie: request.cookie.as_deref(),
+            solution: None,
+        };
+        let admission = self.admit(path, header, &shown, Room::ForTickets)?;
+        self.use_up(admission);
         // §9.3: what is done before is to "be lightweight"; this may be a chain of certificates.
         match self.usable_ticket(path, issued, state) {
             Ok((connection, state)) => self.answer_ticket(path, header, request, connection, state),

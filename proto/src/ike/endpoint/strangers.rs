@@ -1,9 +1,9 @@
-//! What strangers may cost: first messages, cookies and limits, and the few answers to what belongs to no SA.
+//! What strangers may cost: first messages, and the few answers to what belongs to no SA.
 
+use super::admission::{Room, Shown};
 use super::*;
 use crate::ike::qcd::{Complaint, SHORTEST_REQUEST};
 use crate::ike::reason::Reason;
-use crate::wire::Nonce;
 use crate::wire::message::ResumeReply;
 
 /// Octets of an unprotected hint: header, generic header, Notify without data. What is shorter than its answer gets none,
@@ -204,12 +204,19 @@ impl Endpoint {
                 .failed_by_stranger(stranger(path, Reason::NoProposalChosen, verdict, vec![], vec![], hint));
             return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()));
         }
-        let most = self.shared.config.gateway.half_open_limit;
-        if !self.admit(path, header, &request.nonce, request.cookie.as_deref(), most) {
+        let shown = Shown {
+            nonce: &request.nonce,
+            cookie: request.cookie.as_deref(),
+            solution: request.solution.as_deref(),
+        };
+        let Some(admission) = self.admit(path, header, &shown, Room::ForAll(&candidates, &request.sa)) else {
             return;
-        }
+        };
         match self.begin_responding(path, header, &request, &candidates, datagram.len()) {
-            Ok(sa) => self.keep_half_open(sa, path, digest, datagram),
+            Ok(sa) => {
+                self.use_up(admission);
+                self.keep_half_open(sa, path, digest, datagram);
+            }
             Err(IkeError::KeyExchange(_)) => self.shared.counters.malformed += 1,
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
@@ -239,47 +246,6 @@ impl Endpoint {
         self.sas.insert(spi, sa);
         self.shared.transmit(path, &[response]);
         self.reindex(spi);
-    }
-
-    /// Limits, and cookies under load (§2.6).
-    pub(super) fn admit(
-        &mut self,
-        path: Path,
-        header: &Header,
-        nonce: &Nonce,
-        cookie: Option<&[u8]>,
-        most: usize,
-    ) -> bool {
-        let gateway = &self.shared.config.gateway;
-        let total: usize = self.half_open.values().sum();
-        let from_there = self.half_open.get(&path.remote.ip()).copied().unwrap_or(0);
-        if total >= most || from_there >= gateway.half_open_limit_per_address {
-            self.shared.counters.over_limit += 1;
-            return false;
-        }
-        // RFC 9329 §6.3: "The exchange Responder SHOULD NOT send an IKEv2 Cookie request without an accompanied Puzzle": the address is
-        // verified.
-        if path.is_tcp() {
-            return true;
-        }
-        let nonce = &nonce.0;
-        let proven = cookie.is_some_and(|cookie| {
-            self.cookies
-                .check(self.shared.now.instant, path.remote, header.spi_i, nonce, cookie)
-        });
-        if total < gateway.cookie_threshold || proven {
-            return true;
-        }
-        // §2.6: a wrong cookie is treated as none: a new one is sent, and no state is kept.
-        let Shared { now, rng, .. } = &mut self.shared;
-        let cookie = self.cookies.make(now.instant, path.remote, header.spi_i, nonce, rng);
-        self.shared.counters.cookies_sent += 1;
-        let reply = match header.exchange {
-            ExchangeType::IKE_SESSION_RESUME => Response::IkeSessionResume(ResumeReply::Cookie(cookie)),
-            _ => Response::IkeSaInit(IkeSaInitReply::Cookie(cookie)),
-        };
-        self.reply_init(path, header, &reply);
-        false
     }
 
     pub(super) fn begin_responding(
@@ -414,7 +380,7 @@ impl Endpoint {
     }
 
     /// An answer that leaves nothing behind.
-    fn reply_init(&mut self, path: Path, header: &Header, reply: &Response) {
+    pub(super) fn reply_init(&mut self, path: Path, header: &Header, reply: &Response) {
         let flags = Flags {
             initiator: false,
             response: true,

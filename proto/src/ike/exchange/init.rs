@@ -2,24 +2,29 @@
 
 use super::intermediate::IntermediateExchange;
 use super::{Exchange, Next, Request};
-use crate::crypto::Group;
+use crate::crypto::{Group, PrfAlgorithm};
 use crate::ike::auth::{HASHES, PeerMethods, authorities};
 use crate::ike::error::IkeError;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::{Binding, IkeKeys};
 use crate::ike::nat;
+use crate::ike::puzzle::Puzzle;
 use crate::ike::reason::Reason;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
+use crate::ike::solving::MOST;
 use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeProposal;
 use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
-use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce};
+use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce, PuzzleNotify};
 use std::sync::Arc;
 
 /// Repetitions with a cookie or another group before the peer is taken for broken (RFC 7296 §2.6.1: both orders converge
 /// within three).
 const MOST_REPETITIONS: u32 = 6;
+
+/// Zero bits of a puzzle whose difficulty is left to us (RFC 8019 §7.1.1.1: "as much power to solve a puzzle as it can afford").
+const OWN_CHOICE: u8 = 18;
 
 /// What IKE_SA_INIT needs.
 #[derive(Clone)]
@@ -28,6 +33,15 @@ pub struct InitExchange {
     kex: KeyExchanges,
     nonce: Nonce,
     cookie: Option<Vec<u8>>,
+    /// The puzzle that came with it, and the solution, if there is one.
+    puzzle: Option<PuzzleNotify>,
+    solution: Option<Vec<u8>>,
+    /// A cookie whose puzzle is being solved.
+    waiting: Option<(Vec<u8>, PuzzleNotify)>,
+    /// Puzzles that were looked at.
+    puzzles: u32,
+    /// That one is too hard was told already.
+    told_of_puzzle: bool,
     repetitions: u32,
     /// An unauthenticated refusal was told already.
     told: bool,
@@ -65,6 +79,11 @@ impl InitExchange {
             kex,
             nonce,
             cookie: None,
+            puzzle: None,
+            solution: None,
+            waiting: None,
+            puzzles: 0,
+            told_of_puzzle: false,
             repetitions: 0,
             told: false,
         };
@@ -74,7 +93,7 @@ impl InitExchange {
 
     /// Whether the peer has not answered at all.
     pub const fn has_heard_nothing(&self) -> bool {
-        !self.told && self.repetitions == 0
+        !self.told && self.repetitions == 0 && self.waiting.is_none()
     }
 
     /// §2.6: repeated with a cookie or another group, "all other payloads unchanged".
@@ -84,6 +103,7 @@ impl InitExchange {
         let source = nat::own(pretend, sa.spi_i, IkeSpi::ZERO, sa.path.local);
         Request(message::Request::IkeSaInit(Box::new(IkeSaInitRequest {
             cookie: self.cookie.clone(),
+            solution: self.solution.clone(),
             sa: IkeProposal::to_wire(&connection.ike_proposals, &[]),
             ke: KeyExchange {
                 method: self.kex.group().method(),
@@ -109,11 +129,21 @@ impl InitExchange {
     ) -> Next {
         match reply {
             IkeSaInitReply::Accepted(response) => self.accepted(sa, shared, header, datagram, *response),
-            // §2.6: "the initiator MUST then retry the IKE_SA_INIT request, and include the COOKIE notification
-            // containing the received data as the first payload".
-            IkeSaInitReply::Cookie(cookie) if self.cookie.as_ref() != Some(&cookie) => {
-                self.cookie = Some(cookie);
-                self.repeat(sa, shared)
+            // Whoever asked for the puzzle, its solution is sent; what else there is to say comes after that.
+            IkeSaInitReply::Cookie { .. } | IkeSaInitReply::InvalidKe(_) if self.waiting.is_some() => {
+                Next::KeepWaiting(Exchange::Init(self))
+            }
+            IkeSaInitReply::Cookie { cookie, puzzle }
+                if self.cookie.as_ref() != Some(&cookie) || puzzle.is_some() && self.puzzle != puzzle =>
+            {
+                if let Some(asked) = puzzle
+                    && let Some(puzzle) = self.accepts(sa, shared, &cookie, asked)
+                {
+                    self.waiting = Some((cookie, asked));
+                    sa.begin_solving(shared, puzzle);
+                    return Next::KeepWaiting(Exchange::Init(self));
+                }
+                self.show(sa, shared, (cookie, puzzle), None)
             }
             IkeSaInitReply::InvalidKe(method) => {
                 // Checklist D8: a group we did not propose, or the one we used, can't be meant.
@@ -132,12 +162,72 @@ impl InitExchange {
                 self.kex = kex;
                 self.repeat(sa, shared)
             }
-            IkeSaInitReply::Cookie(_) => Next::KeepWaiting(Exchange::Init(self)),
+            IkeSaInitReply::Cookie { .. } => Next::KeepWaiting(Exchange::Init(self)),
             IkeSaInitReply::Refused(notify) => {
                 let text = format!("the peer answers {}", notify.notify_type);
                 self.refused(sa, shared, notify.notify_type.into(), &text)
             }
         }
+    }
+
+    /// The puzzle, if it is to be solved. RFC 8019 §7.1.2: "The Initiator MAY ignore the PUZZLE notification if it is not willing to
+    /// spend resources to solve the puzzle of the requested difficulty, even if it supports puzzles."
+    fn accepts(&mut self, sa: &IkeSa, shared: &mut Shared, cookie: &[u8], asked: PuzzleNotify) -> Option<Puzzle> {
+        let most = shared.config.gateway.puzzle_difficulty_accepted;
+        if most == 0 {
+            return None;
+        }
+        self.puzzles += 1;
+        let offered = |prf: &PrfAlgorithm| {
+            let mut proposals = self.connection.ike_proposals.iter();
+            proposals.any(|proposal| proposal.prf.contains(prf))
+        };
+        // §4.4: "one of those proposed by the Initiator in the SA payload".
+        let prf = PrfAlgorithm::from_id(asked.prf).filter(offered);
+        if let Some(prf) = prf.filter(|_| asked.difficulty <= most && self.puzzles <= MOST) {
+            return Some(Puzzle {
+                prf,
+                // §8.1: "the Initiator is free to select an appropriate difficulty level on its own".
+                difficulty: if asked.difficulty == 0 {
+                    OWN_CHOICE.min(most)
+                } else {
+                    asked.difficulty
+                },
+                string: cookie.to_vec(),
+            });
+        }
+        shared.counters.puzzles_left += 1;
+        // §9: "log or display a failure message to the administrator or user".
+        if asked.difficulty > most && !std::mem::replace(&mut self.told_of_puzzle, true) {
+            let bits = asked.difficulty;
+            let verdict = format!("the peer asks to solve a puzzle of {bits} bits: it gets its cookie back without");
+            let hint = format!("up to {most} are accepted (puzzle_difficulty_accepted); is the peer under attack?");
+            sa.tell_failure(shared, Reason::Refused, verdict, vec![], vec![], Some(hint));
+        }
+        None
+    }
+
+    /// The puzzle is solved, or left.
+    pub fn on_solution(mut self: Box<Self>, sa: &mut IkeSa, shared: &mut Shared, solution: Option<Vec<u8>>) -> Next {
+        match self.waiting.take() {
+            Some((cookie, asked)) => self.show(sa, shared, (cookie, Some(asked)), solution),
+            None => Next::KeepWaiting(Exchange::Init(self)),
+        }
+    }
+
+    /// §2.6: "the initiator MUST then retry the IKE_SA_INIT request, and include the COOKIE notification containing the received
+    /// data as the first payload"; RFC 8019 §7.1.2: it "returns back to the Responder the puzzle solution in a new payload called a
+    /// Puzzle Solution (PS) payload".
+    fn show(
+        mut self: Box<Self>,
+        sa: &mut IkeSa,
+        shared: &mut Shared,
+        (cookie, puzzle): (Vec<u8>, Option<PuzzleNotify>),
+        solution: Option<Vec<u8>>,
+    ) -> Next {
+        self.cookie = Some(cookie);
+        (self.puzzle, self.solution) = (puzzle, solution);
+        self.repeat(sa, shared)
     }
 
     /// All IKE_SA_INIT requests of an SA have message ID 0 (§2.2).
@@ -232,6 +322,7 @@ impl InitExchange {
                 );
             }
         };
+        sa.stop_solving(shared);
         sa.spi_r = header.spi_r;
         sa.suite = Some(chosen.suite);
         sa.init.response = datagram.to_vec();

@@ -57,13 +57,18 @@ impl IkeSa {
             .outgoing
             .in_flight()
             .zip(self.exchange.as_ref())
-            .map(|(request, exchange)| {
-                format!(
+            .map(|(request, exchange)| match &self.solving {
+                Some(solving) => format!(
+                    "{}: solving a puzzle of {} bits",
+                    exchange.exchange_type(),
+                    solving.difficulty
+                ),
+                None => format!(
                     "{} request {}, sent {} times",
                     exchange.exchange_type(),
                     request.message_id,
                     request.sent
-                )
+                ),
             });
         let children: Vec<ChildUp> = self
             .children

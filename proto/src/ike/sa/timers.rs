@@ -27,6 +27,12 @@ impl IkeSa {
             self.give_up_signing(shared);
             return;
         }
+        if let Some(solving) = &self.solving {
+            if solving.deadline <= now {
+                self.give_up_solving(shared);
+            }
+            return;
+        }
         self.series_timeout(shared);
         self.resume_timeout(shared);
         let schedule = schedule(shared);
@@ -111,13 +117,14 @@ impl IkeSa {
                 .as_ref()
                 .map(|signing| (signing.deadline, TimerKind::Signature)),
         );
-        match self.outgoing.in_flight() {
-            Some(request) => timers.push((request.due, TimerKind::Retransmit)),
-            None if self.is_idle() => {
+        match (&self.solving, self.outgoing.in_flight()) {
+            (Some(solving), _) => timers.push((solving.deadline, TimerKind::Puzzle)),
+            (None, Some(request)) => timers.push((request.due, TimerKind::Retransmit)),
+            (None, None) if self.is_idle() => {
                 let next = self.jobs.next(|job| followup::may_begin(&self.series, job));
                 timers.extend(next.map(|at| (at, TimerKind::Retry)));
             }
-            None => {}
+            (None, None) => {}
         }
         timers.extend(self.series_expires().map(|at| (at, TimerKind::SeriesExpiry)));
         for collected in [&self.requests, &self.responses] {

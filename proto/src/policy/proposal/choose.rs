@@ -3,7 +3,7 @@
 use super::additional::{AdditionalExchanges, is_additional};
 use super::convert::{self, describe};
 use super::{Chosen, EspProposal, EspSuite, IkeProposal, IkeSuite, NoCommonProposal};
-use crate::crypto::{CipherSuite, Encryption, Group, Integrity};
+use crate::crypto::{CipherSuite, Encryption, Group, Integrity, PrfAlgorithm};
 use crate::wire::{IntegId, Proposal, ProtocolId, SecurityAssociation, Transform, TransformType, limits};
 
 /// Octets of an ESP SPI.
@@ -79,6 +79,24 @@ impl IkeProposal {
                     &Self::to_wire(ours, &[]),
                 )
             })
+    }
+
+    /// RFC 8019 §7.1.1.2: "The Responder parses the received SA payload and finds mutually supported transforms of type PRF. The
+    /// Responder selects the preferred PRF from the list of mutually supported ones".
+    #[must_use]
+    pub fn common_prf<'a>(
+        ours: impl IntoIterator<Item = &'a Self>,
+        offer: &SecurityAssociation,
+    ) -> Option<PrfAlgorithm> {
+        let offered: Vec<PrfAlgorithm> = offer
+            .proposals
+            .iter()
+            .flat_map(|proposal| &proposal.transforms)
+            .filter(|transform| transform.transform_type == TransformType::PRF)
+            .filter_map(convert::to_prf)
+            .collect();
+        let mut ours = ours.into_iter().flat_map(|proposal| &proposal.prf);
+        ours.find(|prf| offered.contains(prf)).copied()
     }
 
     /// As initiator: the answer must be one of our proposals, narrowed to one transform of each type (§3.3.6).

@@ -146,6 +146,23 @@ fn without_attributes(transform: &Transform) -> Option<()> {
     transform.attributes.is_empty().then_some(())
 }
 
+/// The registry's numbers for PRFs.
+impl PrfAlgorithm {
+    /// The transform ID.
+    #[must_use]
+    pub fn id(self) -> Option<PrfId> {
+        PRF.iter().find(|(algorithm, _)| *algorithm == self).map(|(_, id)| *id)
+    }
+
+    /// By transform ID.
+    #[must_use]
+    pub fn from_id(id: PrfId) -> Option<Self> {
+        PRF.iter()
+            .find(|(_, known)| *known == id)
+            .map(|(algorithm, _)| *algorithm)
+    }
+}
+
 /// The registry's numbers for groups: an extension of the crypto module's type with what the wire needs.
 impl Group {
     /// The KE method's number.

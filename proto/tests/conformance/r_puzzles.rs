@@ -1,0 +1,94 @@
+//! Group R: puzzles (RFC 8019).
+
+use crate::table::Level::{Must, Should};
+use crate::table::{Row, row, there};
+
+const IKE: &str = "proto/tests/ike_puzzle.rs";
+const PUZZLE: &str = "proto/src/ike/puzzle.rs";
+const COOKIE: &str = "proto/src/ike/cookie.rs";
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        row(
+            ("R1", "RFC 8019 §7.1.1", Must),
+            "no puzzle without a cookie",
+            "Note that the PUZZLE notification MUST always be accompanied with the COOKIE notification, since the content of the \
+             COOKIE notification is used as an input data when solving the puzzle.",
+            there(IKE, "a_puzzle_is_solved"),
+            there(IKE, "a_puzzle_without_a_cookie"),
+        ),
+        row(
+            ("R2", "RFC 8019 §7.1.2", Must),
+            "a puzzle without a cookie is not heard",
+            "In this case, the Initiator MUST ignore the received message and continue to wait until either a valid PUZZLE \
+             notification is received or the retransmission timer fires.",
+            there(IKE, "while_a_puzzle_is_solved"),
+            there(IKE, "a_puzzle_without_a_cookie"),
+        ),
+        row(
+            ("R3", "RFC 8019 §7.1.4", Must),
+            "all four keys are looked at",
+            "The Responder MUST check all of the four returned keys.",
+            there(PUZZLE, "a_solution_of_another"),
+            there(PUZZLE, "what_is_no_solution"),
+        ),
+        row(
+            ("R4", "RFC 8019 §8.2", Must),
+            "four keys of one size, at most the preferred one",
+            "This field MUST NOT be empty. All of the keys MUST have the same size; therefore, the size of this field is always a \
+             multiple of 4 bytes.",
+            there(PUZZLE, "what_is_found_is_right_and_the_same_in_pieces"),
+            there(IKE, "what_is_no_solution"),
+        ),
+        row(
+            ("R5", "RFC 8019 §7.1.1.3", Must),
+            "what a cookie says of its puzzle can't be changed",
+            "If this information is encoded in the cookie, then the Responder MUST make it integrity protected, so that any \
+             intended or accidental alteration of this information in the returned cookie is detectable.",
+            there(COOKIE, "a_cookie_is_bound_to_its_request_and_ages"),
+            there(IKE, "what_is_no_solution"),
+        ),
+        row(
+            ("R6", "RFC 8019 §10", Must),
+            "a solution buys one IKE SA",
+            "Implementations MUST use one of the above (or some other) countermeasures to completely eliminate or make \
+             insignificant the possible benefit an attacker can get from reusing puzzle solutions.",
+            there(COOKIE, "a_solution_buys_once_and_not_late"),
+            there(IKE, "a_solution_buys_one_sa"),
+        ),
+        row(
+            ("R7", "RFC 8019 §7.1", Must),
+            "who solves none may get in, by lot, behind a cookie",
+            "The requests that don't contain the COOKIE notification MUST NOT participate in this lottery.",
+            there(IKE, "who_solves_none_may_get_in"),
+            there(IKE, "an_unspoofed_flood"),
+        ),
+        row(
+            ("R8", "RFC 8019 §7.1.4", Must),
+            "a solution of no puzzle is passed over",
+            "In this case, the received request message must not contain the PS payload, and this payload MUST be ignored if the \
+             message contains a PS payload for any reason.",
+            there(IKE, "a_puzzle_is_solved"),
+            there(IKE, "a_solution_that_nobody_asked_for"),
+        ),
+        row(
+            ("R9", "RFC 8019 §9", Should),
+            "an initiator does not solve everything",
+            "Initiators SHOULD set a maximum difficulty level beyond which they won't try to solve the puzzle and log or display a \
+             failure message to the administrator or user.",
+            there(IKE, "a_puzzle_that_is_too_hard"),
+            there(IKE, "forged_puzzles"),
+        ),
+        row(
+            ("R10", "RFC 8019 §4.5", Should),
+            "a ticket takes a cookie",
+            "When under attack, the Responder SHOULD require Initiators presenting Session Resumption tickets to pass a return \
+             routability check by including the COOKIE notification in the IKE_SESSION_RESUME response message",
+            there("proto/tests/ike_resume_wire.rs", "cookies"),
+            there(
+                "proto/tests/ike_resume_wire.rs",
+                "there_is_room_for_tickets_when_there_is_none_for_others",
+            ),
+        ),
+    ]
+}
