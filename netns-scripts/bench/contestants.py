@@ -10,7 +10,7 @@ PSK = "bench-only-not-secret"
 
 class Contestant:
     """One program in one setting."""
-    measures = "all"            # or "handshake", or "scale": one TCP stream and memory
+    measures = "all"            # or "handshake", or "scale": one TCP stream and memory, or "pairs": four TCP streams
 
     def __init__(self, name, about):
         self.name, self.about = name, about
@@ -78,9 +78,9 @@ class Piped(Contestant):
 
 
 class Landbridge(Contestant):
-    def __init__(self, name, about, esp="aes256gcm16", ike="aes256gcm16-prfsha384-x25519", auth="psk", measures="all", tunnels=1):
+    def __init__(self, name, about, esp="aes256gcm16", ike="aes256gcm16-prfsha384-x25519", auth="psk", measures="all", tunnels=1, pairs=1):
         super().__init__(name, about)
-        self.esp, self.ike, self.auth, self.measures, self.tunnels = esp, ike, auth, measures, tunnels
+        self.esp, self.ike, self.auth, self.measures, self.tunnels, self.pairs = esp, ike, auth, measures, tunnels, pairs
 
     def start(self, side):
         folder = f"{self.run}/{side}"
@@ -114,7 +114,7 @@ class Landbridge(Contestant):
                 f'proposals = ["{self.ike}"]\ninterface = "lb-{name}"\n'
                 f'[connections.{name}.local]\nid = "{mine}"\n{local}[connections.{name}.remote]\nid = "{theirs}"\n{remote}'
                 f'[connections.{name}.children.net]\nlocal_ts = ["{nets[side]}"]\nremote_ts = ["{nets[other(side)]}"]\n'
-                f'esp_proposals = ["{self.esp}-x25519-esn"]\nstart_action = "{action}"\n')
+                f'esp_proposals = ["{self.esp}-x25519-esn"]\nstart_action = "{action}"\n' + (f"pairs = {self.pairs}\n" if self.pairs > 1 else ""))
 
     def socket(self, side):
         return f"{self.run}/{side}.sock"
@@ -263,6 +263,8 @@ ALL = [
     Landbridge("landbridge-aes128gcm", "Landbridge, AES-128-GCM", esp="aes128gcm16"),
     Landbridge("landbridge-chacha20", "Landbridge, ChaCha20-Poly1305", esp="chacha20poly1305"),
     Landbridge("landbridge-aes256cbc", "Landbridge, AES-256-CBC with HMAC-SHA2-256", esp="aes256-sha256"),
+    Landbridge("landbridge-2-pairs", "Landbridge, AES-256-GCM, 2 SA pairs (RFC 9611): 4 streams", measures="pairs", pairs=2),
+    Landbridge("landbridge-4-pairs", "Landbridge, AES-256-GCM, 4 SA pairs (RFC 9611): 4 streams", measures="pairs", pairs=4),
     Landbridge("landbridge-ed25519", "Landbridge, raw Ed25519 keys: handshake only", auth="pubkey", measures="handshake"),
     Landbridge("landbridge-mlkem", "Landbridge, x25519 and mlkem768: handshake only", ike="aes256gcm16-prfsha384-x25519-ke1_mlkem768", measures="handshake"),
     Landbridge("landbridge-100", "Landbridge, AES-256-GCM, 100 tunnels up", measures="scale", tunnels=100),

@@ -61,6 +61,11 @@ class Measurement:
             self.attempt("tcp1", lambda: self.tcp("tcp1", seconds))
             self.emit("rss_mb", network.gateways_memory())
             return
+        if wanted == "pairs":
+            self.attempt("tcp4", lambda: self.tcp("tcp4", seconds, "-P", "4"))
+            self.attempt("rev4", lambda: self.tcp("rev4", short, "-R", "-P", "4"))
+            self.emit("rss_mb", network.gateways_memory())
+            return
         self.attempt("ping", self.idle)
         self.attempt("tcp1", lambda: self.tcp("tcp1", seconds))
         self.attempt("tcp4", lambda: self.tcp("tcp4", seconds, "-P", "4"))

@@ -8,8 +8,8 @@ use super::audit::Audit;
 use super::batch::{Outer, Places, SendBatch};
 use super::deliver::Place;
 use super::inbound::{Fate, Inbound, Receiver, Receiving, event};
-use super::outbound::Sending;
 use super::report::Nanos;
+use super::sending::Sending;
 use super::stats::Cause;
 use super::table::{ChildSa, Interface};
 use super::worker::Wakeup;
@@ -451,7 +451,8 @@ impl Receiver {
             };
             let Some(inner) = inner else { continue };
             if let Some(flow) = receiving.admit(inner, tos, wakeup) {
-                self.delivery.push(&receiving.interface, &flow, octets, place, wakeup);
+                let Receiving { child, interface, .. } = &*receiving;
+                self.delivery.push(interface, child, &flow, octets, place, wakeup);
             } else if receiving.why.is_some() {
                 let spi = receiving.child.entry.inbound.spi;
                 let about = Audit {

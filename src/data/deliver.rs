@@ -1,9 +1,9 @@
 //! What was opened goes to the TUNs: joined to super-packets, one write each.
 
 use super::stats::Cause;
-use super::table::Interface;
+use super::table::{ChildSa, Interface};
 use super::worker::Wakeup;
-use crate::sys::tun::Pieces;
+use crate::sys::tun::{Pieces, Tun};
 use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer};
 use landbridge_proto::ip::flow::Flow;
 use landbridge_proto::ip::vnet::VnetHeader;
@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Interfaces that are filled side by side in one batch; with more, the batch is written in parts.
+/// Queues of interfaces that are filled side by side in one batch; with more, the batch is written in parts.
 const LANES: usize = 8;
 /// Packets a lane has room for from the start.
 const PACKETS: usize = 512;
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-/// The packets of a batch, by interface. They stay where they were opened until they are written.
+/// The packets of a batch, by interface and queue. They stay where they were opened until they are written.
 #[derive(Default)]
 pub(super) struct Delivery {
     lanes: Vec<Lane>,
@@ -53,6 +53,8 @@ pub(super) struct Delivery {
 
 struct Lane {
     interface: Option<Arc<Interface>>,
+    /// The interface's queue that it is written to.
+    queue: usize,
     coalescer: Coalescer,
     packets: Vec<Place>,
 }
@@ -62,6 +64,7 @@ impl Lane {
         let options = CoalesceOptions { tcp: false, udp: false };
         Self {
             interface: None,
+            queue: 0,
             coalescer: Coalescer::new(options, PACKETS),
             packets: Vec::with_capacity(PACKETS),
         }
@@ -74,20 +77,21 @@ impl Delivery {
         &mut self.built
     }
 
-    /// Takes an inner packet that stands at `place`, in the batch's `octets` or among the built ones.
+    /// Takes an inner packet of a pair, which stands at `place`, in the batch's `octets` or among the built ones.
     pub(super) fn push(
         &mut self,
         interface: &Arc<Interface>,
+        child: &ChildSa,
         flow: &Flow,
         octets: &[u8],
         place: Place,
         wakeup: &Wakeup<'_>,
     ) {
         let used = self.lanes.get(..self.used).unwrap_or_default();
+        let queue = interface.queues.to_write(child);
         let is_its = |lane: &Lane| {
-            lane.interface
-                .as_ref()
-                .is_some_and(|i| Arc::ptr_eq(&i.tun, &interface.tun))
+            let same = |other: &Arc<Interface>| Arc::ptr_eq(&other.queues, &interface.queues);
+            lane.queue == queue && lane.interface.as_ref().is_some_and(same)
         };
         let at = match used.iter().position(is_its) {
             Some(at) => at,
@@ -105,7 +109,10 @@ impl Delivery {
         let Some(lane) = self.lanes.get_mut(at) else { return };
         if lane.interface.is_none() {
             lane.interface = Some(Arc::clone(interface));
-            lane.coalescer.set_options(wakeup.shared.coalesce(&interface.tun));
+            lane.queue = queue;
+            if let Some(tun) = interface.queues.tun(queue) {
+                lane.coalescer.set_options(wakeup.shared.coalesce(tun));
+            }
         }
         let Some(packet) = place.octets(octets, &self.built) else {
             return;
@@ -145,21 +152,41 @@ fn write_lane(
     pieces: &mut Pieces,
     wakeup: &Wakeup<'_>,
 ) {
-    let Lane { coalescer, packets, .. } = lane;
-    let tun = &interface.tun;
+    let Lane {
+        coalescer,
+        packets,
+        queue,
+        ..
+    } = lane;
+    let Some(mut tun) = interface.queues.tun(*queue) else {
+        return;
+    };
     let whole = |index: u32| packets.get(index as usize)?.octets(octets, built);
     for item in coalescer.plan() {
         let header = item.vnet.to_octets();
         let header = if tun.vnet() { &header[..] } else { &[] };
-        let parts = item.parts().map(|part| {
-            whole(part.index)
-                .and_then(|packet| packet.get(part.range))
-                .unwrap_or_default()
-        });
-        let front = [header, item.header].into_iter().filter(|part| !part.is_empty());
-        let Err(error) = tun.write(pieces, front.chain(parts)) else {
-            continue;
+        let write = |tun: &Tun, pieces: &mut Pieces| {
+            let parts = item.parts().map(|part| {
+                whole(part.index)
+                    .and_then(|packet| packet.get(part.range))
+                    .unwrap_or_default()
+            });
+            let front = [header, item.header].into_iter().filter(|part| !part.is_empty());
+            tun.write(pieces, front.chain(parts))
         };
+        let mut result = write(tun, pieces);
+        // Its worker detached it meanwhile.
+        if let Err(error) = &result
+            && error.raw_os_error() == Some(libc::EBADFD)
+            && let Some(other) = interface
+                .queues
+                .any_attached()
+                .and_then(|other| interface.queues.tun(other))
+        {
+            tun = other;
+            result = write(tun, pieces);
+        }
+        let Err(error) = result else { continue };
         if item.count == 1 {
             interface.counters.dropped(Cause::TunWrite, 1);
             continue;

@@ -4,10 +4,10 @@
 use super::aggfrag::Unbundle;
 use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
-use super::outbound::{is_syn, ports};
+use super::outbound::is_syn;
 use super::report::{Limits, Seldom, SeldomEach};
 use super::stats::Cause;
-use super::table::{Change, ChildSa, Interface};
+use super::table::{Change, ChildSa, Interface, ports};
 use super::worker::Wakeup;
 use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::aggfrag::Found;
@@ -279,7 +279,8 @@ impl Receiver {
                 let built = self.delivery.built();
                 if let Some((flow, inner)) = receiving.open(packet, message, wakeup, built) {
                     let inner = inner.from(place.start);
-                    self.delivery.push(&receiving.interface, &flow, octets, inner, wakeup);
+                    let Receiving { child, interface, .. } = &**receiving;
+                    self.delivery.push(interface, child, &flow, octets, inner, wakeup);
                 } else if let Some((cause, inner)) = receiving.why.take() {
                     if cause == Cause::Integrity {
                         fate = Fate::NotAuthentic;

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `table` | the register of all SAs, and the changes of it that the workers hear of |
 //! | `worker` | the loop of one thread, and what all threads see |
-//! | `outbound` | TUN -> UDP or IP protocol 50: split, seal |
+//! | `outbound` | TUN -> UDP or IP protocol 50: split, choose the pair |
+//! | `sending` | an outbound SA: seal |
+//! | `queues` | several queues of an interface, one for each of a child's pairs |
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
 //! | `inbound` | UDP or IP protocol 50 -> TUN: open, check |
 //! | `deliver` | joined packets to the TUNs |
@@ -14,7 +16,7 @@
 //! | `audit` | what was dropped, for the log |
 //!
 //! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
-//! socket filter steers its packets; an outbound SA to the worker that reads its connection's TUN. Sequence counter and
+//! socket filter steers its packets; an outbound SA to the worker that reads its queue of the connection's TUN. Sequence counter and
 //! replay window are handed to the owner once, and live until the pair is removed.
 
 mod aggfrag;
@@ -23,7 +25,9 @@ mod batch;
 mod deliver;
 mod inbound;
 mod outbound;
+mod queues;
 mod report;
+mod sending;
 mod stats;
 mod streams;
 mod table;
@@ -55,7 +59,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use streams::{Reading, Stream};
 use table::{Refusal, Register};
-use worker::{Desk, Shared, Worker};
+use worker::{Desk, Letter, Shared, Worker};
 
 /// The kernel's buffers of each UDP socket, in octets: some milliseconds at ten gigabits a second.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -301,10 +305,12 @@ impl DataPlane {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let offload = self.options.tun_offload;
-        let tun = Tun::create(&options.name, TunOptions { offload })?;
+        let count = usize::from(options.queues).max(1);
+        let tuns = Tun::create_queues(&options.name, TunOptions { offload }, count)?;
         let (vnet, uso) = self.granted.tun.unwrap_or((true, true));
-        self.granted.tun = Some((vnet && tun.vnet(), uso && tun.uso()));
-        self.register.add_interface(connection, tun, options);
+        let all = |has: fn(&Tun) -> bool| tuns.iter().all(has);
+        self.granted.tun = Some((vnet && all(Tun::vnet), uso && all(Tun::uso)));
+        self.register.add_interface(connection, tuns, options);
         self.publish();
         Ok(())
     }
@@ -435,7 +441,7 @@ impl DataPlane {
             tcp: None,
         };
         let owner = self.shared.inbound_owner(spi);
-        if !self.shared.post(owner, &message, packet)
+        if !self.shared.post(owner, Letter::datagram(&message, packet))
             && let Some(desk) = self.shared.desks.get(owner)
         {
             desk.counters.dropped(Cause::Handover, 1);

@@ -1,46 +1,53 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
-use super::aggfrag::Bundle;
 use super::audit::{Audit, Auditor};
-use super::batch::{Outer, Places, SendBatch};
-use super::report::{FewASecond, Limits, Nanos, Seldom};
+use super::batch::{Outer, SendBatch};
+use super::queues::{self, Packet};
+use super::report::{FewASecond, Nanos, Seldom};
+use super::sending::Sending;
 use super::stats::Cause;
 use super::streams::StreamBatch;
 use super::table::{Change, ChildSa, Interface};
-use super::worker::{Shared, Sockets, Wakeup, socket_of};
-use crate::sys::tun::Pieces;
-use landbridge_proto::esp::OutboundSa;
-use landbridge_proto::ip::flow::{Flow, FlowKey, Ports, protocol};
+use super::worker::{Sockets, Wakeup, send_all, socket_of};
+use crate::sys::tun::{Pieces, Tun};
+use landbridge_proto::ip::flow::{Flow, FlowKey, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
+use landbridge_proto::ip::mss;
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
-use landbridge_proto::ip::{mss, transport};
-use landbridge_proto::policy::sad::{Encapsulation, Mode, SadReport};
-use landbridge_proto::policy::selector::PortMatch;
+use landbridge_proto::policy::sad::{Encapsulation, SadReport};
 use std::sync::Arc;
 
 /// Packets of a TUN in one turn.
 const TURN_PACKETS: usize = 64;
 /// Octets of a TUN in one turn; then the others have theirs.
 const TURN_OCTETS: usize = 256 << 10;
+/// Turns of a queue before it is left: more than the 500 packets that it holds, if nobody made it longer.
+const LEAVING_TURNS: usize = 10;
 /// The longest packet a TUN hands out, with its header.
 const LONGEST: usize = VnetHeader::LEN + 65_536;
 
 /// The outbound half of a worker.
 pub(super) struct Outbound {
-    /// By number; those of other workers are `None`.
-    interfaces: Vec<Option<Own>>,
+    /// By number and queue; those of other workers are `None`.
+    interfaces: Vec<Vec<Option<Own>>>,
     /// Those with pairs that send by time.
-    timed: Vec<usize>,
+    timed: Vec<(usize, usize)>,
+    /// Those that are to be detached.
+    leaving: Vec<(usize, usize)>,
     buffer: Vec<u8>,
     pieces: Pieces,
     icmp: Vec<u8>,
 }
 
-/// An interface that this worker reads.
+/// A queue of an interface that this worker reads; mostly it is the only one.
 struct Own {
     interface: Arc<Interface>,
-    /// In the order of [`Interface::active`].
+    number: usize,
+    queue: usize,
+    /// Its worker waits for it: since it is attached.
+    listening: bool,
+    /// In the order of [`Interface::active`], of which these are the queue's.
     active: Vec<Sending>,
     resting: Vec<Sending>,
     /// One of the pairs has IP-TFS.
@@ -52,68 +59,131 @@ struct Own {
     auditor: Auditor,
 }
 
-/// An outbound SA and what goes with it.
-pub(super) struct Sending {
-    pub child: Arc<ChildSa>,
-    pub sa: OutboundSa,
-    pub limits: Limits,
-    /// What was sealed under its key: packets, and octets of what was in them.
-    pub packets: u64,
-    pub bytes: u64,
-    pub sent: Seldom,
-    /// With IP-TFS: what waits to be sent.
-    pub bundle: Option<Box<Bundle>>,
-}
-
 impl Outbound {
     pub(super) fn new() -> Self {
         Self {
             interfaces: Vec::new(),
             timed: Vec::new(),
+            leaving: Vec::new(),
             buffer: vec![0; LONGEST],
             pieces: Pieces::default(),
             icmp: vec![0; icmp::MAX_LEN],
         }
     }
 
-    /// Takes up a change: `owns` says which interfaces are this worker's. `came` and `went` hear of changes.
+    /// Takes up a change: `owns` says which queues are this worker's. `came` and `went` hear of those that are to be read from now
+    /// on, and no more.
     pub(super) fn take_up(
         &mut self,
         change: &Change,
-        owns: impl Fn(usize) -> bool,
-        mut came: impl FnMut(usize, &Interface),
-        mut went: impl FnMut(&Interface),
+        owns: impl Fn(usize, usize) -> bool,
+        mut came: impl FnMut(usize, usize, &Tun),
+        mut went: impl FnMut(&Tun),
     ) {
         for (number, new) in &change.interfaces {
             if self.interfaces.len() <= *number {
-                self.interfaces.resize_with(*number + 1, || None);
+                self.interfaces.resize_with(*number + 1, Vec::new);
             }
-            let Some(own) = self.interfaces.get_mut(*number) else {
+            let Some(places) = self.interfaces.get_mut(*number) else {
                 continue;
             };
-            let new = new.as_ref().filter(|_| owns(*number));
-            // Another connection may have taken over the number.
-            let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.tun, &new.tun);
-            if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new))) {
-                went(&old.interface);
-            }
-            match (own, new) {
-                (Some(own), Some(new)) => own.take_up(new),
-                (own @ None, Some(new)) => {
-                    came(*number, new);
-                    own.insert(Own::new(new)).take_up(new);
+            self.timed.retain(|(timed, _)| timed != number);
+            self.leaving.retain(|(leaving, _)| leaving != number);
+            let count = new.as_ref().map_or(0, |new| new.queues.len());
+            places.resize_with(places.len().max(count), || None);
+            for (queue, own) in places.iter_mut().enumerate() {
+                let new = new.as_ref().filter(|_| queue < count && owns(*number, queue));
+                // Another connection may have taken over the number.
+                let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.queues, &new.queues);
+                if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new)))
+                    && let Some(tun) = old.tun().filter(|_| old.listening)
+                {
+                    went(tun);
                 }
-                _ => {}
+                let Some(new) = new else { continue };
+                let own = own.get_or_insert_with(|| Own::new(new, *number, queue));
+                own.take_up(new);
+                if own.timed {
+                    self.timed.push((*number, queue));
+                }
+                own.attach();
+                if !own.listening
+                    && let Some(tun) = own.tun().filter(|_| own.is_attached())
+                {
+                    came(*number, queue, tun);
+                    own.listening = true;
+                }
+                if own.is_attached() && !own.is_wanted() {
+                    self.leaving.push((*number, queue));
+                }
             }
-            self.timed.retain(|timed| timed != number);
-            if self
-                .interfaces
-                .get(*number)
-                .and_then(Option::as_ref)
-                .is_some_and(|own| own.timed)
-            {
-                self.timed.push(*number);
+            places.truncate(count);
+        }
+    }
+
+    /// A queue is to be detached.
+    pub(super) const fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Detaches the queues that are no longer wanted, each when another is there in its place. What is in them goes first, by
+    /// the workers that have pairs for it: the kernel would throw it away. `went` hears of those that are to be read no more.
+    pub(super) fn leave(
+        &mut self,
+        wakeup: &Wakeup<'_>,
+        sockets: &mut Sockets,
+        streams: &mut StreamBatch,
+        went: impl Fn(&Tun),
+    ) {
+        for (number, queue) in std::mem::take(&mut self.leaving) {
+            let ready = self.own(number, queue).is_some_and(|own| own.interface.has_wanted());
+            if !ready {
+                self.leaving.push((number, queue));
+                continue;
             }
+            // As long as a TUN's queue is, at most.
+            let mut turns = LEAVING_TURNS;
+            while turns > 0 && self.turn(number, queue, wakeup, sockets, streams) {
+                turns -= 1;
+            }
+            let Some(own) = self.own(number, queue) else { continue };
+            if let Some(tun) = own.tun() {
+                went(tun);
+            }
+            own.listening = false;
+            if let Err(error) = own.interface.queues.set_attached(queue, false) {
+                tracing::error!(%error, queue, "a queue can't be detached");
+            }
+        }
+    }
+
+    fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {
+        self.interfaces.get_mut(number)?.get_mut(queue)?.as_mut()
+    }
+
+    /// Whether an interface has several queues.
+    pub(super) fn is_one_of_several(&self, number: usize) -> bool {
+        self.interfaces.get(number).is_some_and(|queues| queues.len() > 1)
+    }
+
+    /// A packet that another worker read.
+    pub(super) fn handed_over(
+        &mut self,
+        packet: &mut Packet,
+        wakeup: &Wakeup<'_>,
+        sockets: &mut Sockets,
+        streams: &mut StreamBatch,
+    ) {
+        let Packet { interface, queue, .. } = *packet;
+        let places = self.interfaces.get_mut(interface);
+        let own = places.and_then(|places| places.get_mut(queue)?.as_mut());
+        // Another connection may have taken over the number.
+        let Some(own) = own.filter(|own| packet.is_of(&own.interface)) else {
+            return wakeup.counters.dropped(Cause::Handover, 1);
+        };
+        let error = own.send(&mut packet.octets, packet.hops, wakeup, sockets, streams);
+        if let Some(error) = error {
+            own.answer(&error, &mut self.icmp, &mut self.pieces);
         }
     }
 
@@ -127,7 +197,7 @@ impl Outbound {
         let owns = self
             .timed
             .iter()
-            .filter_map(|number| self.interfaces.get(*number)?.as_ref());
+            .filter_map(|(number, queue)| self.interfaces.get(*number)?.get(*queue)?.as_ref());
         // A pair without a socket would be due for ever.
         let pairs = owns.flat_map(|own| &own.active);
         let pairs = pairs.filter(|sending| sending.child.encapsulation != Encapsulation::Tcp);
@@ -137,8 +207,9 @@ impl Outbound {
 
     /// Sends what is due by time.
     pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
-        for number in &self.timed {
-            if let Some(Some(own)) = self.interfaces.get_mut(*number) {
+        for (number, queue) in &self.timed {
+            let queues = self.interfaces.get_mut(*number);
+            if let Some(Some(own)) = queues.and_then(|queues| queues.get_mut(*queue)) {
                 own.tick(wakeup, sockets);
             }
         }
@@ -147,14 +218,15 @@ impl Outbound {
         }
     }
 
-    /// One turn of a TUN. Everything is sent at its end.
+    /// One turn of a TUN's queue. Everything is sent at its end. False if nothing more was there.
     pub(super) fn turn(
         &mut self,
         number: usize,
+        queue: usize,
         wakeup: &Wakeup<'_>,
         sockets: &mut Sockets,
         streams: &mut StreamBatch,
-    ) {
+    ) -> bool {
         let Self {
             interfaces,
             buffer,
@@ -162,24 +234,25 @@ impl Outbound {
             icmp,
             ..
         } = self;
-        let Some(Some(own)) = interfaces.get_mut(number) else {
-            return;
+        let queues = interfaces.get_mut(number);
+        let Some(Some(own)) = queues.and_then(|queues| queues.get_mut(queue)) else {
+            return false;
         };
         let interface = Arc::clone(&own.interface);
+        let Some(tun) = interface.queues.tun(queue) else {
+            return false;
+        };
         let mut octets = 0;
+        let mut more = true;
         for _ in 0..TURN_PACKETS {
             // An error is "nothing there", or the interface is going away: epoll will tell.
-            let Ok(len) = interface.tun.read(buffer) else { break };
+            let Ok(len) = tun.read(buffer) else {
+                more = false;
+                break;
+            };
             let packet = buffer.get_mut(..len).unwrap_or_default();
-            if let Some(error) = own.send(packet, wakeup, sockets, streams)
-                && let Some(len) = error.build(icmp)
-            {
-                let header = [0; VnetHeader::LEN];
-                let header = if interface.tun.vnet() { &header[..] } else { &[] };
-                let answer = icmp.get(..len).unwrap_or_default();
-                if interface.tun.write(pieces, [header, answer].into_iter()).is_err() {
-                    interface.counters.dropped(Cause::TunWrite, 1);
-                }
+            if let Some(error) = own.send(packet, 0, wakeup, sockets, streams) {
+                own.answer(&error, icmp, pieces);
             }
             octets += len;
             if octets >= TURN_OCTETS {
@@ -189,10 +262,8 @@ impl Outbound {
         if own.timed {
             own.tick(wakeup, sockets);
         }
-        for batch in sockets.iter_mut().flatten() {
-            batch.send(wakeup.shared, wakeup.counters);
-        }
-        streams.send(wakeup.shared, wakeup.counters);
+        send_all(sockets, streams, wakeup);
+        more
     }
 }
 
@@ -213,9 +284,12 @@ impl TooBig {
 }
 
 impl Own {
-    fn new(interface: &Arc<Interface>) -> Self {
+    fn new(interface: &Arc<Interface>, number: usize, queue: usize) -> Self {
         Self {
             interface: Arc::clone(interface),
+            number,
+            queue,
+            listening: false,
             active: Vec::new(),
             resting: Vec::new(),
             timed: false,
@@ -223,6 +297,41 @@ impl Own {
             acquire: Seldom::default(),
             errors: FewASecond::default(),
             auditor: Auditor::default(),
+        }
+    }
+
+    fn tun(&self) -> Option<&Tun> {
+        self.interface.queues.tun(self.queue)
+    }
+
+    fn is_attached(&self) -> bool {
+        self.interface.queues.is_attached(self.queue)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.interface.wants(self.queue)
+    }
+
+    /// Attaches the queue when it is wanted.
+    fn attach(&self) {
+        if self.is_wanted()
+            && !self.is_attached()
+            && let Err(error) = self.interface.queues.set_attached(self.queue, true)
+        {
+            tracing::error!(%error, queue = self.queue, "a queue can't be attached");
+        }
+    }
+
+    /// Answers a packet that is too big.
+    fn answer(&self, error: &TooBig, icmp: &mut [u8], pieces: &mut Pieces) {
+        let (Some(len), Some(tun)) = (error.build(icmp), self.tun()) else {
+            return;
+        };
+        let header = [0; VnetHeader::LEN];
+        let header = if tun.vnet() { &header[..] } else { &[] };
+        let answer = icmp.get(..len).unwrap_or_default();
+        if tun.write(pieces, [header, answer].into_iter()).is_err() {
+            self.interface.counters.dropped(Cause::TunWrite, 1);
         }
     }
 
@@ -247,8 +356,10 @@ impl Own {
                 None => Some(Sending::new(child, child.pair.take_outbound()?)),
             }
         };
-        self.active = interface.active.iter().filter_map(&mut take).collect();
-        self.resting = interface.resting.iter().filter_map(&mut take).collect();
+        let queue = self.queue;
+        let is_its = |child: &&Arc<ChildSa>| interface.queues.of(child) == queue;
+        self.active = interface.active.iter().filter(is_its).filter_map(&mut take).collect();
+        self.resting = interface.resting.iter().filter(is_its).filter_map(&mut take).collect();
         self.latest = None;
         self.interface = Arc::clone(interface);
         self.timed = self
@@ -304,16 +415,17 @@ impl Own {
         }
     }
 
-    /// Sends one packet as read from the TUN.
+    /// Sends one packet as read from the TUN, after so many hops between workers.
     fn send(
         &mut self,
         packet: &mut [u8],
+        hops: u8,
         wakeup: &Wakeup<'_>,
         sockets: &mut Sockets,
         streams: &mut StreamBatch,
     ) -> Option<TooBig> {
         let interface = &*self.interface;
-        let (vnet, packet) = if interface.tun.vnet() {
+        let (vnet, packet) = if self.tun()?.vnet() {
             let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
             (VnetHeader::from_octets(header), packet)
         } else {
@@ -325,7 +437,10 @@ impl Own {
         };
         let flow = *segmenter.flow();
         let count = segmenter.count();
-        let index = self.choose(&flow, packet, count, wakeup)?;
+        let Some(index) = self.choose(&flow, packet) else {
+            self.without_pair(&flow, (&vnet, packet), count, hops, wakeup);
+            return None;
+        };
         if self.interface.clamp_mss && is_syn(&flow, packet) {
             mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
             segmenter = Segmenter::new(&vnet, packet).ok()?;
@@ -396,24 +511,50 @@ impl Own {
         None
     }
 
-    /// The pair for a flow; if there is none, the packet is counted and control may hear of it.
-    fn choose(&mut self, flow: &Flow, packet: &[u8], count: usize, wakeup: &Wakeup<'_>) -> Option<usize> {
+    /// The pair for a flow.
+    fn choose(&mut self, flow: &Flow, packet: &[u8]) -> Option<usize> {
         if let Some((key, index)) = &self.latest
             && *key == flow.key
         {
             return Some(*index);
         }
-        if let Some(index) = self.active.iter().position(|sending| sending.covers(&flow.key)) {
+        let covering = |key: &FlowKey| self.active.iter().position(|sending| sending.child.covers(key));
+        if let Some(index) = covering(&flow.key) {
             self.latest = Some((flow.key, index));
             return Some(index);
         }
         // RFC 4301 §6.2: an ICMP error that no SA is for goes by "the SA that would carry the return traffic associated with
         // the packet that triggered the ICMP error message". It is not remembered: the next may be about another.
-        let back = icmp::return_flow(flow, packet);
-        if let Some(index) = back.and_then(|key| self.active.iter().position(|sending| sending.covers(&key))) {
-            return Some(index);
+        icmp::return_flow(flow, packet).and_then(|key| covering(&key))
+    }
+
+    /// No pair of this queue is for a packet: another's may be. If none is, it is counted and control may hear of it.
+    #[cold]
+    fn without_pair(
+        &mut self,
+        flow: &Flow,
+        (vnet, packet): (&VnetHeader, &[u8]),
+        count: usize,
+        hops: u8,
+        wakeup: &Wakeup<'_>,
+    ) {
+        let interface = &*self.interface;
+        if interface.queues.len() > 1 {
+            let header = vnet.to_octets();
+            let has_header = self.tun().is_some_and(Tun::vnet);
+            let from = queues::From {
+                interface: self.number,
+                queue: self.queue,
+                hops,
+                parts: [if has_header { &header[..] } else { &[] }, packet],
+                packets: count,
+            };
+            let flows = [flow.key].into_iter().chain(icmp::return_flow(flow, packet));
+            if queues::hand_over(interface, flows, &from, wakeup) {
+                return;
+            }
         }
-        let cause = if self.active.is_empty() {
+        let cause = if interface.active.is_empty() {
             Cause::NoSa
         } else {
             Cause::SelectorOut
@@ -434,111 +575,6 @@ impl Own {
                 destination: flow.key.destination,
             });
         }
-        None
-    }
-}
-
-impl Sending {
-    /// Whether its selectors are for a packet.
-    fn covers(&self, key: &FlowKey) -> bool {
-        let pair = &self.child.pair;
-        let (source, destination) = ports(key);
-        pair.local.contains(key.source, key.protocol, source)
-            && pair.remote.contains(key.destination, key.protocol, destination)
-    }
-
-    fn new(child: &Arc<ChildSa>, sa: OutboundSa) -> Self {
-        Self {
-            child: Arc::clone(child),
-            sa,
-            limits: Limits::new(&child.entry.limits, child.entry.outbound.esn),
-            packets: 0,
-            bytes: 0,
-            sent: Seldom::default(),
-            bundle: child.entry.aggfrag.as_ref().map(Bundle::new).map(Box::new),
-        }
-    }
-
-    /// Octets of the longest packet it takes.
-    fn longest(&self, interface: &Interface) -> usize {
-        let most = self.bundle.as_ref().and_then(|bundle| bundle.longest());
-        most.map_or(interface.longest(), |most| most.min(interface.longest()))
-    }
-
-    /// Whether it is for the traffic of another: it took its place in a rekey.
-    fn succeeds(&self, old: &ChildSa) -> bool {
-        let (new, old) = (&self.child.entry, &old.entry);
-        new.child == old.child && new.local_ts == old.local_ts && new.remote_ts == old.remote_ts
-    }
-
-    /// Seals all `count` segments of a packet, each padded to `least` octets, into the send batch; false if the SA is used up.
-    fn seal<B: Places>(
-        &mut self,
-        segmenter: &Segmenter<'_>,
-        flow: &Flow,
-        (count, least): (usize, usize),
-        outer: Outer,
-        wakeup: &Wakeup<'_>,
-        batch: &mut B,
-    ) -> bool {
-        let Shared { sinks, .. } = wakeup.shared;
-        let Self { child, sa, .. } = self;
-        let (id, counters) = (child.entry.id, &child.pair.outbound);
-        if self.limits.expired(self.packets, self.bytes) {
-            counters.dropped(Cause::Expired, count as u64);
-            self.limits.tell_end(id, sinks);
-            return false;
-        }
-        let Ok(first) = sa.reserve(u32::try_from(count).unwrap_or(u32::MAX)) else {
-            counters.dropped(Cause::Expired, count as u64);
-            self.limits.tell_end(id, sinks);
-            return false;
-        };
-        let transport = child.entry.mode == Mode::Transport;
-        let (next_header, without) = if transport {
-            let header_len = transport::header_len(flow.key.source);
-            if flow.fragment || flow.header_len != header_len {
-                counters.dropped(Cause::NotForTransport, count as u64);
-                return true;
-            }
-            (flow.key.protocol, header_len)
-        } else {
-            // RFC 4303 §2.6: 4 for IPv4, 41 for IPv6.
-            (if flow.is_ipv6() { 41 } else { 4 }, 0)
-        };
-        let headroom = sa.headroom();
-        let mut octets = 0;
-        for (index, sequence) in (0..count).zip(first..) {
-            let whole_len = segmenter.segment_len(index);
-            let len = whole_len - without;
-            let padded = len.max(least);
-            let sealed_len = sa.sealed_len(padded);
-            let place = batch.place(sealed_len, &child.path, outer, wakeup.shared, wakeup.counters);
-            let Some(place) = place else { break };
-            if let Some(payload) = place.get_mut(headroom..) {
-                if transport {
-                    segmenter.write_transport(index, payload);
-                } else {
-                    segmenter.write_segment(index, payload);
-                }
-            }
-            if padded > len
-                && let Some(rest) = place.get_mut(headroom + len..headroom + padded)
-            {
-                // What the buffer held before is nobody's business.
-                rest.fill(0);
-            }
-            sa.seal(sequence, next_header, padded, place);
-            octets += whole_len as u64;
-        }
-        self.packets += count as u64;
-        self.bytes += octets;
-        counters.add(count as u64, octets);
-        self.limits.tell(id, self.packets, self.bytes, sinks);
-        if self.sent.due(wakeup.now) {
-            (sinks.reports)(SadReport::Sent(id));
-        }
-        true
     }
 }
 
@@ -547,25 +583,10 @@ fn batch_of<'a>(sockets: &'a mut Sockets, child: &ChildSa) -> Option<&'a mut Sen
     sockets.get_mut(socket_of(&child.path, child.encapsulation))?.as_mut()
 }
 
-/// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).
-pub(super) fn ports(key: &FlowKey) -> (PortMatch, PortMatch) {
-    match key.ports {
-        Ports::Pair { source, destination } => (PortMatch::Number(source), PortMatch::Number(destination)),
-        Ports::Message(message) => (PortMatch::Number(message), PortMatch::Number(message)),
-        Ports::None | Ports::Opaque => (PortMatch::Opaque, PortMatch::Opaque),
-    }
-}
-
 /// A TCP SYN, whose MSS option may want clamping.
 pub(super) fn is_syn(flow: &Flow, packet: &[u8]) -> bool {
     const SYN: u8 = 0x02;
     flow.key.protocol == protocol::TCP
         && !flow.later_fragment
         && packet.get(flow.header_len + 13).is_some_and(|flags| flags & SYN != 0)
-}
-
-impl std::fmt::Debug for Sending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sending({:?}, {} packets)", self.child, self.packets)
-    }
 }

@@ -1,6 +1,7 @@
 //! All SAs: the register, which is control's, and the changes of it that the workers hear of. A change costs what it
 //! touches, however many other SAs there are.
 
+use super::queues::{Queues, wanted};
 use super::stats::Counters;
 use super::streams::Stream;
 use super::{ChildSaStats, ConnectionStats};
@@ -8,9 +9,10 @@ use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
+use landbridge_proto::ip::flow::{FlowKey, Ports};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ChildName, ChildSaEntry, ChildSaId, ConnectionName, Encapsulation, Path};
-use landbridge_proto::policy::selector::SelectorSet;
+use landbridge_proto::policy::selector::{PortMatch, SelectorSet};
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +39,10 @@ impl Change {
 pub(super) struct Interface {
     /// Whose.
     pub connection: ConnectionName,
-    /// Its one queue.
-    pub tun: Arc<Tun>,
+    /// What it is read from and written to.
+    pub queues: Arc<Queues>,
+    /// Which of them are to be attached; empty if there is only one.
+    pub wanted: Vec<bool>,
     /// Inner MTU: what fits one datagram of the path.
     pub mtu: u16,
     /// See [`InterfaceOptions::transport`].
@@ -58,6 +62,16 @@ pub(super) struct Interface {
 }
 
 impl Interface {
+    /// Whether a queue is to be attached.
+    pub(super) fn wants(&self, queue: usize) -> bool {
+        self.queues.len() == 1 || self.wanted.get(queue) == Some(&true)
+    }
+
+    /// Whether one of those that are to be attached is.
+    pub(super) fn has_wanted(&self) -> bool {
+        (0..self.queues.len()).any(|queue| self.wants(queue) && self.queues.is_attached(queue))
+    }
+
     /// Octets of the longest packet that is taken.
     pub(super) fn longest(&self) -> usize {
         usize::from(if self.transport { TRANSPORT_MTU } else { self.mtu })
@@ -78,6 +92,24 @@ pub(super) struct ChildSa {
     pub interface: usize,
     /// What stays the same all its life.
     pub pair: Arc<Pair>,
+}
+
+impl ChildSa {
+    /// Whether its selectors are for a packet that is to be sent.
+    pub(super) fn covers(&self, key: &FlowKey) -> bool {
+        let (source, destination) = ports(key);
+        self.pair.local.contains(key.source, key.protocol, source)
+            && self.pair.remote.contains(key.destination, key.protocol, destination)
+    }
+}
+
+/// What selectors call ports, source and destination. An ICMP type and code stands on both sides (RFC 4301 §4.4.1.1).
+pub(super) fn ports(key: &FlowKey) -> (PortMatch, PortMatch) {
+    match key.ports {
+        Ports::Pair { source, destination } => (PortMatch::Number(source), PortMatch::Number(destination)),
+        Ports::Message(message) => (PortMatch::Number(message), PortMatch::Number(message)),
+        Ports::None | Ports::Opaque => (PortMatch::Opaque, PortMatch::Opaque),
+    }
 }
 
 /// The life-long part of a Child SA pair.
@@ -207,12 +239,13 @@ impl Register {
     }
 
     /// Adds a connection's interface; its number is as low as possible, and decides its owner.
-    pub(super) fn add_interface(&mut self, connection: &ConnectionName, tun: Tun, options: &InterfaceOptions) {
+    pub(super) fn add_interface(&mut self, connection: &ConnectionName, tuns: Vec<Tun>, options: &InterfaceOptions) {
         let registered = Registered {
             name: options.name.clone(),
             interface: Arc::new(Interface {
                 connection: Arc::clone(connection),
-                tun: Arc::new(tun),
+                queues: Arc::new(Queues::new(tuns)),
+                wanted: Vec::new(),
                 mtu: options.mtu,
                 transport: options.transport,
                 clamp_mss: options.clamp_mss,
@@ -474,7 +507,8 @@ impl Register {
             let old = &registered.interface;
             let mut new = Interface {
                 connection: Arc::clone(&old.connection),
-                tun: Arc::clone(&old.tun),
+                queues: Arc::clone(&old.queues),
+                wanted: Vec::new(),
                 mtu: old.mtu,
                 transport: old.transport,
                 clamp_mss: old.clamp_mss,
@@ -485,6 +519,13 @@ impl Register {
                 counters: Arc::clone(&old.counters),
             };
             change(&mut new);
+            if new.queues.len() > 1 {
+                new.wanted = wanted(
+                    new.active.iter().map(|child| &*child.entry),
+                    new.queues.len(),
+                    &old.wanted,
+                );
+            }
             let new = Arc::new(new);
             registered.interface = Arc::clone(&new);
             self.tell_interface(number, Some(new));

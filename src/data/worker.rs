@@ -4,6 +4,7 @@
 use super::batch::SendBatch;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
+use super::queues::Packet;
 use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
 use super::streams::{Readers, Reading, StreamBatch};
@@ -29,13 +30,15 @@ use std::time::{Duration, Instant};
 /// Descriptors that have their turn after one look at the kernel.
 const READY: usize = 64;
 
-/// Tokens: the bell, the UDP sockets by family, the raw ones, the timer, then interfaces by number, and far behind TCP connections.
+/// Tokens: the bell, the UDP sockets by family, the raw ones, the timer, then interfaces by number, their other queues far behind
+/// the first, and TCP connections behind those.
 const BELL: u64 = 0;
 const SOCKETS: u64 = 1;
 const RAW: u64 = 3;
 const TIMER: u64 = 5;
 const INTERFACES: u64 = 6;
-const STREAMS: u64 = 1 << 40;
+const QUEUE_SHIFT: u32 = 32;
+const STREAMS: u64 = 1 << 42;
 
 /// What all threads of the data path see.
 pub(super) struct Shared {
@@ -69,10 +72,25 @@ pub(super) struct Desk {
     pub counters: Counters,
 }
 
-/// A datagram for another worker: its message begins at 0.
-pub(super) struct Letter {
-    pub message: Message,
-    pub octets: Vec<u8>,
+/// What came to one worker and is for another.
+pub(super) enum Letter {
+    /// A datagram: its message begins at 0.
+    Datagram(Message, Vec<u8>),
+    /// What was read from a TUN.
+    Packet(Packet),
+}
+
+impl Letter {
+    /// With a datagram that came as part of a message.
+    pub(super) fn datagram(message: &Message, datagram: &[u8]) -> Self {
+        let message = Message {
+            start: 0,
+            len: datagram.len(),
+            segment: datagram.len().max(1),
+            ..*message
+        };
+        Self::Datagram(message, datagram.to_vec())
+    }
 }
 
 /// One time that a worker is awake.
@@ -116,11 +134,11 @@ impl Shared {
         usize::from(spi::owner_of(spi)) % self.desks.len().max(1)
     }
 
-    /// The worker that reads an interface. Numbers go down while the owners of SPIs go up: with two workers, a lone
+    /// The worker that reads a queue of an interface. Numbers go down while the owners of SPIs go up: with two workers, a lone
     /// tunnel whose SPI has owner 0 is sealed by the other one.
-    pub(super) fn outbound_owner(&self, number: usize) -> usize {
+    pub(super) fn outbound_owner(&self, number: usize, queue: usize) -> usize {
         let count = self.desks.len().max(1);
-        count - 1 - number % count
+        count - 1 - (number + queue) % count
     }
 
     /// Lets a worker read a TCP connection.
@@ -134,20 +152,10 @@ impl Shared {
         }
     }
 
-    /// Puts a datagram into a worker's mailbox; false if it is full. The worker is to be woken by [`Desk::bell`].
-    pub(super) fn post(&self, worker: usize, message: &Message, datagram: &[u8]) -> bool {
+    /// Puts a letter into a worker's mailbox and wakes the worker; false if it is full.
+    pub(super) fn post(&self, worker: usize, letter: Letter) -> bool {
         let Some(desk) = self.desks.get(worker) else {
             return false;
-        };
-        let message = Message {
-            start: 0,
-            len: datagram.len(),
-            segment: datagram.len().max(1),
-            ..*message
-        };
-        let letter = Letter {
-            message,
-            octets: datagram.to_vec(),
         };
         let posted = desk.mailbox.try_send(letter).is_ok();
         if posted {
@@ -170,7 +178,7 @@ impl Wakeup<'_> {
         if owner == self.worker {
             return false;
         }
-        if !self.shared.post(owner, message, datagram) {
+        if !self.shared.post(owner, Letter::datagram(message, datagram)) {
             self.counters.dropped(Cause::Handover, 1);
         }
         true
@@ -306,15 +314,10 @@ impl AtWork<'_> {
             counters: &desk.counters,
             worker: self.worker.number,
         };
+        self.leave_queues(&wakeup);
         match token {
             BELL => {
-                let mut letters = 0;
-                for mut letter in self.worker.mailbox.try_iter().take(READY) {
-                    self.inbound.handed_over(&mut letter.octets, &letter.message, &wakeup);
-                    letters += 1;
-                }
-                if letters == READY {
-                    self.desk.bell.ring();
+                if !self.read_letters(&wakeup) {
                     return;
                 }
                 let arrivals = std::mem::take(&mut *desk.arrivals.lock().unwrap_or_else(PoisonError::into_inner));
@@ -348,10 +351,47 @@ impl AtWork<'_> {
                 self.readers.turn(number, &mut self.inbound, &self.worker.poll, &wakeup);
             }
             token => {
-                let number = (token - INTERFACES) as usize;
+                let place = token - INTERFACES;
+                let (number, queue) = ((place as u32) as usize, (place >> QUEUE_SHIFT) as usize);
+                // What was handed over was read before what is there now.
+                if self.outbound.is_one_of_several(number) {
+                    self.read_letters(&wakeup);
+                }
                 self.outbound
-                    .turn(number, &wakeup, &mut self.sending, &mut self.streams);
+                    .turn(number, queue, &wakeup, &mut self.sending, &mut self.streams);
             }
+        }
+    }
+
+    /// What other workers have handed over; false if there may be more.
+    fn read_letters(&mut self, wakeup: &Wakeup<'_>) -> bool {
+        let (mut letters, mut packets) = (0, 0);
+        for letter in self.worker.mailbox.try_iter().take(READY) {
+            letters += 1;
+            match letter {
+                Letter::Datagram(message, mut octets) => self.inbound.handed_over(&mut octets, &message, wakeup),
+                Letter::Packet(mut packet) => {
+                    packets += 1;
+                    self.outbound
+                        .handed_over(&mut packet, wakeup, &mut self.sending, &mut self.streams);
+                }
+            }
+        }
+        if packets > 0 {
+            send_all(&mut self.sending, &mut self.streams, wakeup);
+        }
+        if letters == READY {
+            self.desk.bell.ring();
+        }
+        letters < READY
+    }
+
+    /// Lets go of the queues for which there is no pair any more.
+    fn leave_queues(&mut self, wakeup: &Wakeup<'_>) {
+        if self.outbound.is_leaving() {
+            let poll = &self.worker.poll;
+            let went = |tun: &Tun| left(poll, tun);
+            self.outbound.leave(wakeup, &mut self.sending, &mut self.streams, went);
         }
     }
 
@@ -409,20 +449,32 @@ impl AtWork<'_> {
         self.inbound.take_up(change, |spi| shared.inbound_owner(spi) == number);
         self.outbound.take_up(
             change,
-            |interface| shared.outbound_owner(interface) == number,
-            |interface, new| {
-                if let Err(error) = poll.add(&*new.tun, INTERFACES + interface as u64) {
+            |interface, queue| shared.outbound_owner(interface, queue) == number,
+            |interface, queue, tun| {
+                let token = INTERFACES + interface as u64 + ((queue as u64) << QUEUE_SHIFT);
+                if let Err(error) = poll.add(tun, token) {
                     tracing::error!(%error, "a TUN can't be waited for");
                 }
             },
-            |old| {
-                if let Err(error) = poll.remove(&*old.tun) {
-                    tracing::error!(%error, "a TUN can't be left");
-                }
-            },
+            |tun| left(poll, tun),
         );
         if self.timer.is_none() && (self.outbound.is_timed() || self.inbound.is_timed()) {
             self.start_timer();
         }
     }
+}
+
+/// Waits for a TUN no more.
+fn left(poll: &Poll, tun: &Tun) {
+    if let Err(error) = poll.remove(tun) {
+        tracing::error!(%error, "a TUN can't be left");
+    }
+}
+
+/// Sends everything that was sealed.
+pub(super) fn send_all(sockets: &mut Sockets, streams: &mut StreamBatch, wakeup: &Wakeup<'_>) {
+    for batch in sockets.iter_mut().flatten() {
+        batch.send(wakeup.shared, wakeup.counters);
+    }
+    streams.send(wakeup.shared, wakeup.counters);
 }

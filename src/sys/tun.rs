@@ -3,6 +3,7 @@
 
 use super::capabilities;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
@@ -33,6 +34,29 @@ impl Tun {
     /// # Errors
     /// No `/dev/net/tun`, no CAP_NET_ADMIN, the name is taken or no name; the message says which.
     pub fn create(name: &str, options: TunOptions) -> io::Result<Self> {
+        Self::open(name, options, false)
+    }
+
+    /// Makes an interface with this many queues (IFF_MULTI_QUEUE if it is more than one, at most 256): down, without addresses.
+    /// All but the first are detached.
+    ///
+    /// # Errors
+    /// As for [`Self::create`], or no more queues are to be had.
+    pub fn create_queues(name: &str, options: TunOptions, count: usize) -> io::Result<Vec<Self>> {
+        let first = Self::open(name, options, count > 1)?;
+        let (vnet, uso) = (first.vnet, first.uso);
+        let mut queues = vec![first];
+        while let Some(first) = queues.first().filter(|_| queues.len() < count) {
+            let device = first.device.try_clone().map_err(|cause| explain(name, &cause))?;
+            device.set_nonblocking(true)?;
+            let queue = Self { device, vnet, uso };
+            queue.set_attached(false)?;
+            queues.push(queue);
+        }
+        Ok(queues)
+    }
+
+    fn open(name: &str, options: TunOptions, multi_queue: bool) -> io::Result<Self> {
         if name.is_empty() || name.len() >= NAME_LEN {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -48,6 +72,7 @@ impl Tun {
             DeviceBuilder::new()
                 .name(name)
                 .offload(offload)
+                .multi_queue(multi_queue)
                 .enable(false)
                 .build_sync()
         };
@@ -73,6 +98,27 @@ impl Tun {
     #[must_use]
     pub const fn uso(&self) -> bool {
         self.uso
+    }
+
+    /// Attaches one of several queues, or detaches it: the kernel puts no more packets there, and throws away those that are. Reading
+    /// and writing it is then `EBADFD`.
+    ///
+    /// # Errors
+    /// It is so already, or the interface has one queue.
+    pub fn set_attached(&self, attached: bool) -> io::Result<()> {
+        // SAFETY: all-zero octets are a valid ifreq.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        let flag = if attached {
+            libc::IFF_ATTACH_QUEUE
+        } else {
+            libc::IFF_DETACH_QUEUE
+        };
+        request.ifr_ifru.ifru_flags = flag as libc::c_short;
+        // SAFETY: `request` is valid for the call; the descriptor is open.
+        if unsafe { libc::ioctl(self.device.as_raw_fd(), libc::TUNSETQUEUE as _, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Reads one packet with its header. What does not fit is cut off by the kernel.
@@ -130,6 +176,7 @@ fn explain(name: &str, cause: &io::Error) -> io::Error {
         }
         Some(libc::EPERM | libc::EACCES) => "/dev/net/tun is not to be had",
         Some(libc::EBUSY) => "another program has it",
+        Some(libc::E2BIG) => "it can't have so many queues",
         _ => "it can't be made",
     };
     io::Error::new(cause.kind(), format!("interface {name}: {why}: {cause}"))

@@ -37,6 +37,20 @@ fn a_benchmark_leaves_the_network_alone() {
             ],
             "one TCP stream, chacha20poly1305",
         ),
+        (
+            &[
+                "bench",
+                "tunnel",
+                "--seconds",
+                "1",
+                "--json",
+                "--pairs",
+                "2",
+                "--streams",
+                "4",
+            ],
+            "4 TCP streams, 2 SA pairs, aes256gcm16",
+        ),
     ] {
         let output = run(world.command("here", LANDBRIDGE).args(words));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();

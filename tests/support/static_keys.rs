@@ -144,6 +144,8 @@ pub struct Tunnel {
     pub aggfrag: Option<Aggfrag>,
     /// All addresses of both families on both sides.
     pub everything: bool,
+    /// Which of the child's pairs it is.
+    pub resource: u16,
 }
 
 impl Default for Tunnel {
@@ -160,6 +162,7 @@ impl Default for Tunnel {
             tfc_padding: None,
             aggfrag: None,
             everything: false,
+            resource: 0,
         }
     }
 }
@@ -211,7 +214,7 @@ impl Tunnel {
             id: ChildSaId(id),
             connection: name(),
             child: "net".into(),
-            resource: 0,
+            resource: self.resource,
             inbound: parameters(a),
             outbound: parameters(!a),
             local_ts: ts(a),
@@ -249,6 +252,11 @@ impl Pair {
 
     /// Without an SA.
     pub fn bare(test: &str, options: DataOptions) -> Option<Self> {
+        Self::with_queues(test, options, 1)
+    }
+
+    /// Without an SA, and with several queues on each side.
+    pub fn with_queues(test: &str, options: DataOptions, queues: u16) -> Option<Self> {
         if !privileged(test) {
             return None;
         }
@@ -283,7 +291,11 @@ impl Pair {
             ),
         ] {
             world.ip(ns, &["addr", "add", outer, "dev", "wan0", "nodad"]);
-            add_interface(side, DontFragment::Clear);
+            let options = InterfaceOptions {
+                queues,
+                ..interface_options(DontFragment::Clear)
+            };
+            side.with(move |data, _| data.add_interface(&name(), &options)).unwrap();
             world.ip(ns, &["addr", "add", own, "dev", "tun0"]);
             world.ip(ns, &["addr", "add", own6, "dev", "tun0", "nodad"]);
             world.ip(ns, &["link", "set", "tun0", "mtu", "1400", "up"]);

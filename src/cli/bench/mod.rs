@@ -33,6 +33,12 @@ pub(super) struct Args {
     /// Worker threads of each end of the tunnel [default: as many as processors, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: Option<u8>,
+    /// Child SA pairs of the tunnel, each with a queue of the interface (RFC 9611)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pairs: u8,
+    /// TCP streams through the tunnel: one goes by one pair
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    streams: u8,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -83,7 +89,13 @@ pub(super) fn run(_: &Global, args: &Args) -> Exit {
         What::Tun => tun::run(span),
         What::Tunnel | What::Scale => match crypto::suite(&args.suite) {
             Ok(suite) if args.what == What::Scale => scale::run(span, suite, args.workers.map(usize::from)),
-            Ok(suite) => tunnel::run(span, &args.suite, suite, args.workers.map(usize::from)),
+            Ok(suite) => {
+                let load = tunnel::Load {
+                    pairs: args.pairs.into(),
+                    streams: args.streams.into(),
+                };
+                tunnel::run(span, &args.suite, suite, args.workers.map(usize::from), load)
+            }
             Err(error) => {
                 complain(format!("--suite: {error}"));
                 return Exit::Usage;

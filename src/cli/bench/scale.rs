@@ -52,7 +52,7 @@ pub(super) fn run(span: Duration, suite: CipherSuite, workers: Option<usize>) ->
         let namespace = wait(&told)?;
         Network::open()?.cable("wire0", "wire1", &namespace)?;
         _ = order.send(Order::Fill);
-        let mut data = bring_up(End::Near, suite, workers)?;
+        let mut data = bring_up(End::Near, suite, workers, 1)?;
         let echo = wait(&done)?;
         let report = near_end(span, suite, &mut data, echo, (&order, &done));
         data.stop();
@@ -70,7 +70,7 @@ pub(super) fn run(span: Duration, suite: CipherSuite, workers: Option<usize>) ->
 fn far_end(suite: CipherSuite, workers: usize, orders: &Receiver<Order>, done: &Sender<u16>) -> io::Result<()> {
     // The first order says that the cable is there.
     wait(orders)?;
-    let mut data = bring_up(End::Far, suite, workers)?;
+    let mut data = bring_up(End::Far, suite, workers, 1)?;
     let echo = UdpSocket::bind((Ipv4Addr::from(End::Far.inner()), 0))?;
     echo.set_read_timeout(Some(Duration::from_millis(100)))?;
     _ = done.send(echo.local_addr()?.port());

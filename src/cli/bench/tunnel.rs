@@ -1,5 +1,5 @@
 //! A tunnel from one end to the other on this machine: two data paths with fixed keys in two network namespaces, a cable
-//! between them, one TCP stream through it. Both ends and both hosts share the processors: a real gateway has but one end.
+//! between them, TCP through it. Both ends and both hosts share the processors: a real gateway has but one end.
 
 use super::crypto::{FULL, cost, parameters};
 use super::network::Network;
@@ -62,7 +62,33 @@ impl End {
     }
 }
 
-pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Option<usize>) -> io::Result<Report> {
+/// What the tunnel consists of, and what goes through it.
+#[derive(Clone, Copy)]
+pub(super) struct Load {
+    pub pairs: u16,
+    pub streams: usize,
+}
+
+impl Load {
+    fn words(self) -> String {
+        let streams = match self.streams {
+            1 => "one TCP stream".to_owned(),
+            streams => format!("{streams} TCP streams"),
+        };
+        match self.pairs {
+            1 => streams,
+            pairs => format!("{streams}, {pairs} SA pairs"),
+        }
+    }
+}
+
+pub(super) fn run(
+    span: Duration,
+    words: &str,
+    suite: CipherSuite,
+    workers: Option<usize>,
+    load: Load,
+) -> io::Result<Report> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.unwrap_or(processors.min(8));
     let missing = || io::Error::other(format!("{words} is not there"));
@@ -78,24 +104,24 @@ pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Opti
             unshare_network()?;
             drop(tell.send((current_network()?, 0)));
             wait(&gone)?;
-            let data = bring_up(End::Far, suite, workers)?;
+            let data = bring_up(End::Far, suite, workers, load.pairs)?;
             let listener = TcpListener::bind((Ipv4Addr::from(End::Far.inner()), 0))?;
             drop(tell.send((current_network()?, listener.local_addr()?.port())));
-            receive(&listener, &count)?;
+            receive(&listener, load.streams, &count)?;
             data.stop();
             Ok(())
         })?;
     let near = (|| -> io::Result<_> {
         let (namespace, _) = wait(&told)?;
         Network::open()?.cable("wire0", "wire1", &namespace)?;
-        let data = bring_up(End::Near, suite, workers)?;
+        let data = bring_up(End::Near, suite, workers, load.pairs)?;
         _ = go.send(());
         let (_, port) = wait(&told)?;
-        let measured = measure(span, &data, port, &received);
+        let measured = measure(span, &data, port, load.streams, &received);
         Ok((measured, data))
     })();
     drop(go);
-    // The end of the stream is still under way: the far end has seen it before the near one stops.
+    // The end of the streams is still under way: the far end has seen it before the near one stops.
     let far = far.join().map_err(|_| io::Error::other("the far end panicked"))?;
     let (measured, data) = match (near, far) {
         (Ok(near), Ok(())) => near,
@@ -105,6 +131,7 @@ pub(super) fn run(span: Duration, words: &str, suite: CipherSuite, workers: Opti
     };
     data.stop();
     let measured = measured?;
+    let words = format!("{}, {words}", load.words());
     Ok(measured.report(words, cipher.seal + cipher.open, processors))
 }
 
@@ -114,8 +141,8 @@ pub(super) fn wait<T>(from: &Receiver<T>) -> io::Result<T> {
         .map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "the other end did not come up"))
 }
 
-/// One end, in the calling thread's namespace.
-pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Result<DataPlane> {
+/// One end, in the calling thread's namespace, with so many pairs.
+pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize, pairs: u16) -> io::Result<DataPlane> {
     let network = Network::open()?;
     let wire = if end == End::Near { "wire0" } else { "wire1" };
     network.configure(wire, OUTER as u16, end.outer(), 24)?;
@@ -137,7 +164,7 @@ pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Resu
     let mtu = inner_mtu(&sizes, OUTER, false, true) as u16;
     let connection: Arc<str> = "bench".into();
     let interface = InterfaceOptions {
-        queues: 1,
+        queues: pairs,
         name: "tunnel0".into(),
         mtu,
         clamp_mss: true,
@@ -147,11 +174,14 @@ pub(super) fn bring_up(end: End, suite: CipherSuite, workers: usize) -> io::Resu
     };
     data.add_interface(&connection, &interface)?;
     network.configure("tunnel0", mtu, end.inner(), 24)?;
-    let id = ChildSaId(0);
     let hosts = (end.inner(), end.other().inner());
-    let pair = pair(end, suite, port, connection, (id, 0), hosts).ok_or_else(wrong)?;
-    data.apply(&SadUpdate::InstallInbound(Arc::new(pair)));
-    data.apply(&SadUpdate::ActivateOutbound { id, replaces: None });
+    for resource in 0..pairs {
+        let id = ChildSaId(resource.into());
+        let mut pair = pair(end, suite, port, Arc::clone(&connection), (id, resource), hosts).ok_or_else(wrong)?;
+        pair.resource = resource;
+        data.apply(&SadUpdate::InstallInbound(Arc::new(pair)));
+        data.apply(&SadUpdate::ActivateOutbound { id, replaces: None });
+    }
     Ok(data)
 }
 
@@ -194,19 +224,30 @@ pub(super) fn pair(
     })
 }
 
-/// Takes one stream to its end.
-fn receive(listener: &TcpListener, count: &AtomicU64) -> io::Result<()> {
+/// Takes all streams to their ends.
+fn receive(listener: &TcpListener, streams: usize, count: &AtomicU64) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let end = Instant::now() + 2 * PATIENCE;
-    let mut stream = loop {
-        match listener.accept() {
-            Ok((stream, _)) => break stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
-                thread::sleep(Duration::from_millis(5));
+    thread::scope(|scope| {
+        let mut receivers = Vec::new();
+        while receivers.len() < streams {
+            match listener.accept() {
+                Ok((stream, _)) => receivers.push(scope.spawn(move || receive_one(stream, count))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
-    };
+        let panicked = || io::Error::other("a receiver panicked");
+        let mut results = receivers
+            .into_iter()
+            .map(|receiver| receiver.join().map_err(|_| panicked())?);
+        results.try_for_each(|result| result)
+    })
+}
+
+fn receive_one(mut stream: TcpStream, count: &AtomicU64) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = vec![0; 256 << 10];
@@ -237,20 +278,27 @@ struct Measured {
     all: f64,
 }
 
-fn measure(span: Duration, data: &DataPlane, port: u16, received: &AtomicU64) -> io::Result<Measured> {
+fn measure(span: Duration, data: &DataPlane, port: u16, streams: usize, received: &AtomicU64) -> io::Result<Measured> {
     let to = SocketAddr::from((End::Far.inner(), port));
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let connect = |_| {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    let streams: Vec<TcpStream> = (0..streams).map(connect).collect::<io::Result<_>>()?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (stream, stop) = (&mut stream, &stop);
-        let sender = scope.spawn(move || -> io::Result<()> {
-            let block = vec![0xa5; 256 << 10];
-            while !stop.load(Ordering::Relaxed) {
-                stream.write_all(&block)?;
-            }
-            stream.shutdown(std::net::Shutdown::Write)
-        });
+        let stop = &stop;
+        let send = |mut stream: TcpStream| {
+            scope.spawn(move || -> io::Result<()> {
+                let block = vec![0xa5; 256 << 10];
+                while !stop.load(Ordering::Relaxed) {
+                    stream.write_all(&block)?;
+                }
+                stream.shutdown(std::net::Shutdown::Write)
+            })
+        };
+        let senders: Vec<_> = streams.into_iter().map(send).collect();
         let packets = || {
             let total = data.stats(&"bench".into()).total;
             (total.outbound.packets + total.inbound.packets) as f64
@@ -266,9 +314,12 @@ fn measure(span: Duration, data: &DataPlane, port: u16, received: &AtomicU64) ->
             Ok((before, look()?))
         })();
         stop.store(true, Ordering::Relaxed);
-        let sent = sender.join().map_err(|_| io::Error::other("the sender panicked"))?;
+        let panicked = || io::Error::other("a sender panicked");
+        let sent: Vec<_> = senders.into_iter().map(|sender| sender.join()).collect();
         let (before, after) = looked?;
-        sent?;
+        for result in sent {
+            result.map_err(|_| panicked())??;
+        }
         let mut measured = Measured {
             wall: (after.0 - before.0).as_secs_f64(),
             bytes: (after.2 - before.2) as f64,
@@ -327,7 +378,7 @@ fn threads() -> io::Result<Vec<(String, String, Spent)>> {
 
 impl Measured {
     /// `cipher`: nanoseconds of sealing and opening a full packet.
-    fn report(&self, words: &str, cipher: f64, processors: usize) -> Report {
+    fn report(&self, words: String, cipher: f64, processors: usize) -> Report {
         let gigabytes = (self.bytes / 1e9).max(f64::MIN_POSITIVE);
         // A packet counted at the near end is sealed or opened at each end once; acknowledgements are short.
         let cipher = (self.packets * cipher / 1e9).min(self.workers.user);
@@ -340,7 +391,7 @@ impl Measured {
             ("the two hosts (TCP)", hosts),
         ];
         let mut rows = vec![Row::new(
-            format!("one TCP stream, {words}"),
+            words,
             self.packets / self.wall / 1e3,
             "kpackets/s",
             Some(self.bytes * 8.0 / self.wall / 1e9),
@@ -369,8 +420,8 @@ impl Measured {
             )
         } else if self.busiest >= BUSY * self.wall {
             format!(
-                "One worker has a core to itself and no more to give: a tunnel's direction is worked on by one. The largest part is \
-                 {largest}. More tunnels use more cores."
+                "One worker has a core to itself and no more to give: a direction of an SA pair is worked on by one. The largest part is \
+                 {largest}. More tunnels use more cores, and so do more pairs (RFC 9611) with more streams."
             )
         } else {
             "Nothing is at its limit: the stream waits, for wake-ups and for its window. Other load on this machine has the same look."

@@ -1,0 +1,248 @@
+//! Several queues of one interface, one for each of a child's pairs (RFC 9611), so that one tunnel is worked on by several cores.
+//!
+//! The kernel chooses the queue of a packet: the one that its flow was last written to, else by a hash of the flow; and only
+//! among those that are attached. So a queue is attached while every child that is sent by has a pair for it; what comes by one
+//! without a pair all the same is handed to the worker of one that has.
+
+use super::stats::Cause;
+use super::table::{ChildSa, Interface};
+use super::worker::{Letter, Wakeup};
+use crate::sys::tun::Tun;
+use landbridge_proto::ip::flow::FlowKey;
+use landbridge_proto::policy::sad::ChildSaEntry;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// How often a packet goes from worker to worker: the first may not have heard yet of what the second has.
+const HOPS: u8 = 2;
+
+/// An interface's queues; mostly there is one.
+#[derive(Debug)]
+pub(super) struct Queues {
+    list: Box<[Queue]>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    tun: Tun,
+    /// The kernel puts packets there, and takes them by it. The worker that reads it changes it, and nobody else.
+    attached: AtomicBool,
+}
+
+impl Queues {
+    /// As they were made: the first is attached.
+    pub(super) fn new(tuns: Vec<Tun>) -> Self {
+        let queue = |(number, tun)| Queue {
+            tun,
+            attached: AtomicBool::new(number == 0),
+        };
+        Self {
+            list: tuns.into_iter().enumerate().map(queue).collect(),
+        }
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// One of them.
+    pub(super) fn tun(&self, queue: usize) -> Option<&Tun> {
+        self.list.get(queue).map(|queue| &queue.tun)
+    }
+
+    /// The queue whose packets go by a pair.
+    pub(super) fn of(&self, child: &ChildSa) -> usize {
+        usize::from(child.entry.resource) % self.list.len().max(1)
+    }
+
+    /// Where to write what came by a pair: to its own queue. The kernel then returns the flow by the same, so that both
+    /// directions go by one pair, at both gateways.
+    #[inline]
+    pub(super) fn to_write(&self, child: &ChildSa) -> usize {
+        if self.list.len() == 1 {
+            return 0;
+        }
+        let own = self.of(child);
+        if self.is_attached(own) {
+            return own;
+        }
+        self.any_attached().unwrap_or(0)
+    }
+
+    /// Any that is attached.
+    pub(super) fn any_attached(&self) -> Option<usize> {
+        (0..self.list.len()).find(|queue| self.is_attached(*queue))
+    }
+
+    pub(super) fn is_attached(&self, queue: usize) -> bool {
+        let queue = self.list.get(queue);
+        queue.is_some_and(|queue| queue.attached.load(Ordering::Relaxed))
+    }
+
+    /// Attaches or detaches one. It may take as long as another program holds the kernel's lock of network devices.
+    pub(super) fn set_attached(&self, queue: usize, attached: bool) -> io::Result<()> {
+        let Some(queue) = self.list.get(queue) else {
+            return Ok(());
+        };
+        if !attached {
+            queue.attached.store(false, Ordering::Relaxed);
+        }
+        let result = queue.tun.set_attached(attached);
+        queue.attached.store(attached == result.is_ok(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Which of `count` queues are to be attached: those for which each child that is sent by has a pair. If there is none, the first; and
+/// while nothing is sent at all (as between two IKE SAs), those that were.
+pub(super) fn wanted<'a>(active: impl Iterator<Item = &'a ChildSaEntry>, count: usize, before: &[bool]) -> Vec<bool> {
+    // Pairs of one child with the same selectors are for the same traffic.
+    let mut children = BTreeMap::new();
+    for entry in active {
+        let key = (&entry.child, &entry.local_ts, &entry.remote_ts);
+        let has = children.entry(key).or_insert_with(|| vec![false; count]);
+        if let Some(has) = has.get_mut(usize::from(entry.resource) % count) {
+            *has = true;
+        }
+    }
+    if children.is_empty() && before.len() == count {
+        return before.to_vec();
+    }
+    let all = |queue: usize| children.values().all(|has| has.get(queue) == Some(&true));
+    let wanted: Vec<bool> = (0..count).map(all).collect();
+    if wanted.contains(&true) && !children.is_empty() {
+        return wanted;
+    }
+    (0..count).map(|queue| queue == 0).collect()
+}
+
+/// A packet for the worker of another queue.
+pub(super) struct Packet {
+    /// The interface's number, and its queues: another may have taken over the number.
+    pub interface: usize,
+    pub queues: Weak<Queues>,
+    pub queue: usize,
+    /// How often it was handed over.
+    pub hops: u8,
+    /// As it was read, with its header.
+    pub octets: Vec<u8>,
+}
+
+impl Packet {
+    /// Whether it is of that interface.
+    pub(super) fn is_of(&self, interface: &Interface) -> bool {
+        std::ptr::eq(self.queues.as_ptr(), Arc::as_ptr(&interface.queues))
+    }
+}
+
+/// Where a packet is, and what it consists of.
+pub(super) struct From<'a> {
+    pub interface: usize,
+    pub queue: usize,
+    pub hops: u8,
+    /// The virtio-net header, if there is one, and the packet.
+    pub parts: [&'a [u8]; 2],
+    /// Of which super-packets have many.
+    pub packets: usize,
+}
+
+/// Hands a packet to the worker that has a pair for it, for one of the flows in turn; false if nobody has. It allocates and rings, which is for
+/// the moments in which pairs come and go.
+#[cold]
+pub(super) fn hand_over(
+    interface: &Interface,
+    flows: impl Iterator<Item = FlowKey>,
+    from: &From<'_>,
+    wakeup: &Wakeup<'_>,
+) -> bool {
+    let fits = |flow: FlowKey| interface.active.iter().find(|child| child.covers(&flow));
+    let Some(child) = flows.into_iter().find_map(fits) else {
+        return false;
+    };
+    let queue = interface.queues.of(child);
+    if queue == from.queue || from.hops == HOPS {
+        return false;
+    }
+    let packet = Packet {
+        interface: from.interface,
+        queues: Arc::downgrade(&interface.queues),
+        queue,
+        hops: from.hops + 1,
+        octets: from.parts.concat(),
+    };
+    let owner = wakeup.shared.outbound_owner(from.interface, queue);
+    if !wakeup.shared.post(owner, Letter::Packet(packet)) {
+        interface.counters.dropped(Cause::Handover, from.packets as u64);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landbridge_proto::crypto::{CipherSuite, Encryption, Secret};
+    use landbridge_proto::policy::sad::{ChildSaId, Encapsulation, Mode, Path, SaParameters, TrafficLimits};
+    use landbridge_proto::policy::selector::parse;
+    use std::net::SocketAddr;
+
+    fn entry(child: &str, remote: &str, resource: u16) -> ChildSaEntry {
+        let parameters = SaParameters {
+            spi: 0x4000_0000,
+            suite: CipherSuite {
+                encryption: Encryption::AesGcm16_256,
+                integrity: None,
+            },
+            key: Secret::new(vec![1; 36]),
+            esn: true,
+        };
+        let outside = SocketAddr::from(([192, 0, 2, 1], 4500));
+        ChildSaEntry {
+            id: ChildSaId(0),
+            connection: "site".into(),
+            child: child.into(),
+            resource,
+            inbound: parameters.clone(),
+            outbound: parameters,
+            local_ts: vec![parse("10.1.0.0/16").unwrap()],
+            remote_ts: vec![parse(remote).unwrap()],
+            path: Path::udp(outside, outside),
+            encapsulation: Encapsulation::Udp,
+            mode: Mode::Tunnel,
+            replay_window: 64,
+            tfc_padding: None,
+            aggfrag: None,
+            limits: TrafficLimits::default(),
+            iv_seed: Secret::new(vec![2; 32]),
+        }
+    }
+
+    /// Of three queues; children by name, remote selectors and resource.
+    fn of_three(active: &[(&str, &str, u16)], before: [u8; 3]) -> [u8; 3] {
+        let entries: Vec<_> = active.iter().map(|(c, r, n)| entry(c, r, *n)).collect();
+        let before = before.map(|queue| queue == 1);
+        let wanted = wanted(entries.iter(), 3, &before);
+        [0, 1, 2].map(|queue| u8::from(wanted[queue]))
+    }
+
+    #[test]
+    fn a_queue_is_wanted_while_every_child_has_a_pair_for_it() {
+        let (a, b) = ("10.2.0.0/16", "10.3.0.0/16");
+        let first = [1, 0, 0];
+        assert_eq!(of_three(&[("x", a, 0)], first), [1, 0, 0]);
+        assert_eq!(of_three(&[("x", a, 2), ("x", a, 0)], first), [1, 0, 1]);
+        // More pairs than queues: they are counted around.
+        assert_eq!(of_three(&[("x", a, 4), ("x", a, 3)], first), [1, 1, 0]);
+        // The first is nothing special when others are there.
+        assert_eq!(of_three(&[("x", a, 1)], first), [0, 1, 0]);
+        // Other children, and other selectors of the same child, are other traffic.
+        assert_eq!(of_three(&[("x", a, 0), ("x", a, 1), ("y", b, 0)], first), [1, 0, 0]);
+        assert_eq!(of_three(&[("x", a, 0), ("x", a, 1), ("x", b, 1)], first), [0, 1, 0]);
+        assert_eq!(of_three(&[("x", a, 2), ("y", b, 1)], [0, 1, 1]), [1, 0, 0]);
+        // While nobody sends, nothing changes.
+        assert_eq!(of_three(&[], [0, 1, 1]), [0, 1, 1]);
+        assert_eq!(wanted([].into_iter(), 2, &[]), [true, false]);
+    }
+}
