@@ -67,6 +67,8 @@ fn connection(us: &str, them: &str, child: Child) -> Connection {
         tcp_port: 4500,
         ppk: Default::default(),
         resumption: false,
+        follow_redirects: false,
+        redirect_to: None,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     }

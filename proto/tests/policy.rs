@@ -118,6 +118,8 @@ fn h1_first_selectors_decide() {
         tcp_port: 4500,
         ppk: Default::default(),
         resumption: false,
+        follow_redirects: false,
+        redirect_to: None,
         keep_trying: true,
         children: Default::default(),
     };

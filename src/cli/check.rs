@@ -192,6 +192,9 @@ fn summary(configuration: &Configuration) -> Result<String, std::fmt::Error> {
         let list: Vec<String> = gateway.tcp_listen.iter().map(ToString::to_string).collect();
         writeln!(text, "  TCP {}", list.join(", "))?;
     }
+    if let Some(to) = &configuration.ike.gateway.redirect_to {
+        writeln!(text, "  peers that can be sent elsewhere are sent to {to}")?;
+    }
     for (connection, tunnel) in pairs(configuration) {
         write_connection(&mut text, connection, tunnel)?;
     }
@@ -247,6 +250,9 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
         },
         or_never(connection.dpd_delay)
     )?;
+    if let Some(to) = &connection.redirect_to {
+        writeln!(text, "  redirect   the peer is sent to {to}, if it can be")?;
+    }
     writeln!(
         text,
         "  interface  {}, MTU {mtu}{}",

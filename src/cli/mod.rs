@@ -10,6 +10,7 @@ mod logging;
 mod metrics;
 mod output;
 mod pubkey;
+mod redirect;
 mod rekey;
 mod reload;
 mod run;
@@ -102,6 +103,8 @@ enum Command {
     Down(socket::Which),
     /// Rekey the Child SAs of a connection, or its IKE SA
     Rekey(rekey::Arguments),
+    /// Send the peers of a connection to another gateway: for maintenance
+    Redirect(redirect::Arguments),
     /// Read the configuration again; what did not change keeps its SAs
     Reload(reload::Args),
     /// Delete all SAs and end the daemon
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Up(which) => up::run(global, which),
         Command::Down(which) => down::run(global, which),
         Command::Rekey(which) => rekey::run(global, which),
+        Command::Redirect(args) => redirect::run(global, args),
         Command::Reload(args) => reload::run(global, &args),
         Command::Stop => stop::run(global),
         Command::Log(args) => log::run(global, &args),

@@ -157,6 +157,9 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
     if let Some(why) = &ike.why_tcp {
         write!(text, ", over TCP ({why})")?;
     }
+    if let Some(from) = &ike.redirected_from {
+        write!(text, ", sent there by {from}")?;
+    }
     if let Some(exchange) = &ike.in_flight {
         write!(text, ", waiting for the answer to {exchange}")?;
     }

@@ -122,8 +122,16 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     }
     let ppk = ppk::read(table);
     let resumption = flag(table, "resumption", false);
-    let keep_trying = flag(table, "keep_trying", true);
     let hosts = peer.as_ref().map(|p| p.hosts.clone()).unwrap_or_default();
+    let follow_redirects = flag(table, "follow_redirects", false);
+    let mut redirect_to = None;
+    if let Some(value) = table.get("redirect_to") {
+        redirect_to = gateway::redirect_to(&value);
+        if start {
+            value.warn("this end begins the connection by itself, and so calls back whom it sends away");
+        }
+    }
+    let keep_trying = flag(table, "keep_trying", true);
     if start && hosts.is_empty() && peer.is_some() {
         let place = remote.as_ref().map_or(spot, Value::spot);
         let problem = format!(
@@ -173,6 +181,8 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         tcp_port,
         ppk: ppk?,
         resumption,
+        follow_redirects,
+        redirect_to,
         keep_trying,
         children: children?
             .into_iter()

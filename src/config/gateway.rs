@@ -3,11 +3,11 @@
 use super::GatewaySettings;
 use super::document::{Table, Value};
 use super::identity;
-use super::units::{integer, some_duration};
+use super::units::{integer, is_host_name, some_duration};
 use landbridge_proto::ike::puzzle::HARDEST;
 use landbridge_proto::policy::connection::Gateway;
-use landbridge_proto::wire::Identification;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use landbridge_proto::wire::{GatewayIdentity, Identification};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,7 +127,34 @@ fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
     if let Some(value) = table.get("quick_crash_detection") {
         set(&mut ike.quick_crash_detection, value.boolean());
     }
+    if let Some(value) = table.get("redirect_to") {
+        ike.redirect_to = redirect_to(&value);
+    }
+    if let Some(value) = table.get("redirect_timeout") {
+        set(&mut ike.redirect_timeout, some_duration(&value));
+    }
     read_retry(table, &mut ike.retry);
+}
+
+/// Another gateway (RFC 5685): its address, or its name.
+pub(super) fn redirect_to(value: &Value<'_, '_>) -> Option<GatewayIdentity> {
+    let text = value.string()?;
+    let nobody = |address: IpAddr| address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    let found = GatewayIdentity::parse(text);
+    if let Some(GatewayIdentity::Name(_)) | None = found
+        && !is_host_name(text)
+    {
+        let remedy = "write the address or the name of the gateway that peers are to go to".to_owned();
+        value.error(format!("{text:?} is not an address or name"), Some(remedy));
+        return None;
+    }
+    if let Some(GatewayIdentity::Address(address)) = found
+        && nobody(address)
+    {
+        value.error(format!("{text} is no gateway's address"), None);
+        return None;
+    }
+    found
 }
 
 /// The waits between attempts.

@@ -4,6 +4,7 @@ use super::resolve;
 use crate::config::{Configuration, Tunnel};
 use landbridge_proto::policy::connection::Target;
 use landbridge_proto::policy::sad::{ChildName, ConnectionName};
+use landbridge_proto::wire::GatewayIdentity;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Resolved {
     pub child: Option<ChildName>,
     /// Where to.
     pub target: io::Result<Target>,
+    /// It is the gateway that the peer has sent us to.
+    pub follows: bool,
 }
 
 /// All connections' attempts.
@@ -84,9 +87,36 @@ impl Attempts {
                         connection,
                         child,
                         target,
+                        follows: false,
                     })
                     .await,
             );
+        }));
+    }
+
+    /// Resolves the gateway that the peer has sent us to, and reports the target: an attempt like another, which one that is made
+    /// later supersedes.
+    pub fn follow(&mut self, name: &ConnectionName, to: &GatewayIdentity, configuration: &Configuration) {
+        let (Some(sender), Some(connection)) = (self.sender.clone(), configuration.ike.connections.get(name)) else {
+            return;
+        };
+        let attempt = self.by_connection.entry(Arc::clone(name)).or_default();
+        if let Some(task) = attempt.task.take() {
+            task.abort();
+        }
+        attempt.due = None;
+        let (hosts, locals) = ([to.to_string()], connection.local_addrs.clone());
+        let (local_port, remote_port) = (configuration.gateway.port, connection.remote_port);
+        let connection = Arc::clone(name);
+        attempt.task = Some(tokio::spawn(async move {
+            let target = resolve::target(&hosts, &locals, local_port, remote_port, 0).await;
+            let resolved = Resolved {
+                connection,
+                child: None,
+                target,
+                follows: true,
+            };
+            drop(sender.send(resolved).await);
         }));
     }
 

@@ -124,6 +124,15 @@ impl Daemon {
                 local,
                 remote,
             } => self.open_stream(spi, &connection, local, remote),
+            Event::Redirected { connection, from, to } => {
+                let text = format!("the peer {from} sends us to {to}");
+                self.log(Level::Info, Some(&connection), &text);
+                self.attempts.follow(&connection, &to, &self.configuration);
+            }
+            Event::SentAway { connection, remote, to } => {
+                let text = format!("we send the peer {remote} to {to}");
+                self.log(Level::Info, Some(&connection), &text);
+            }
             Event::Moved {
                 connection,
                 from,

@@ -362,6 +362,16 @@ impl Gathered {
             "IKE SAs given up because the peer showed that it had lost them.",
             &|c| c.tally.crashed_peers,
         );
+        each(
+            "landbridge_connection_redirects_sent",
+            "Times that peers which had proven who they are were sent to another gateway.",
+            &|c| c.tally.redirects_sent,
+        );
+        each(
+            "landbridge_connection_redirects_followed",
+            "Times that we went to another gateway at the peer's word.",
+            &|c| c.tally.redirects_followed,
+        );
         page.family(
             "landbridge_connection_failures",
             Kind::Counter,

@@ -6,7 +6,11 @@ use super::history::NAME_RESOLUTION;
 use super::journal::Level;
 use super::server::{Answer, Order};
 use super::{metrics, status};
-use landbridge_proto::ike::Command;
+use crate::config::Tunnel;
+use landbridge_proto::ike::{Command, CommandError};
+use landbridge_proto::policy::connection::Target;
+use landbridge_proto::policy::sad::ConnectionName;
+use landbridge_proto::wire::GatewayIdentity;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +57,7 @@ impl Daemon {
                     .map(|()| told)
                     .map_err(|e| e.to_string())
             }
+            Order::Redirect { connection, to } => self.redirect(connection, to),
             Order::Stop => {
                 self.begin_stop();
                 Ok("stopping".to_owned())
@@ -67,7 +72,11 @@ impl Daemon {
             connection,
             child,
             target,
+            follows,
         } = resolved;
+        if follows {
+            return self.follow(connection, target);
+        }
         let Some(tunnel) = self.configuration.tunnels.get(&connection).cloned() else {
             return;
         };
@@ -94,6 +103,64 @@ impl Daemon {
                 );
                 self.attempts.connect(&connection, &tunnel, &self.configuration, wait);
             }
+        }
+    }
+
+    /// Peers are sent to another gateway (RFC 5685 §5): those of one connection, or of all that have some who can be sent.
+    fn redirect(&mut self, connection: Option<ConnectionName>, to: Option<GatewayIdentity>) -> Result<String, String> {
+        let now = self.clock.now();
+        let mut send = |connection: &ConnectionName| {
+            let (connection, to) = (Arc::clone(connection), to.clone());
+            self.endpoint.handle_command(now, Command::Redirect { connection, to })
+        };
+        if let Some(connection) = connection {
+            let told = format!("sending the peers of {connection} to another gateway");
+            return send(&connection).map(|()| told).map_err(|error| error.to_string());
+        }
+        let names: Vec<ConnectionName> = self.configuration.tunnels.keys().cloned().collect();
+        let (mut sent, mut failures) = (Vec::new(), Vec::new());
+        for name in names {
+            match send(&name) {
+                Ok(()) => sent.push(name.to_string()),
+                Err(CommandError::NotEstablished(_)) => {}
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        let told = match sent.as_slice() {
+            [] => "no connection has a peer that can be sent to another gateway".to_owned(),
+            sent => format!("sending the peers of {} to another gateway", sent.join(", ")),
+        };
+        let stay: String = failures.iter().map(|error| format!("\n{error}")).collect();
+        if sent.is_empty() {
+            Err(told + &stay)
+        } else {
+            Ok(told + &stay)
+        }
+    }
+
+    /// Where the peer sent us was resolved (or not): we go there, or stay.
+    fn follow(&mut self, connection: ConnectionName, target: std::io::Result<Target>) {
+        let target = target.map_err(|error| error.to_string()).and_then(|target| {
+            let tunnel = self.configuration.tunnels.get(&connection);
+            let there = target.remote.ip();
+            let within = |tunnel: &Tunnel| {
+                !tunnel.policy_routing && tunnel.routes.iter().any(|route| route.contains(there))
+            };
+            if tunnel.is_some_and(within) {
+                return Err(format!(
+                    "{there} lies behind the tunnel itself, where its packets would go: policy_routing = true leads them past it"
+                ));
+            }
+            Ok(target)
+        });
+        if let Err(why) = &target {
+            let text = format!("we don't go where the peer sends us: {why}");
+            self.log(Level::Warn, Some(&connection), &text);
+        }
+        let target = target.ok();
+        let command = Command::Follow { connection, target };
+        if let Err(error) = self.endpoint.handle_command(self.clock.now(), command) {
+            tracing::debug!(%error, "redirect");
         }
     }
 

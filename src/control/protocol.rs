@@ -53,6 +53,15 @@ pub enum Request {
         /// Which.
         connection: String,
     },
+    /// Send the peers of a connection to another gateway (RFC 5685).
+    Redirect {
+        /// Which; all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connection: Option<String>,
+        /// An address or a name; what `redirect_to` says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
     /// Read the configuration file again; what did not change keeps its SAs, a broken file changes nothing.
     Reload {
         /// Only say what would be done.
@@ -224,6 +233,9 @@ pub struct IkeSaStatus {
     /// It was resumed with a ticket, without a key exchange (RFC 5723): the next rekey has one.
     #[serde(default)]
     pub resumed: bool,
+    /// The gateway that sent us to this one (RFC 5685).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirected_from: Option<String>,
     /// Its ends may move (MOBIKE).
     pub mobike: bool,
     /// A crash of the peer will be noticed at once (RFC 6290).

@@ -170,8 +170,8 @@ fn tunnel_changes(old: &Tunnel, new: &Tunnel) -> (Vec<&'static str>, Vec<&'stati
 fn from_when(key: &str) -> String {
     let when = match key {
         "keys" => "from the next authentication on",
-        "rekey_time" | "reauth_time" | "fragmentation" | "resumption" => "from the next IKE SA on",
-        "remote_addrs" | "tcp" | "tcp_port" => "from the next attempt on",
+        "rekey_time" | "reauth_time" | "fragmentation" | "resumption" | "redirect_to" => "from the next IKE SA on",
+        "remote_addrs" | "tcp" | "tcp_port" | "follow_redirects" => "from the next attempt on",
         _ => "from now on",
     };
     format!("{key} ({when})")

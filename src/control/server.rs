@@ -4,6 +4,7 @@ use super::RunError;
 use super::metrics::Gathered;
 use super::protocol::{LONGEST_LINE, Request, Response, Status};
 use landbridge_proto::policy::sad::{ChildName, ConnectionName};
+use landbridge_proto::wire::GatewayIdentity;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -51,6 +52,11 @@ pub enum Order {
     Rekey {
         connection: ConnectionName,
         child: Option<ChildName>,
+    },
+    /// Send the peers of one connection, or of all, to another gateway.
+    Redirect {
+        connection: Option<ConnectionName>,
+        to: Option<GatewayIdentity>,
     },
     /// Rekey the IKE SA.
     RekeyIke { connection: ConnectionName },
@@ -248,6 +254,18 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
             Request::RekeyIke { connection } => Order::RekeyIke {
                 connection: connection.into(),
             },
+            Request::Redirect { connection, to } => {
+                let to = match to.map(|to| GatewayIdentity::parse(&to).ok_or(to)).transpose() {
+                    Ok(to) => to,
+                    Err(to) => {
+                        let message = format!("{to:?} is neither an address nor a name");
+                        send(&mut writer, &Response::Error { message }).await?;
+                        continue;
+                    }
+                };
+                let connection = connection.map(Into::into);
+                Order::Redirect { connection, to }
+            }
             Request::Rekey { connection, child } => Order::Rekey {
                 connection: connection.into(),
                 child: child.map(Into::into),

@@ -25,6 +25,7 @@ mod packets;
 mod queues;
 mod raw;
 mod rebind;
+mod redirect;
 mod rekey_load;
 mod reload;
 mod tcp;

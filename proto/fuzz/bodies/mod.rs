@@ -16,6 +16,7 @@ use landbridge_proto::ip::coalesce::{CoalesceOptions, Coalescer};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
 use landbridge_proto::ip::{flow, icmp, mss};
+use landbridge_proto::policy::connection::{Connection, Gateway};
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
 use landbridge_proto::policy::sad::SaParameters;
 use landbridge_proto::policy::selector;
@@ -201,7 +202,13 @@ pub fn endpoint(octets: &[u8]) {
     thread_local! { static READY: RefCell<Option<(landbridge_proto::ike::Endpoint, Tester)>> = const { RefCell::new(None) } }
     READY.with_borrow_mut(|ready| {
         let (fresh, t) = ready.get_or_insert_with(|| {
-            let mut t = Tester::up(side_b());
+            // It sends elsewhere who says that he follows (RFC 5685).
+            let gateway = Gateway {
+                redirect_to: GatewayIdentity::parse("192.0.2.9"),
+                ..Gateway::default()
+            };
+            let mut t = Tester::with(side_b(), gateway);
+            t.begin();
             // Both have given the other a token (RFC 6290).
             t.dut.set_token_secret(Secret::new(vec![1; 32]));
             t.request(
@@ -274,7 +281,10 @@ fn holds_the_proof(t: &Tester, initiator: bool, chain: &[u8]) -> bool {
 /// The same as an answer to IKE_AUTH, to a rekey of a Child SA, or to a Delete.
 pub fn sealed_response(octets: &[u8]) {
     let [which, first, chain @ ..] = octets else { return };
-    let (mut t, asked) = Tester::until_auth(side_a());
+    let (mut t, asked) = Tester::until_auth(Connection {
+        follow_redirects: true,
+        ..side_a()
+    });
     let header = if which % 2 == 0 {
         asked.header
     } else {
@@ -532,7 +542,19 @@ fn bodies() -> Vec<Vec<Payload>> {
         notify_with(NotifyType::TICKET_LT_OPAQUE, &[2; 20]),
         notify(NotifyType::TICKET_REQUEST),
     ];
-    vec![init, auth, child, rekey, ike, informational, resume]
+    let redirect = vec![
+        notify_with(NotifyType::REDIRECT, b"\x03\x0agw.example"),
+        notify_with(
+            NotifyType::REDIRECT,
+            &[1, 4, 192, 0, 2, 9, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7],
+        ),
+        notify_with(
+            NotifyType::REDIRECTED_FROM,
+            &[2, 16, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        ),
+        notify(NotifyType::REDIRECT_SUPPORTED),
+    ];
+    vec![init, auth, child, rekey, ike, informational, resume, redirect]
 }
 
 fn chains() -> Vec<Vec<u8>> {
@@ -544,7 +566,7 @@ fn chains() -> Vec<Vec<u8>> {
 }
 
 fn sealed_chains() -> Vec<Vec<u8>> {
-    let exchanges = [0, 1, 2, 2, 2, 3, 3];
+    let exchanges = [0, 1, 2, 2, 2, 3, 3, 3];
     chains()
         .into_iter()
         .zip(exchanges)

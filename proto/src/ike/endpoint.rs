@@ -4,11 +4,13 @@
 mod admission;
 mod neighbours;
 mod operator;
+mod redirect;
 mod reload;
 mod resumption;
 mod strangers;
 mod streams;
 
+use self::redirect::Redirects;
 use super::budget::Budget;
 use super::child::{Child, ChildState};
 use super::cookie::CookieJar;
@@ -82,6 +84,8 @@ pub struct Endpoint {
     standing: BTreeMap<ConnectionName, Standing>,
     /// Tickets of IKE SAs whose peer was silent for too long: the next attempt presents them.
     kept: BTreeMap<ConnectionName, Box<Kept>>,
+    /// Where we were sent, and how often.
+    redirects: BTreeMap<ConnectionName, Redirects>,
     stray_answers: Budget,
     tokens: Budget,
     init_refusals: Budget,
@@ -132,6 +136,7 @@ impl Endpoint {
             cookies,
             standing: BTreeMap::new(),
             kept: BTreeMap::new(),
+            redirects: BTreeMap::new(),
             stray_answers: Budget::new(STRAY_ANSWERS),
             tokens: Budget::new(TOKENS),
             began: now.instant,
@@ -394,6 +399,7 @@ impl Endpoint {
                 }
                 Effect::Leaving { spi } => self.leave(spi),
                 Effect::KeepTicket { connection, kept } => _ = self.kept.insert(connection, kept),
+                Effect::Sent(sent) => self.sent(*sent),
                 Effect::Resumed { old } => self.replace_resumed(spi, old),
                 Effect::Reauthenticate { spi } => self.reauthenticate(spi),
                 Effect::NotReauthenticated { connection } => self.not_reauthenticated(&connection),

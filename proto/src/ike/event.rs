@@ -10,7 +10,7 @@ use crate::policy::connection::Target;
 use crate::policy::proposal::{EspSuite, IkeSuite};
 use crate::policy::sad::{ChildName, ChildSaId, ConnectionName, Encapsulation, Mode, Path, SadUpdate};
 use crate::time::Instant;
-use crate::wire::{Identification, IkeSpi, TrafficSelector};
+use crate::wire::{GatewayIdentity, Identification, IkeSpi, TrafficSelector};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,20 @@ pub enum Command {
         /// Which.
         connection: ConnectionName,
     },
+    /// Send the peers of a connection to another gateway (RFC 5685 §5).
+    Redirect {
+        /// Which.
+        connection: ConnectionName,
+        /// Where to; what the connection or the gateway has configured for it.
+        to: Option<GatewayIdentity>,
+    },
+    /// The answer to [`Event::Redirected`].
+    Follow {
+        /// Which.
+        connection: ConnectionName,
+        /// Resolved just now; nothing if there is no way there.
+        target: Option<Target>,
+    },
     /// Delete everything with Delete payloads and accept nothing new: the clean stop.
     Shutdown,
 }
@@ -95,6 +109,14 @@ pub enum CommandError {
     /// Not configured.
     #[error("connection {0:?} has no child named {1:?}")]
     UnknownChild(ConnectionName, ChildName),
+    /// Neither the order nor the configuration names a gateway.
+    #[error("neither the order nor redirect_to says where the peers of connection {0:?} are to go")]
+    NowhereToGo(ConnectionName),
+    /// RFC 5685 §3, §10.
+    #[error(
+        "connection {0:?} has no peer that can be sent elsewhere: it has to have begun the IKE SA, and to have said that it follows (RFC 5685)"
+    )]
+    CannotBeSent(ConnectionName),
     /// Nothing to rekey or take down.
     #[error("connection {0:?} has no established SA")]
     NotEstablished(ConnectionName),
@@ -164,6 +186,25 @@ pub enum Event {
         local: IpAddr,
         /// Where the peer listens.
         remote: SocketAddr,
+    },
+    /// The peer sends us to another gateway, and we go (RFC 5685): the way there is to be found, and [`Command::Follow`] given in any
+    /// case.
+    Redirected {
+        /// Which.
+        connection: ConnectionName,
+        /// Who sends us.
+        from: SocketAddr,
+        /// Where to.
+        to: GatewayIdentity,
+    },
+    /// A peer that has authenticated itself was sent to another gateway.
+    SentAway {
+        /// Which.
+        connection: ConnectionName,
+        /// Where it is.
+        remote: SocketAddr,
+        /// Where it was sent.
+        to: GatewayIdentity,
     },
     /// An IKE SA goes another way (RFC 4555, or RFC 7296 §2.23).
     Moved {
@@ -367,6 +408,8 @@ pub struct Counters {
     /// Those that we did not: too hard, or there was no time for them.
     pub puzzles_left: u64,
     pub tickets_refused: u64,
+    /// Strangers that were sent to another gateway.
+    pub redirects_sent: u64,
     pub over_limit: u64,
     pub fragments_dropped: u64,
     pub no_matching_connection: u64,
@@ -386,6 +429,10 @@ pub struct Tally {
     pub dead_peers: u64,
     /// IKE SAs given up because the peer has shown that it has lost them (RFC 6290).
     pub crashed_peers: u64,
+    /// Times that its peers were sent to another gateway, once they were known (RFC 5685).
+    pub redirects_sent: u64,
+    /// Times that we went to another gateway at its peer's word.
+    pub redirects_followed: u64,
 }
 
 /// How much an endpoint holds. Everything here is bounded, and as low as before when nothing is under way.
@@ -456,6 +503,8 @@ pub struct IkeSaStatus {
     pub reauth_at: Option<Instant>,
     /// See [`IkeUp::resumed`].
     pub resumed: bool,
+    /// The gateway that sent us there (RFC 5685).
+    pub redirected_from: Option<IpAddr>,
     /// Whether its ends may move (RFC 4555).
     pub mobike: bool,
     /// Whether a crash of the peer will be noticed at once: it has given us a token (RFC 6290).

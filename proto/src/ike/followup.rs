@@ -68,7 +68,13 @@ impl Makes {
 /// What we might begin while the peer is at it: nothing that it would have to refuse.
 pub fn may_begin(series: &[Series], job: &Job) -> bool {
     match job {
-        Job::DeleteIke | Job::UpdateAddresses | Job::TellToken | Job::AskTicket | Job::Liveness | Job::TryUdp => true,
+        Job::DeleteIke
+        | Job::UpdateAddresses
+        | Job::TellToken
+        | Job::AskTicket
+        | Job::Redirect(_)
+        | Job::Liveness
+        | Job::TryUdp => true,
         Job::DeleteChild(_) | Job::DeleteStillborn(_) => {
             !series.iter().any(|series| matches!(series.makes, Makes::Ike(_)))
         }

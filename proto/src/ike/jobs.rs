@@ -2,6 +2,7 @@
 
 use crate::policy::sad::{ChildName, ChildSaId};
 use crate::time::Instant;
+use crate::wire::GatewayIdentity;
 
 /// One intent. The order is the priority: what ends SAs comes first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -14,6 +15,8 @@ pub enum Job {
     DeleteChild(ChildSaId),
     /// Delete an inbound SPI that was offered and answered, but never became a Child SA here.
     DeleteStillborn(u32),
+    /// Send the peer to another gateway (RFC 5685 §5).
+    Redirect(GatewayIdentity),
     /// Rekey the IKE SA. Before the jobs that are done as well on the new one (RFC 7296 §1.3.2).
     RekeyIke,
     /// Rekey a Child SA pair.
@@ -69,6 +72,16 @@ impl Jobs {
     #[must_use]
     pub fn any(&self, pick: impl Fn(&Job) -> bool) -> bool {
         self.queue.iter().any(|(_, job)| pick(job))
+    }
+
+    /// The children that Child SAs are to be made for.
+    #[must_use]
+    pub fn children(&self) -> Vec<ChildName> {
+        let child = |(_, job): &(Instant, Job)| match job {
+            Job::CreateChild(child) => Some(child.clone()),
+            _ => None,
+        };
+        self.queue.iter().filter_map(child).collect()
     }
 
     /// How many are queued.

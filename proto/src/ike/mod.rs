@@ -12,6 +12,7 @@
 //! | `succession` | rekeying the IKE SA: the new one inherits |
 //! | `collision` | what crossing requests mean (RFC 7296 §2.8.1, §2.25) |
 //! | `resume`, `ticket` | session resumption (RFC 5723): what is kept for it, and the tickets that we give |
+//! | `redirect` | being sent to another gateway, and sending peers there (RFC 5685) |
 //! | `mobike` | ends that move (RFC 4555) |
 //! | `stream` | IKE SAs over TCP (RFC 9329) |
 //! | `child` | Child SAs: install, activate, rekey, linger, remove |
@@ -53,6 +54,7 @@ mod proven;
 pub mod puzzle;
 mod qcd;
 mod reason;
+mod redirect;
 mod respond;
 mod resume;
 mod sa;

@@ -167,6 +167,9 @@ impl IkeSa {
                 return Reply::failed(&error);
             }
         };
+        if let Some(to) = self.elsewhere(connection) {
+            return self.send_away(shared, connection, certs, auth, to);
+        }
         let agreed = connection.speaks_mobike() && request.mobike;
         if agreed && met_a_nat(self.path, &request.other) {
             // RFC 4555 §3.9: the peer does no NAT traversal, and there is a NAT.
@@ -521,6 +524,7 @@ impl IkeSa {
         // protected exchanges."
         self.peer_tokens.learn(&request.notifies);
         self.hear_lifetime(shared, &request.notifies);
+        self.hear_redirect(shared, &request.notifies);
         let activity = self.ike_activity();
         let proceeds = |request| matches!(ike_verdict(activity, request), Verdict::Proceed | Verdict::ProceedAlone);
         if request.deletes.contains(&Delete::Ike) && proceeds(IkeRequest::Delete) {

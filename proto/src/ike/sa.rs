@@ -23,6 +23,7 @@ use super::parts::Parts;
 use super::ppk::PpkState;
 use super::proven::Proven;
 use super::qcd::PeerTokens;
+use super::redirect::Redirection;
 use super::respond::Reply;
 use super::resume::{Kept, OwnTicket, Resumption};
 use super::seal::{MessageProtection, OpenError, OpenedBody};
@@ -209,6 +210,8 @@ pub struct IkeSa {
     pub mobike: Mobike,
     /// Its TCP connection (RFC 9329).
     pub stream: StreamState,
+    /// Where from, and whether elsewhere (RFC 5685).
+    pub redirection: Redirection,
     /// Our further addresses that the peer was told of.
     pub announced: Vec<IpAddr>,
     sizes: Sizes,
@@ -302,6 +305,7 @@ impl IkeSa {
             granted: 0,
             mobike: Mobike::default(),
             stream: StreamState::default(),
+            redirection: Redirection::default(),
             announced: Vec::new(),
             sizes: Sizes::default(),
             requests: Collected::default(),

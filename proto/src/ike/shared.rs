@@ -3,6 +3,7 @@
 use super::child::Child;
 use super::event::{Counters, Event, Failure, Tally, Transmit};
 use super::jobs::Jobs;
+use super::redirect::Sent;
 use super::resume::Kept;
 use super::sa::IkeSa;
 use super::ticket::Tickets;
@@ -101,6 +102,8 @@ pub enum Effect {
         connection: ConnectionName,
         kept: Box<Kept>,
     },
+    /// The peer sends us to another gateway (RFC 5685).
+    Sent(Box<Sent>),
     /// The peer resumed an IKE SA: the one before, by the SPI that we had chosen for it, is over.
     Resumed { old: IkeSpi },
     /// An IKE SA was rekeyed: here is the new one (RFC 7296 §2.18).

@@ -332,6 +332,7 @@ impl IkeSa {
         new.connection = Some(connection);
         new.wanted = self.wanted.take();
         new.reauthenticates = std::mem::take(&mut self.reauthenticates);
+        new.redirection = self.redirection;
         let mut jobs = std::mem::take(&mut self.jobs);
         jobs.drop_if(|job| !matches!(job, Job::CreateChild(_)));
         new.jobs.append(jobs);

@@ -210,6 +210,7 @@ impl IkeSa {
         new.nat = self.nat;
         new.mobike = self.mobike.inherit();
         new.stream = self.stream.inherit();
+        new.redirection = self.redirection;
         new.announced.clone_from(&self.announced);
         new.suite = Some(parts.suite);
         new.parts.clone_from(&self.parts);

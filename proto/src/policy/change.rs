@@ -94,7 +94,9 @@ impl Changes {
             tcp: "tcp",
             tcp_port: "tcp_port",
             ppk: "ppk",
-            resumption: "resumption"
+            resumption: "resumption",
+            follow_redirects: "follow_redirects",
+            redirect_to: "redirect_to"
         );
         if old.local.id != new.local.id {
             changes.restart.push("local.id");

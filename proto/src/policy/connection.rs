@@ -4,7 +4,7 @@ use super::aggfrag::Iptfs;
 use super::sad::{ChildName, ConnectionName, Mode, TrafficLimits};
 use crate::crypto::{Secret, SigningKey, VerifyingKey};
 use crate::pki::{Certificate, CertifiedKey, Trust};
-use crate::wire::{Identification, TrafficSelector};
+use crate::wire::{GatewayIdentity, Identification, TrafficSelector};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,10 @@ pub struct Gateway {
     pub nat_port: u16,
     /// Give peers tokens to tell our crash by, and take theirs (RFC 6290).
     pub quick_crash_detection: bool,
+    /// The gateway that everybody is sent to who wants to begin, and can be sent (RFC 5685 §3): before anything is known of them.
+    pub redirect_to: Option<GatewayIdentity>,
+    /// So long a peer that was told to go elsewhere may take, until its SAs are deleted (§5).
+    pub redirect_timeout: Duration,
 }
 
 impl Default for Gateway {
@@ -72,6 +76,8 @@ impl Default for Gateway {
             workers: 1,
             nat_port: 4500,
             quick_crash_detection: true,
+            redirect_to: None,
+            redirect_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -116,6 +122,10 @@ pub struct Connection {
     pub ppk: Ppks,
     /// Ask for tickets, grant them, and resume IKE SAs with them (RFC 5723).
     pub resumption: bool,
+    /// As initiator: say that we can be sent to another gateway, and go there (RFC 5685).
+    pub follow_redirects: bool,
+    /// As responder: the gateway that this peer is sent to, once it has authenticated itself (RFC 5685 §6).
+    pub redirect_to: Option<GatewayIdentity>,
     /// Retry for ever after a failure.
     pub keep_trying: bool,
     /// Children by name.
@@ -367,6 +377,8 @@ impl Connection {
             tcp_port,
             ppk,
             resumption,
+            follow_redirects,
+            redirect_to,
             keep_trying,
             children,
         } = self;
@@ -384,6 +396,8 @@ impl Connection {
             && *local_addrs == other.local_addrs
             && *ppk == other.ppk
             && *resumption == other.resumption
+            && *follow_redirects == other.follow_redirects
+            && *redirect_to == other.redirect_to
             && *remote_addrs == other.remote_addrs
             && *remote_port == other.remote_port
             && *ike_proposals == other.ike_proposals

@@ -102,6 +102,7 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             out.push(notify(NotifyType::COOKIE, cookie));
             out.extend(puzzle.map(|puzzle| Payload::Notify(puzzle.notify())));
         }
+        Response::IkeSaInit(IkeSaInitReply::Redirect(redirect)) => out.push(Payload::Notify(redirect.notify())),
         Response::IkeSaInit(IkeSaInitReply::InvalidKe(group)) => {
             out.push(notify(NotifyType::INVALID_KE_PAYLOAD, &group.0.to_be_bytes()));
         }
@@ -219,6 +220,7 @@ pub(super) fn push_announcements(
             }),
     );
     out.extend(capabilities.ppk.then(|| notify(NotifyType::USE_PPK, &[])));
+    out.extend(capabilities.redirect.map(|support| Payload::Notify(support.notify())));
     out.extend(vendor_ids.iter().cloned().map(Payload::VendorId));
     out.extend(other.iter().cloned().map(Payload::Notify));
 }

@@ -7,6 +7,7 @@ use super::payload::{
     AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
     Nonce, Notify, PuzzleNotify, SecurityAssociation, TrafficSelector,
 };
+use super::redirect::{Redirect, RedirectSupport};
 
 /// Abilities announced in IKE_SA_INIT by either side.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Capabilities {
     pub childless: bool,
     /// USE_PPK (RFC 8784 §3).
     pub ppk: bool,
+    /// REDIRECT_SUPPORTED or REDIRECTED_FROM (RFC 5685 §3); in a request only.
+    pub redirect: Option<RedirectSupport>,
 }
 
 /// IKE_SA_INIT request (RFC 7296 §1.2).
@@ -85,6 +88,8 @@ pub enum IkeSaInitReply {
     },
     /// N(INVALID_KE_PAYLOAD): repeat with this method (§1.2).
     InvalidKe(KeMethod),
+    /// N(REDIRECT): to begin with another gateway (RFC 5685 §3).
+    Redirect(Redirect),
     /// Another error notify, alone.
     Refused(Notify),
 }

@@ -14,6 +14,7 @@ mod arrange;
 mod chain;
 mod notify;
 mod reader;
+mod redirect;
 mod sa;
 mod sort;
 mod summary;
@@ -29,6 +30,7 @@ pub use summary::summarize;
 pub use header::{Flags, Header, IkeSpi, Outer, OuterBody};
 pub use number::*;
 pub use payload::*;
+pub use redirect::{GatewayIdentity, Redirect, RedirectSupport};
 
 /// Caps on what one message may hold; beyond them it is refused as a whole.
 pub mod limits {

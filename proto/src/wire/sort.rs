@@ -9,6 +9,7 @@ use super::payload::{
     AggfragFlags, Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
     Nonce, Notify, Payload, PuzzleNotify, SecurityAssociation, TrafficSelector,
 };
+use super::redirect::{Redirect, RedirectSupport};
 use super::{DecodeError, ExchangeType, HashAlgorithm, KeMethod, NotifyType, ProtocolId, rules, ticket};
 
 /// Sorts a request's payloads into a typed message, under the rules of its exchange.
@@ -135,6 +136,9 @@ fn sa_init_reply(payloads: Vec<Payload>) -> Result<IkeSaInitReply, DecodeError> 
         // enough information to allow the puzzle to be solved. In this case, the Initiator MUST ignore the received message".
         if puzzle.is_some() {
             return Err(missing("IKE_SA_INIT response with PUZZLE", "COOKIE"));
+        }
+        if let Some(notify) = parts.take(NotifyType::REDIRECT).first() {
+            return Redirect::decode(notify).map(IkeSaInitReply::Redirect);
         }
         let error = parts
             .first_error()
@@ -397,6 +401,7 @@ impl Parts {
             intermediate: self.flag(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
             childless: self.flag(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
             ppk: self.flag(NotifyType::USE_PPK),
+            redirect: RedirectSupport::take(self),
         })
     }
 

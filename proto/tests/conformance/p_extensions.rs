@@ -22,6 +22,7 @@ const STREAM: &str = "proto/src/esp/stream.rs";
 const TCP: &str = "proto/tests/ike_tcp.rs";
 const RESUME: &str = "proto/tests/ike_resume.rs";
 const RESUME_WIRE: &str = "proto/tests/ike_resume_wire.rs";
+const REDIRECT: &str = "proto/tests/ike_redirect.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -81,7 +82,7 @@ pub fn rows() -> Vec<Row> {
             "what announces other extensions is passed over",
             "Notify payloads with status types MAY be added to any message and MUST be ignored if not recognized.",
             here!(what_is_not_known_is_passed_over),
-            out("none of RFC 6311 and 5685 is there yet"),
+            out("RFC 6311 is not there yet"),
         ),
         row(
             ("P8", "RFC 9593 §3", Must),
@@ -230,6 +231,37 @@ pub fn rows() -> Vec<Row> {
             "A client MUST NOT present a ticket when it knows that the ticket's lifetime has expired.",
             there(RESUME, "there_is_a_ticket_after_a_rekey_and_after_a_long_time"),
             there(RESUME, "a_ticket_ages"),
+        ),
+        row(
+            ("P28", "RFC 5685 §3", Must),
+            "REDIRECT in IKE_SA_INIT: only to who announced it; followed only with the nonce of the request",
+            "If the values do not match, the client MUST silently discard the response (and keep waiting for another response).",
+            there(REDIRECT, "everybody_is_sent_away_at_the_first_message"),
+            there(REDIRECT, "a_wrong_nonce_is_discarded"),
+        ),
+        row(
+            ("P29", "RFC 5685 §6", Must),
+            "REDIRECT in IKE_AUTH: from who has proven himself, to who has, and no Child SA",
+            "The gateway MUST verify the client's AUTH payload before sending the REDIRECT payload, and the client MUST verify the \
+             gateway's AUTH payload before acting on the REDIRECT payload.",
+            there(REDIRECT, "one_connection_is_sent_away_in_ike_auth"),
+            there(REDIRECT, "in_ike_auth_only_from_who_proves_itself"),
+        ),
+        row(
+            ("P30", "RFC 5685 §5", Must),
+            "REDIRECT of an SA that is up: protected, from the original responder, and no gap",
+            "The gateway MUST NOT include any nonce data in the REDIRECT payload, since it is a gateway-initiated redirect and is \
+             protected by the IKEv2 security association.",
+            there(REDIRECT, "by_order_without_a_gap"),
+            there(REDIRECT, "only_the_requests_of_the_original_responder_count"),
+        ),
+        row(
+            ("P31", "RFC 5685 §7", Should),
+            "redirects don't go round in circles",
+            "the client SHOULD be configured to not accept more than a certain number of redirects (MAX_REDIRECTS) within a short \
+             time period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup.",
+            there(REDIRECT, "from_one_to_the_next"),
+            there(REDIRECT, "loops_end"),
         ),
     ]
 }

@@ -134,6 +134,8 @@ fn connection(us: &str, them: &str, children: Vec<Arc<Child>>) -> Connection {
         tcp_port: 4500,
         ppk: Default::default(),
         resumption: false,
+        follow_redirects: false,
+        redirect_to: None,
         keep_trying: true,
         children: children
             .into_iter()

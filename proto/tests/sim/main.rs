@@ -193,6 +193,23 @@ fn sim_outages() {
     }
 }
 
+/// The responder sends the initiator to its other address, as to another gateway, in the middle of rekeys of everything (RFC 5685).
+#[test]
+fn sim_redirects() {
+    let outcomes = for_each_seed("redirects", seeds(true), |seed| Plan {
+        redirects: 4,
+        ike_rekey_time: (seed % 2 == 0).then_some(Duration::from_secs(30)),
+        reauth_time: (seed % 3 == 0).then_some(Duration::from_secs(50)),
+        restarts: u32::from(seed % 5 == 0),
+        signs: seed % 4 == 0,
+        hybrid: seed % 7 == 0,
+        ..Plan::from_seed(seed)
+    });
+    if outcomes.len() >= 20 {
+        assert!(told(&outcomes, "Redirected to") > outcomes.len() / 2);
+    }
+}
+
 /// Both ends begin at the same moment: one IKE SA stays.
 #[test]
 fn sim_both_begin() {

@@ -13,7 +13,8 @@ use landbridge_proto::policy::proposal::{AdditionalExchanges, EspProposal, IkePr
 use landbridge_proto::policy::sad::{ChildSaEntry, ChildSaId, Mode, Path, SadReport, SadUpdate};
 use landbridge_proto::time::{Instant, Now};
 use landbridge_proto::wire::{
-    IdType, Identification, NotifyType, OuterBody, Payload, TrafficSelector, decode_outer, decode_payloads,
+    GatewayIdentity, IdType, Identification, NotifyType, OuterBody, Payload, TrafficSelector, decode_outer,
+    decode_payloads,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter;
@@ -91,7 +92,8 @@ impl Node {
             config,
         };
         node.make_tokens();
-        let second = plan.moves.map(|_| second_address(address.ip()));
+        let two = plan.moves.is_some() || plan.redirects > 0 && !initiator;
+        let second = two.then(|| second_address(address.ip()));
         node.set_addresses(now, iter::once(address.ip()).chain(second).collect());
         node
     }
@@ -193,6 +195,19 @@ impl Node {
                     };
                     let paths = remotes.into_iter().flat_map(ways).collect();
                     self.endpoint.handle_paths(now, spi, paths);
+                }
+                Event::Redirected { to, .. } => {
+                    self.tell(format!("Redirected to {to}"));
+                    let GatewayIdentity::Address(to) = to else {
+                        unreachable!("gateways have addresses here")
+                    };
+                    let target = Some(Target {
+                        local: SocketAddr::new(self.addresses[0], self.address.port()),
+                        remote: SocketAddr::new(to, self.peer.port()),
+                    });
+                    let connection = CONNECTION.into();
+                    let follow = Command::Follow { connection, target };
+                    self.endpoint.handle_command(now, follow).unwrap();
                 }
                 Event::Sign(request) => self.to_sign.push(request),
                 Event::Solve(request) => self.to_solve.push(request),
@@ -441,6 +456,8 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         tcp_port: 4500,
         ppk: Default::default(),
         resumption: plan.resumption,
+        follow_redirects: plan.redirects > 0,
+        redirect_to: None,
         keep_trying: true,
         children: [("net".into(), Arc::new(child))].into(),
     };

@@ -7,6 +7,7 @@ use crate::node::{CONNECTION, Node, second_address};
 use landbridge_proto::ike::{Command, Load, SignTicket, SolveRequest};
 use landbridge_proto::policy::sad::{Path, TrafficLimits};
 use landbridge_proto::time::{Instant, Now};
+use landbridge_proto::wire::GatewayIdentity;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -56,6 +57,9 @@ pub struct Plan {
     pub outages: u32,
     /// IKE SAs are resumed with tickets (RFC 5723).
     pub resumption: bool,
+    /// The responder's machine has two addresses, and so many times it sends the initiator to either of them, as to another gateway
+    /// (RFC 5685).
+    pub redirects: u32,
     /// They authenticate with signatures that are made elsewhere and take their time; with a shared secret otherwise.
     pub signs: bool,
     /// Who begins has to solve puzzles (RFC 8019), which takes its time.
@@ -101,6 +105,7 @@ impl Plan {
             moves: None,
             outages: 0,
             resumption: seed % 2 == 1,
+            redirects: 0,
             signs: false,
             puzzles: false,
             hybrid: false,
@@ -140,6 +145,7 @@ impl Plan {
             hybrid: often(3),
             signs: often(3),
             puzzles: often(4),
+            redirects: if often(3) && !nat && !both { 3 } else { 0 },
             ..Self::from_seed(seed)
         }
     }
@@ -153,6 +159,7 @@ enum Order {
     DownChild,
     Down,
     Up,
+    Redirect(IpAddr),
 }
 
 enum Due {
@@ -295,6 +302,12 @@ impl World {
             let at = now + Duration::from_millis(10_000 + u64::from(rng.next_u32()) % (trouble - 100_000));
             self.push(at, Due::Block(Some(self.nodes[1].address.ip())));
             self.push(at + Duration::from_secs(85), Due::Block(None));
+        }
+        for _ in 0..self.plan.redirects {
+            let at = now + Duration::from_millis(5_000 + u64::from(rng.next_u32()) % (trouble - 10_000));
+            let first = self.nodes[1].address.ip();
+            let order = Order::Redirect([first, second_address(first)][rng.next_u32() as usize % 2]);
+            self.push(at, Due::Order { who: 1, order });
         }
         for _ in 0..self.plan.commands {
             let at = now + Duration::from_millis(5_000 + u64::from(rng.next_u32()) % (trouble - 10_000));
@@ -452,6 +465,10 @@ impl World {
                     child: None,
                 }
             }
+            Order::Redirect(to) => Command::Redirect {
+                connection,
+                to: Some(GatewayIdentity::Address(to)),
+            },
             Order::Up => {
                 // One that only answers has nobody to ask.
                 if self.nodes[who].begins {

@@ -108,7 +108,10 @@ impl Endpoint {
         if self.shutting_down {
             return self.check_shutdown();
         }
-        let Some(name) = connection else { return };
+        // Where we are sent comes first.
+        let Some(name) = connection.filter(|name| !self.is_sent(name)) else {
+            return;
+        };
         let keep_trying = self
             .shared
             .config
@@ -187,7 +190,7 @@ impl Endpoint {
     /// We are about to delete this SA: where another SA has a pair for the same child, that one sends from now on.
     pub(super) fn leave(&mut self, spi: IkeSpi) {
         let Some(leaving) = self.sas.get(&spi) else { return };
-        let others = |sa: &&IkeSa| sa.own_spi() != spi && sa.is_established() && same_peer(leaving, sa);
+        let others = |sa: &&IkeSa| sa.own_spi() != spi && sa.is_established() && takes_the_place(sa, leaving);
         let mut moves = Vec::new();
         for pair in &leaving.children {
             let left = self.sas.values().filter(others).flat_map(|sa| &sa.children);
@@ -254,12 +257,18 @@ impl Endpoint {
     /// A new SA with all children is up beside the older ones: those go.
     pub(super) fn replace_older(&mut self, newest: IkeSpi) {
         let Some(new) = self.sas.get(&newest) else { return };
-        let older = |sa: &&IkeSa| sa.number < new.number && sa.ours && sa.is_established() && same_peer(new, sa);
+        let older = |sa: &&IkeSa| sa.number < new.number && sa.ours && sa.is_established() && takes_the_place(new, sa);
         let older: Vec<IkeSpi> = self.sas.values().filter(older).map(IkeSa::own_spi).collect();
         for spi in older {
             self.delete_ike(spi);
         }
     }
+}
+
+/// Whether one is to the other's peer; or to the gateway that this has sent us to, which may have another identity (RFC 5685 §3: "or
+/// both should be part of a group of responders that are authorized by the same PAD entry").
+fn takes_the_place(new: &IkeSa, old: &IkeSa) -> bool {
+    same_peer(new, old) || old.redirection.told && new.name() == old.name()
 }
 
 pub(super) fn same_peer(a: &IkeSa, b: &IkeSa) -> bool {

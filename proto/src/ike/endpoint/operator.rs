@@ -20,10 +20,13 @@ impl Endpoint {
             Command::Down { connection, child } => self.down(&connection, child.as_ref()),
             Command::RekeyChild { connection, child } => self.rekey(&connection, child.as_ref()),
             Command::RekeyIke { connection } => self.rekey_ike(&connection),
+            Command::Redirect { connection, to } => self.redirect(&connection, to),
+            Command::Follow { connection, target } => self.follow(&connection, target),
             Command::Shutdown => {
                 self.shutting_down = true;
                 self.standing.clear();
                 self.kept.clear();
+                self.redirects.clear();
                 let up = |sa: &&IkeSa| matches!(sa.stage, Stage::Established | Stage::Rekeyed);
                 let up: Vec<IkeSpi> = self.sas.values().filter(up).map(IkeSa::own_spi).collect();
                 for spi in up {
@@ -65,6 +68,7 @@ impl Endpoint {
         target: Target,
     ) -> Result<(), CommandError> {
         let connection = self.known(name, child.as_ref())?;
+        self.stay(name);
         self.standing.entry(Arc::clone(name)).or_default().wanted = true;
         self.shared
             .down
@@ -114,6 +118,7 @@ impl Endpoint {
         let Some(child) = child else {
             self.standing.remove(name);
             self.kept.remove(name);
+            self.stay(name);
             let all: Vec<IkeSpi> = self.of_connection(name);
             for spi in all {
                 if matches!(self.sas[&spi].stage, Stage::Established | Stage::Rekeyed) {
@@ -215,6 +220,7 @@ impl Endpoint {
             .sas
             .values()
             .any(|sa| sa.name().as_ref() == Some(&name) && sa.counts());
+        let busy = busy || self.is_sent(&name);
         if !busy && !self.shutting_down {
             self.standing.entry(Arc::clone(&name)).or_default().trapped = Some(child);
             self.shared.event(Event::NeedTarget {

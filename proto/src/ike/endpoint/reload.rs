@@ -28,6 +28,7 @@ impl Endpoint {
         self.shared.down.retain(|(of, _)| of != name);
         self.standing.remove(name);
         self.kept.remove(name);
+        self.redirects.remove(name);
         self.shared.resumption.void(self.shared.now, name);
         let mut orphans = Vec::new();
         for sa in self.sas.values_mut() {

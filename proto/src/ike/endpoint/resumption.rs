@@ -26,6 +26,9 @@ impl Endpoint {
         self.use_up(admission);
         // §9.3: what is done before is to "be lightweight"; this may be a chain of certificates.
         match self.usable_ticket(path, issued, state) {
+            Ok((connection, _)) if self.sends_away(path, request.capabilities.redirect, &connection) => {
+                self.refuse_ticket(path, header, "its peer is to go elsewhere")
+            }
             Ok((connection, state)) => self.answer_ticket(path, header, request, connection, state),
             Err(why) => self.refuse_ticket(path, header, why),
         }
@@ -103,6 +106,8 @@ impl Endpoint {
         let mut capabilities = announced(&connection);
         capabilities.fragmentation &= request.capabilities.fragmentation;
         sa.peer_fragments = capabilities.fragmentation;
+        // §5: "Peer supports redirects" is "From new exchange".
+        sa.redirection.peer = request.capabilities.redirect;
         let (source, destination) = (&request.nat_source, &request.nat_destination);
         sa.nat = nat::detect(header.spi_i, IkeSpi::ZERO, path.remote, path.local, source, destination);
         sa.nat.pretending = connection.force_udp_encapsulation && sa.nat.detection;

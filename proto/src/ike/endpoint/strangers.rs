@@ -204,6 +204,9 @@ impl Endpoint {
                 .failed_by_stranger(stranger(path, Reason::NoProposalChosen, verdict, vec![], vec![], hint));
             return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()));
         }
+        if self.redirect_init(path, header, &request, datagram.len()) {
+            return;
+        }
         let shown = Shown {
             nonce: &request.nonce,
             cookie: request.cookie.as_deref(),
@@ -290,6 +293,7 @@ impl Endpoint {
         sa.suite = Some(chosen.suite);
         sa.incoming = Incoming::new(1);
         sa.peer_fragments = request.capabilities.fragmentation;
+        sa.redirection.peer = request.capabilities.redirect;
         sa.peer_hashes.clone_from(&request.capabilities.signature_hashes);
         let (source, destination) = (&request.nat_source, &request.nat_destination);
         sa.nat = nat::detect(header.spi_i, IkeSpi::ZERO, path.remote, path.local, source, destination);

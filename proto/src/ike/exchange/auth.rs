@@ -14,7 +14,7 @@ use crate::policy::connection::{self, Connection, StartAction};
 use crate::policy::pad::UnknownPeer;
 use crate::policy::proposal::EspProposal;
 use crate::wire::message::{self, ChildPayloads, IkeAuthReply, IkeAuthRequest, IkeAuthResponse};
-use crate::wire::{Authentication, Certificate, Notify, NotifyType};
+use crate::wire::{Authentication, Certificate, Notify, NotifyType, Redirect};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,6 +205,11 @@ impl AuthExchange {
             sa.jobs.add(shared.now.instant, Job::DeleteIke);
             sa.stage = Stage::Closing;
             return Next::Done;
+        }
+        // RFC 5685 §6: "the client MUST verify the gateway's AUTH payload before acting on the REDIRECT payload".
+        if let Some(to) = Redirect::among(&response.other).filter(|_| self.connection.follow_redirects) {
+            self.abandon(shared);
+            return sa.sent_in_auth(shared, to);
         }
         let initial_contact = response.initial_contact;
         sa.peer_tokens.keep_one(response.qcd_token.as_deref());

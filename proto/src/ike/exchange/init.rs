@@ -16,7 +16,7 @@ use crate::ike::solving::MOST;
 use crate::policy::connection::Connection;
 use crate::policy::proposal::IkeProposal;
 use crate::wire::message::{self, Capabilities, IkeSaInitReply, IkeSaInitRequest, IkeSaInitResponse};
-use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce, PuzzleNotify};
+use crate::wire::{Header, IkeSpi, KeMethod, KeyExchange, Nonce, PuzzleNotify, Redirect};
 use std::sync::Arc;
 
 /// Repetitions with a cookie or another group before the peer is taken for broken (RFC 7296 §2.6.1: both orders converge
@@ -64,6 +64,8 @@ pub fn capabilities(connection: &Connection) -> Capabilities {
         childless: true,
         // RFC 8784 §3: "(whether or not the use of the PPK is mandatory)".
         ppk: connection.ppk.to_send().is_some(),
+        // That is the initiator's, and it depends on where it comes from.
+        redirect: None,
     }
 }
 
@@ -101,6 +103,8 @@ impl InitExchange {
         let connection = &self.connection;
         let pretend = connection.force_udp_encapsulation;
         let source = nat::own(pretend, sa.spi_i, IkeSpi::ZERO, sa.path.local);
+        let mut capabilities = capabilities(connection);
+        capabilities.redirect = connection.announces_redirect(sa.redirection.from);
         Request(message::Request::IkeSaInit(Box::new(IkeSaInitRequest {
             cookie: self.cookie.clone(),
             solution: self.solution.clone(),
@@ -112,7 +116,7 @@ impl InitExchange {
             nonce: self.nonce.clone(),
             nat_source: vec![source],
             nat_destination: vec![nat::digest(sa.spi_i, IkeSpi::ZERO, sa.path.remote)],
-            capabilities: capabilities(connection),
+            capabilities,
             vendor_ids: vec![],
             other: vec![],
         })))
@@ -163,6 +167,7 @@ impl InitExchange {
                 self.repeat(sa, shared)
             }
             IkeSaInitReply::Cookie { .. } => Next::KeepWaiting(Exchange::Init(self)),
+            IkeSaInitReply::Redirect(redirect) => self.redirected(sa, shared, redirect),
             IkeSaInitReply::Refused(notify) => {
                 let text = format!("the peer answers {}", notify.notify_type);
                 self.refused(sa, shared, notify.notify_type.into(), &text)
@@ -228,6 +233,19 @@ impl InitExchange {
         self.cookie = Some(cookie);
         (self.puzzle, self.solution) = (puzzle, solution);
         self.repeat(sa, shared)
+    }
+
+    /// RFC 5685 §3: "When the client receives the IKE_SA_INIT response, it MUST verify that the nonce data matches the value sent
+    /// in the IKE_SA_INIT request. If the values do not match, the client MUST silently discard the response (and keep waiting
+    /// for another response)." So it was said by somebody who has seen the request; no more is known of who it was.
+    fn redirected(self: Box<Self>, sa: &mut IkeSa, shared: &mut Shared, redirect: Redirect) -> Next {
+        if !self.connection.follow_redirects || redirect.nonce != self.nonce.0 {
+            shared.counters.unexpected += 1;
+            return Next::KeepWaiting(Exchange::Init(self));
+        }
+        let reason = format!("the peer {} sends us to {}", sa.path.remote, redirect.to);
+        sa.send_on(shared, redirect.to);
+        Next::Close(reason)
     }
 
     /// All IKE_SA_INIT requests of an SA have message ID 0 (§2.2).

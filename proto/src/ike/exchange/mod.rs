@@ -9,6 +9,7 @@ mod init;
 mod intermediate;
 mod liveness;
 mod mobike;
+mod redirect;
 mod rekey_ike;
 mod resume;
 mod ticket;
@@ -21,6 +22,7 @@ pub use init::{InitExchange, capabilities};
 pub use intermediate::IntermediateExchange;
 pub use liveness::LivenessExchange;
 pub use mobike::MobikeExchange;
+pub use redirect::RedirectExchange;
 pub use rekey_ike::RekeyIkeExchange;
 pub use resume::{ResumeExchange, announced};
 pub use ticket::TicketExchange;
@@ -53,6 +55,8 @@ pub enum Exchange {
     Liveness(LivenessExchange),
     /// INFORMATIONAL that asks for a ticket (RFC 5723 §4.1).
     Ticket(TicketExchange),
+    /// INFORMATIONAL that sends the peer to another gateway (RFC 5685 §5).
+    Redirect(RedirectExchange),
     /// INFORMATIONAL about addresses (RFC 4555).
     Mobike(Box<MobikeExchange>),
 }
@@ -91,6 +95,7 @@ impl Exchange {
             }
             Job::TellToken => LivenessExchange::with_token(sa, shared),
             Job::TryUdp => sa.begin_probe(shared).then(LivenessExchange::begin_probe),
+            Job::Redirect(to) => RedirectExchange::begin(sa, shared, to),
             Job::AskTicket => TicketExchange::begin(sa),
             Job::UpdateAddresses => MobikeExchange::begin(sa, shared),
         }
@@ -106,7 +111,9 @@ impl Exchange {
             Self::CreateChild(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::RekeyIke(exchange) if exchange.is_following_up() => ExchangeType::IKE_FOLLOWUP_KE,
             Self::CreateChild(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Liveness(_) | Self::Ticket(_) | Self::Mobike(_) => ExchangeType::INFORMATIONAL,
+            Self::Delete(_) | Self::Liveness(_) | Self::Ticket(_) | Self::Redirect(_) | Self::Mobike(_) => {
+                ExchangeType::INFORMATIONAL
+            }
         }
     }
 
@@ -122,6 +129,7 @@ impl Exchange {
             | Self::Delete(DeleteExchange::Ike)
             | Self::Liveness(_)
             | Self::Ticket(_)
+            | Self::Redirect(_)
             | Self::Mobike(_) => false,
         }
     }
@@ -138,6 +146,7 @@ impl Exchange {
             Self::Delete(_) => "Delete",
             Self::Liveness(_) => "liveness check",
             Self::Ticket(_) => "request for a ticket",
+            Self::Redirect(_) => "redirect",
             Self::Mobike(_) => "address update",
         }
     }
@@ -154,6 +163,7 @@ impl Exchange {
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
             (Self::Liveness(_), Response::Informational(reply)) => LivenessExchange::on_reply(sa, shared, &reply),
             (Self::Ticket(_), Response::Informational(reply)) => TicketExchange::on_reply(sa, shared, reply),
+            (Self::Redirect(_), Response::Informational(_)) => RedirectExchange::on_reply(sa, shared),
             (Self::Mobike(exchange), Response::Informational(reply)) => exchange.on_reply(sa, shared, &reply),
             (exchange, _) => {
                 exchange.abandon(sa, shared);
@@ -174,6 +184,7 @@ impl Exchange {
             | Self::Delete(_)
             | Self::Liveness(_)
             | Self::Ticket(_)
+            | Self::Redirect(_)
             | Self::Mobike(_) => {}
         }
     }

@@ -64,13 +64,15 @@ impl ResumeExchange {
         let (local, remote) = (sa.path.local, sa.path.remote);
         let pretend = self.connection.force_udp_encapsulation;
         let source = nat::own(pretend, sa.spi_i, IkeSpi::ZERO, local);
+        let mut capabilities = announced(&self.connection);
+        capabilities.redirect = self.connection.announces_redirect(None);
         Request(message::Request::IkeSessionResume(Box::new(ResumeRequest {
             cookie: self.cookie.clone(),
             nonce: self.nonce.clone(),
             ticket: self.kept.ticket.clone(),
             nat_source: vec![source],
             nat_destination: vec![nat::digest(sa.spi_i, IkeSpi::ZERO, remote)],
-            capabilities: announced(&self.connection),
+            capabilities,
             other: vec![],
         })))
     }

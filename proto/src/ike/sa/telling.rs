@@ -95,6 +95,7 @@ impl IkeSa {
             rekey_at: self.rekey_at,
             reauth_at: self.reauth.due().filter(|_| !matches!(self.stage, Stage::Rekeyed)),
             resumed: self.resumed,
+            redirected_from: self.redirection.from,
             mobike: self.mobike.enabled,
             quick_crash_detection: self.peer_tokens.any(),
             children,

@@ -1,0 +1,218 @@
+//! Redirection (RFC 5685) among all IKE SAs: strangers that are sent away, orders to send peers away, and going where we are sent.
+
+use super::*;
+use crate::ike::reason::Reason;
+use crate::ike::redirect::Sent;
+use crate::ike::stream::tcp_path;
+use crate::policy::connection::TcpUse;
+use crate::wire::{GatewayIdentity, Redirect, RedirectSupport};
+use std::collections::VecDeque;
+
+/// §7: "The default value for the MAX_REDIRECTS configuration variable is 5."
+const MAX_REDIRECTS: usize = 5;
+/// "The default value for the REDIRECT_LOOP_DETECT_PERIOD configuration variable is 300 seconds."
+const REDIRECT_LOOP_DETECT_PERIOD: Duration = Duration::from_secs(300);
+
+/// What is remembered of a connection that we were sent elsewhere with.
+#[derive(Clone, Default)]
+pub(super) struct Redirects {
+    /// When: the last [`MAX_REDIRECTS`] at most.
+    times: VecDeque<Instant>,
+    /// The daemon looks for a way there.
+    pending: Option<Box<Sent>>,
+}
+
+impl Endpoint {
+    // As gateway.
+
+    /// A stranger that can be sent elsewhere is, if the gateway is to: before any Diffie-Hellman work, and nothing is kept of it.
+    /// §3: "If the IKE_SA_INIT request did not indicate support for the redirect mechanism, the responder MUST NOT send the
+    /// REDIRECT payload to the VPN client." False: it goes on as if there were nothing.
+    pub(super) fn redirect_init(
+        &mut self,
+        path: Path,
+        header: &Header,
+        request: &IkeSaInitRequest,
+        request_len: usize,
+    ) -> bool {
+        let Some(to) = self.sends_everybody(path, request.capabilities.redirect) else {
+            return false;
+        };
+        // "the nonce data from the Ni payload in the IKE_SA_INIT request".
+        let nonce = request.nonce.0.clone();
+        let redirect = Redirect { to, nonce };
+        // To an address that has proven nothing no more goes than came from it.
+        if Header::LEN + 8 + redirect.notify().data.len() > request_len {
+            return false;
+        }
+        self.shared.counters.redirects_sent += 1;
+        self.reply_init(path, header, &Response::IkeSaInit(IkeSaInitReply::Redirect(redirect)));
+        true
+    }
+
+    fn sends_everybody(&self, path: Path, peer: Option<RedirectSupport>) -> Option<GatewayIdentity> {
+        let to = self.shared.config.gateway.redirect_to.as_ref()?;
+        peer?.may_be_sent(to, path.local.ip()).then(|| to.clone())
+    }
+
+    /// Whether who presents a ticket is to go elsewhere: it has to begin anew for that.
+    pub(super) fn sends_away(&self, path: Path, peer: Option<RedirectSupport>, connection: &Connection) -> bool {
+        let own = |to: &GatewayIdentity| peer.is_some_and(|peer| peer.may_be_sent(to, path.local.ip()));
+        self.sends_everybody(path, peer).is_some() || connection.redirect_to.as_ref().is_some_and(own)
+    }
+
+    /// By order: peers of a connection that are up go elsewhere, as far as they can be sent. We don't begin it again by ourselves.
+    pub(super) fn redirect(&mut self, name: &ConnectionName, to: Option<GatewayIdentity>) -> Result<(), CommandError> {
+        let connection = self.known(name, None)?;
+        let gateway = &self.shared.config.gateway;
+        let to = to
+            .or_else(|| connection.redirect_to.clone())
+            .or_else(|| gateway.redirect_to.clone())
+            .ok_or_else(|| CommandError::NowhereToGo(Arc::clone(name)))?;
+        let established = self.established(Some(name));
+        if established.is_empty() {
+            return Err(CommandError::NotEstablished(Arc::clone(name)));
+        }
+        let fits = |spi: &IkeSpi| self.sas.get(spi).is_some_and(IkeSa::can_be_sent_away);
+        let fitting: Vec<IkeSpi> = established.into_iter().filter(fits).collect();
+        if fitting.is_empty() {
+            return Err(CommandError::CannotBeSent(Arc::clone(name)));
+        }
+        if let Some(standing) = self.standing.get_mut(name) {
+            standing.wanted = false;
+        }
+        for spi in fitting {
+            self.with_sa(spi, |sa, shared| {
+                sa.jobs.drop_if(|job| matches!(job, Job::Redirect(_)));
+                sa.jobs.add(shared.now.instant, Job::Redirect(to.clone()));
+                sa.work(shared);
+            });
+        }
+        Ok(())
+    }
+
+    // As client.
+
+    /// The peer sends us elsewhere: the daemon finds the way, and the answer is [`Command::Follow`].
+    pub(super) fn sent(&mut self, sent: Sent) {
+        if self.shutting_down {
+            return;
+        }
+        let (now, name) = (self.shared.now.instant, Arc::clone(&sent.connection));
+        let beside = |sa: &IkeSa| sa.reauthenticates && sa.counts() && sa.name().as_ref() == Some(&name);
+        // One place at a time.
+        if sent.beside && self.sas.values().any(beside) || self.is_sent(&name) {
+            self.shared.counters.unexpected += 1;
+            return;
+        }
+        let redirects = self.redirects.entry(Arc::clone(&name)).or_default();
+        let recent = |at: &Instant| now.saturating_since(*at) < REDIRECT_LOOP_DETECT_PERIOD;
+        redirects.times.retain(recent);
+        // "the client SHOULD be configured to not accept more than a certain number of redirects (MAX_REDIRECTS) within a short
+        // time period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup."
+        if redirects.times.len() >= MAX_REDIRECTS {
+            let why = format!("that is more than {MAX_REDIRECTS} times in five minutes");
+            let hint = "gateways may be sending their peers to each other: see redirect_to there";
+            return self.tell_not_followed(&sent, None, &why, Some(hint));
+        }
+        redirects.times.push_back(now);
+        if let GatewayIdentity::Address(address) = sent.to
+            && let Some(why) = self.refuses(&sent, address)
+        {
+            return self.tell_not_followed(&sent, None, why, None);
+        }
+        self.shared.event(Event::Redirected {
+            connection: Arc::clone(&name),
+            from: sent.path.remote,
+            to: sent.to.clone(),
+        });
+        self.shared
+            .count(Some(Arc::clone(&name)), |tally| tally.redirects_followed += 1);
+        let redirects = self.redirects.entry(name).or_default();
+        redirects.pending = Some(Box::new(sent));
+    }
+
+    /// Whether we are about to go elsewhere with a connection.
+    pub(super) fn is_sent(&self, name: &ConnectionName) -> bool {
+        self.redirects.get(name).is_some_and(|known| known.pending.is_some())
+    }
+
+    /// Where to is not wanted any more: there is something newer.
+    pub(super) fn stay(&mut self, name: &ConnectionName) {
+        if let Some(known) = self.redirects.get_mut(name) {
+            known.pending = None;
+        }
+    }
+
+    /// An address where no other gateway can be.
+    fn refuses(&self, sent: &Sent, address: IpAddr) -> Option<&'static str> {
+        let nowhere = match address {
+            IpAddr::V4(v4) => v4.is_broadcast(),
+            IpAddr::V6(_) => false,
+        };
+        if nowhere || address.is_unspecified() || address.is_multicast() {
+            return Some("that is no gateway's address");
+        }
+        if address.is_loopback() || self.shared.addresses.contains(&address) {
+            return Some("that is this gateway itself");
+        }
+        (address == sent.path.remote.ip()).then_some("that is where it is itself")
+    }
+
+    /// There is a way to the gateway that we were sent to, or none.
+    pub(super) fn follow(&mut self, name: &ConnectionName, target: Option<Target>) -> Result<(), CommandError> {
+        let connection = self.known(name, None)?;
+        let pending = self.redirects.get_mut(name).and_then(|known| known.pending.take());
+        // Something else was wanted since.
+        let Some(sent) = pending.map(|sent| *sent) else {
+            return Ok(());
+        };
+        let refused = target.and_then(|target| self.refuses(&sent, target.remote.ip()));
+        if let Some(why) = refused {
+            let at = target.map(|target| target.remote);
+            self.tell_not_followed(&sent, at, why, None);
+        }
+        let Some(target) = target.filter(|_| refused.is_none()) else {
+            // Back to what is configured; where an SA is up, it stays as long as the gateway lets it.
+            if sent.beside {
+                self.not_reauthenticated(name);
+            }
+            self.went_down(Some(Arc::clone(name)), true, false);
+            return Ok(());
+        };
+        let path = match connection.tcp_use() {
+            TcpUse::Always => tcp_path(&connection, target.local.ip(), target.remote.ip()),
+            TcpUse::Never | TcpUse::Accept | TcpUse::Fallback => Path::udp(target.local, target.remote),
+        };
+        let spi = self.shared.ike_spi();
+        let mut sa = IkeSa::new(&self.shared, spi, IkeSpi::ZERO, true, Stage::Initiating, path);
+        // RFC 5685 §3: "it MUST use the same Peer Authorization Database (PAD) and Security Policy Database (SPD) entries as it
+        // would have used with the original gateway."
+        sa.connection = Some(connection);
+        sa.redirection.from = Some(sent.path.remote.ip());
+        sa.reauthenticates = sent.beside;
+        sa.wanted = sent.wanted;
+        let now = self.shared.now.instant;
+        sent.others
+            .into_iter()
+            .for_each(|child| sa.jobs.add(now, Job::CreateChild(child)));
+        self.begin(sa, None);
+        Ok(())
+    }
+
+    fn tell_not_followed(&mut self, sent: &Sent, at: Option<SocketAddr>, why: &str, hint: Option<&str>) {
+        let at = at.map(|at| format!(" ({})", at.ip())).unwrap_or_default();
+        self.shared.failed(Failure {
+            connection: Some(Arc::clone(&sent.connection)),
+            path: sent.path,
+            reason: Reason::Refused,
+            verdict: format!("the peer sends us to {}{at}, and we don't go: {why}", sent.to),
+            offered: vec![],
+            wanted: vec![],
+            hint: hint.map(str::to_owned),
+        });
+        if sent.beside {
+            self.not_reauthenticated(&sent.connection);
+        }
+    }
+}
