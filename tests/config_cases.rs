@@ -129,6 +129,7 @@ fn defaults_are_those_of_the_guide() {
     assert!(
         connection.fragmentation
             && !connection.resumption
+            && !connection.follow_redirects
             && connection.keep_trying
             && connection.force_udp_encapsulation
     );

@@ -54,7 +54,8 @@ fn a_gateway_sends_its_peer_to_another() {
             to.is_up(&world, "site") && !from.is_up(&world, "site")
         });
         // What is behind the gateways takes the same way back.
-        world.ip("hb", &["route", "replace", "10.1.0.0/24", "via", by]);
+        let back = ["route", "replace", "10.1.0.0/24", "via", by, "src", "10.2.0.2"];
+        world.ip("hb", &back);
     };
     // What can't be done is said.
     let refused = a.try_client(&world, &["redirect", "site", "--to", OTHER]);

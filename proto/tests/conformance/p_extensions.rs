@@ -250,8 +250,7 @@ pub fn rows() -> Vec<Row> {
         row(
             ("P30", "RFC 5685 §5", Must),
             "REDIRECT of an SA that is up: protected, from the original responder, and no gap",
-            "The gateway MUST NOT include any nonce data in the REDIRECT payload, since it is a gateway-initiated redirect and is \
-             protected by the IKEv2 security association.",
+            "The gateway MUST NOT include any nonce data in the REDIRECT payload",
             there(REDIRECT, "by_order_without_a_gap"),
             there(REDIRECT, "only_the_requests_of_the_original_responder_count"),
         ),
