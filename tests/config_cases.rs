@@ -286,6 +286,37 @@ fn iptfs_says_how_outer_packets_are_made() {
                 ..usual
             }),
         ),
+        (
+            "iptfs = { mode = \"congestion\", rate = \"10Mbit/s\" }",
+            Some(Iptfs {
+                mode: SendMode::Congestion {
+                    least: 64_000,
+                    most: 10_000_000,
+                },
+                ..usual
+            }),
+        ),
+        (
+            "iptfs = { mode = \"congestion\", rate = 20000, size = 500 }",
+            Some(Iptfs {
+                mode: SendMode::Congestion {
+                    least: 20_000,
+                    most: 20_000,
+                },
+                size: Some(500),
+                ..usual
+            }),
+        ),
+        (
+            "iptfs = { mode = \"congestion\", rate = \"10Mbit/s\", least_rate = \"1Mbit/s\" }",
+            Some(Iptfs {
+                mode: SendMode::Congestion {
+                    least: 1_000_000,
+                    most: 10_000_000,
+                },
+                ..usual
+            }),
+        ),
     ] {
         let loaded = load("iptfs", &format!("{SMALL}{text}\n"));
         assert_eq!(

@@ -153,6 +153,11 @@ fn aggfrag() {
 }
 
 #[test]
+fn congestion() {
+    run("congestion", 20_000);
+}
+
+#[test]
 fn every_target_is_run() {
     let text = include_str!("fuzzing.rs");
     for target in TARGETS {

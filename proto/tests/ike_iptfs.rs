@@ -67,6 +67,45 @@ fn both_want_it() {
     }
 }
 
+/// Each end says for itself whether it goes by the path; "the sender is requiring that congestion control information MUST be returned to
+/// it periodically": then both inform each other, as there is something to answer.
+#[test]
+fn who_goes_by_the_path_requires_information() {
+    let congestion = Iptfs {
+        mode: SendMode::Congestion {
+            least: 64_000,
+            most: 10_000_000,
+        },
+        ..IPTFS
+    };
+    for (modes, informs) in [
+        ([IPTFS, IPTFS], false),
+        ([congestion, IPTFS], true),
+        ([IPTFS, congestion], true),
+        ([congestion, congestion], true),
+    ] {
+        let mut pump = Pump::new(with(side_a(), Some(modes[0])), with(side_b(), Some(modes[1])));
+        pump.connect();
+        pump.deliver_all();
+        for turn in 0..3 {
+            pump.assert_joined();
+            for who in [0, 1] {
+                for pair in agreed(&pump, who) {
+                    let pair = pair.unwrap();
+                    let requires = matches!(modes[1 - who].mode, SendMode::Congestion { .. });
+                    assert_eq!(
+                        (pair.iptfs, pair.peer),
+                        (modes[who], AggfragFlags::new(requires, false))
+                    );
+                    assert_eq!(pair.informs(), informs, "{modes:?}");
+                }
+            }
+            pump.rekey_child(turn % 2);
+            pump.deliver_all();
+        }
+    }
+}
+
 /// "If the responder declines the request, the Child SA will be established without AGGFRAG_PAYLOAD payload use enabled."
 #[test]
 fn one_wants_it() {
@@ -116,8 +155,8 @@ fn what_a_responder_declines() {
     for (offer, expected) in [
         (vec![flags(&[0])], Some(AggfragFlags(0))),
         (vec![flags(&[1])], Some(AggfragFlags(1))),
-        (vec![flags(&[2])], None),
-        (vec![flags(&[3])], None),
+        (vec![flags(&[2])], Some(AggfragFlags(2))),
+        (vec![flags(&[3])], Some(AggfragFlags(3))),
         (vec![flags(&[4])], None),
         (vec![flags(&[0x81])], None),
         (vec![flags(&[])], None),
@@ -142,6 +181,7 @@ fn what_a_responder_declines() {
 fn what_an_initiator_does_not_accept() {
     for (wish, answered, accepted) in [
         (Some(IPTFS), vec![flags(&[1])], true),
+        (Some(IPTFS), vec![flags(&[2])], true),
         (Some(IPTFS), vec![], true),
         (Some(IPTFS), vec![flags(&[8])], false),
         (None, vec![flags(&[0])], false),

@@ -336,6 +336,7 @@ fn in_words(iptfs: &Iptfs) -> String {
         SendMode::Aggregate { delay } if delay.is_zero() => "aggregate".to_owned(),
         SendMode::Aggregate { delay } => format!("aggregate, delay {}", duration(delay)),
         SendMode::Constant { rate } => format!("constant, {rate} bit/s all the time"),
+        SendMode::Congestion { least, most } => format!("congestion, {least} to {most} bit/s, as the path allows"),
     };
     let size = iptfs.size.map_or(String::new(), |size| format!(", size {size}"));
     let fragments = if iptfs.fragments { "" } else { ", no fragments taken" };

@@ -4,7 +4,7 @@ use super::output::{clean, complain, duration, json, octets, print};
 use super::socket::{connect, failed, unexpected};
 use super::{Exit, Global};
 use crate::control::protocol::{
-    ChildSaStatus, ConnectionStatus, FailureStatus, IkeSaStatus, Request, Response, Status,
+    ChildSaStatus, ConnectionStatus, FailureStatus, IkeSaStatus, IptfsPath, Request, Response, Status,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -180,7 +180,11 @@ fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
         text.push_str(", transport mode");
     }
     if let Some(iptfs) = &child.iptfs {
-        write!(text, ", IP-TFS ({iptfs})")?;
+        write!(
+            text,
+            ", IP-TFS ({iptfs}{})",
+            child.iptfs_path.as_ref().map_or(String::new(), path)
+        )?;
     }
     write!(text, ", for {}", seconds(child.age_seconds))?;
     if let Some(rekey) = child.rekey_in_seconds {
@@ -194,6 +198,21 @@ fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
         writeln!(text, "      {way} {spi}  {}, {packets} packets", octets(bytes))?;
     }
     write_drops(text, "      dropped:", &child.drops)
+}
+
+/// What congestion control knows.
+fn path(path: &IptfsPath) -> String {
+    let rate = path
+        .rate
+        .map_or(String::new(), |rate| format!(", {:.1} Mbit/s", rate as f64 / 1e6));
+    let rtt = path
+        .rtt_seconds
+        .map_or(String::new(), |rtt| format!(", RTT {:.0} ms", rtt * 1e3));
+    format!(
+        "{rate}{rtt}, loss events out {:.2}% in {:.2}%",
+        path.loss_events_out * 1e2,
+        path.loss_events_in * 1e2
+    )
 }
 
 fn write_failure(text: &mut String, failure: &FailureStatus) -> std::fmt::Result {
@@ -257,7 +276,13 @@ mod tests {
             spi_out: "0xc0000002".into(),
             suite: "aes256gcm16-x25519".into(),
             mode: "tunnel".into(),
-            iptfs: None,
+            iptfs: Some("congestion".into()),
+            iptfs_path: Some(IptfsPath {
+                rate: Some(18_230_000),
+                rtt_seconds: Some(0.0213),
+                loss_events_out: 1.0 / 300.0,
+                loss_events_in: 0.0,
+            }),
             local_ts: vec!["10.1.0.0/24".into()],
             remote_ts: vec!["10.2.0.0/24".into()],
             age_seconds: 180,
@@ -321,7 +346,7 @@ branch      connecting  -                                     lb-branch  0 B    
   next attempt in 12s
 cloud       up          cloud.example.com (203.0.113.7:4500)  lb-cloud   1.2 MB  0 B
   IKE SA 0011223344556677-8899aabbccddeeff established for 3m, aes256gcm16-prfsha384-x25519, we are behind a NAT
-    net: 10.1.0.0/24 === 10.2.0.0/24, aes256gcm16-x25519, for 3m, rekey in 50m
+    net: 10.1.0.0/24 === 10.2.0.0/24, aes256gcm16-x25519, IP-TFS (congestion, 18.2 Mbit/s, RTT 21 ms, loss events out 0.33% in 0.00%), for 3m, rekey in 50m
       in  0xc0000001  1.2 MB, 812 packets
       out 0xc0000002  0 B, 0 packets
   dropped: replayed 3

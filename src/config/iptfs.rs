@@ -18,7 +18,11 @@ const LONGEST_DELAY: Duration = Duration::from_millis(100);
 /// Bits a second: less is one packet in many seconds, more is no rate that a core sends at.
 const RATES: std::ops::RangeInclusive<u64> = 8_000..=100_000_000_000;
 
-const MODES: [&str; 2] = ["aggregate", "constant"];
+/// What the congestion-controlled mode does not go below, if nothing else is said: some packets a second, in which the information
+/// travels that it goes by.
+const LEAST_RATE: u64 = 64_000;
+
+const MODES: [&str; 3] = ["aggregate", "constant", "congestion"];
 
 /// Reads it; what is wrong is reported.
 pub(super) fn read(child: &Table<'_, '_>, mode: Option<Mode>) -> Option<Iptfs> {
@@ -53,21 +57,33 @@ pub(super) fn read(child: &Table<'_, '_>, mode: Option<Mode>) -> Option<Iptfs> {
 
 fn send_mode(table: &Table<'_, '_>) -> Option<SendMode> {
     let (given, rate, wait) = (table.get("mode"), table.get("rate"), table.get("delay"));
+    let least = table.get("least_rate");
     let Some(given) = given else {
-        let remedy = "write mode = \"aggregate\", or \"constant\" with a rate".to_owned();
+        let remedy = "write mode = \"aggregate\", or \"constant\" or \"congestion\" with a rate".to_owned();
         let problem = format!("[{}] has no mode", table.path());
         table.findings().error(table.spot(), problem, Some(remedy));
         return None;
     };
     let word = given.string()?;
-    let only = |value: &Option<Value<'_, '_>>, name: &str, mode: &str| {
+    let only = |value: &Option<Value<'_, '_>>, name: &str, modes: &str| {
         if let Some(value) = value {
-            value.error(format!("{name} is for mode = {mode:?}"), None);
+            value.error(format!("{name} is for mode = {modes}"), None);
         }
+    };
+    // RFC 9347 §4.1: "For the congestion-controlled mode, the bandwidth can be configured or the congestion control algorithm discovers
+    // and uses the maximum bandwidth available." Here it is always: a tunnel that is never silent would take all that there is.
+    let needed = |example: &str| {
+        if rate.is_none() {
+            let problem = format!("[{}] has no rate", table.path());
+            let remedy = format!("write for example rate = \"10Mbit/s\": {example}");
+            table.findings().error(table.spot(), problem, Some(remedy));
+        }
+        bit_rate(rate.as_ref()?, RATES)
     };
     match word {
         "aggregate" => {
-            only(&rate, "a rate", "constant");
+            only(&rate, "a rate", "\"constant\" or \"congestion\"");
+            only(&least, "a least rate", "\"congestion\"");
             let mut delay = Duration::ZERO;
             if let Some(value) = &wait {
                 set(&mut delay, duration(value));
@@ -78,20 +94,32 @@ fn send_mode(table: &Table<'_, '_>) -> Option<SendMode> {
             Some(SendMode::Aggregate { delay })
         }
         "constant" => {
-            only(&wait, "a delay", "aggregate");
-            let Some(rate) = rate else {
-                let problem = format!("[{}] has no rate", table.path());
-                let remedy = "write for example rate = \"10Mbit/s\": so much is sent all the time".to_owned();
-                table.findings().error(table.spot(), problem, Some(remedy));
-                return None;
-            };
-            Some(SendMode::Constant {
-                rate: bit_rate(&rate, RATES)?,
+            only(&wait, "a delay", "\"aggregate\"");
+            only(&least, "a least rate", "\"congestion\"");
+            let rate = needed("so much is sent all the time")?;
+            Some(SendMode::Constant { rate })
+        }
+        "congestion" => {
+            only(&wait, "a delay", "\"aggregate\"");
+            let most = needed("so much is sent at most");
+            let mut lowest = most.map_or(LEAST_RATE, |most| most.min(LEAST_RATE));
+            if let Some(value) = &least {
+                set(&mut lowest, bit_rate(value, RATES));
+                if most.is_some_and(|most| lowest > most) {
+                    value.error("it is above the rate", None);
+                }
+            }
+            Some(SendMode::Congestion {
+                least: lowest,
+                most: most?,
             })
         }
         other => {
             let remedy = nearest(other, MODES).map(|word| format!("did you mean {word:?}?"));
-            given.error(format!("{other:?} is not \"aggregate\" or \"constant\""), remedy);
+            given.error(
+                format!("{other:?} is not \"aggregate\", \"constant\" or \"congestion\""),
+                remedy,
+            );
             None
         }
     }

@@ -433,6 +433,25 @@ impl Gathered {
                 .filter(|(cause, _)| ["replayed", "too_old"].contains(cause));
             page.sample(&child.label, replays.map(|(_, count)| count).sum::<u64>());
         }
+        let paths = || all().filter_map(|child| Some((&child.label, child.stats.path?)));
+        let help = "Outer packets that are sent now, where the path decides how many.";
+        page.family("landbridge_child_iptfs_rate_bits_per_second", Kind::Gauge, help);
+        for (label, path) in paths() {
+            path.rate.iter().for_each(|rate| page.sample(label, rate));
+        }
+        let help = "Round trip time of the path, by congestion information.";
+        page.family("landbridge_child_iptfs_round_trip_seconds", Kind::Gauge, help);
+        for (label, path) in paths() {
+            path.rtt.iter().for_each(|rtt| page.sample(label, rtt.as_secs_f64()));
+        }
+        let help = "Loss events a packet: of what is sent as the peer says, of what comes by our own measure.";
+        page.family("landbridge_child_iptfs_loss_event_ratio", Kind::Gauge, help);
+        for (label, path) in paths() {
+            for (direction, inverse) in [("in", path.received), ("out", path.sent)] {
+                let ratio = status::loss_events(inverse);
+                page.sample(format_args!("{label},direction=\"{direction}\""), ratio);
+            }
+        }
     }
 }
 

@@ -266,9 +266,12 @@ pub struct ChildSaStatus {
     pub suite: String,
     /// `tunnel` or `transport`.
     pub mode: String,
-    /// How we send with IP-TFS (RFC 9347): `aggregate` or `constant`; without it nothing.
+    /// How we send with IP-TFS (RFC 9347): `aggregate`, `constant` or `congestion`; without it nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iptfs: Option<String>,
+    /// With congestion information of IP-TFS, what is known of the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iptfs_path: Option<IptfsPath>,
     /// Negotiated selectors on our side.
     pub local_ts: Vec<String>,
     /// Negotiated selectors on the peer's side.
@@ -287,6 +290,20 @@ pub struct ChildSaStatus {
     pub packets_out: u64,
     /// Packets dropped, by cause.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What congestion control (RFC 9347 §3) knows of a path.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IptfsPath {
+    /// Bits a second of outer packets that we send now, if the path decides that.
+    pub rate: Option<u64>,
+    /// Round trip time, once there is one.
+    pub rtt_seconds: Option<f64>,
+    /// Loss events a packet among those that we send, as the peer says.
+    pub loss_events_out: f64,
+    /// Among those that we receive.
+    pub loss_events_in: f64,
 }
 
 /// A certificate of ours, of a CA or of the peer, or a revocation list.

@@ -2,13 +2,13 @@
 
 use super::daemon::Daemon;
 use super::protocol::{
-    CertificateStatus, ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, Status,
+    CertificateStatus, ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, IptfsPath, Status,
 };
 use crate::config::{self, Configuration, Expiry};
-use crate::data::{ChildSaStats, ConnectionStats};
+use crate::data::{ChildSaStats, ConnectionStats, usual_header};
 use crate::sys::netdev;
 use landbridge_proto::crypto::ESP_PROVIDER;
-use landbridge_proto::esp::aggfrag::Header;
+use landbridge_proto::esp::aggfrag::PathReport;
 use landbridge_proto::esp::transform;
 use landbridge_proto::ike;
 use landbridge_proto::policy::sad::{ConnectionName, Encapsulation, Path};
@@ -108,6 +108,7 @@ fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[&ike::IkeSaStatus],
         inbound,
         outbound,
         drops,
+        ..
     } = &stats.total;
     ConnectionStatus {
         name: name.to_string(),
@@ -198,6 +199,7 @@ fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> Chil
         suite: child.suite.to_string(),
         mode: child.mode.to_string(),
         iptfs: child.iptfs.map(|mode| mode.name().to_owned()),
+        iptfs_path: own.path.as_ref().map(iptfs_path),
         local_ts: words(&child.local_ts),
         remote_ts: words(&child.remote_ts),
         age_seconds: now.saturating_since(child.since).as_secs(),
@@ -208,6 +210,20 @@ fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> Chil
         packets_out: own.outbound.packets,
         drops: by_cause(&own.drops),
     }
+}
+
+fn iptfs_path(path: &PathReport) -> IptfsPath {
+    IptfsPath {
+        rate: path.rate,
+        rtt_seconds: path.rtt.map(|rtt| rtt.as_secs_f64()),
+        loss_events_out: loss_events(path.sent),
+        loss_events_in: loss_events(path.received),
+    }
+}
+
+/// A LossEventRate as what it is the inverse of.
+pub(super) fn loss_events(inverse: u32) -> f64 {
+    if inverse == 0 { 0.0 } else { 1.0 / f64::from(inverse) }
 }
 
 fn by_cause(drops: &[(&'static str, u64)]) -> BTreeMap<String, u64> {
@@ -238,8 +254,8 @@ pub(super) fn inner_mtu(
         return LEAST_MTU;
     };
     // So much that a full packet with its AGGFRAG header fills one outer packet.
-    let aggregates = connection.children.values().any(|child| child.iptfs.is_some());
-    let header = if aggregates { Header::PLAIN } else { 0 };
+    let aggregates = connection.children.values().filter_map(|child| child.iptfs.as_ref());
+    let header = aggregates.map(|iptfs| usual_header(iptfs.mode)).max().unwrap_or(0);
     let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
     let fits = proposals
         .flat_map(crate::config::suites)

@@ -15,15 +15,16 @@ use super::table::{ChildSa, Interface};
 use super::worker::Wakeup;
 use crate::sys::receive::Message;
 use landbridge_proto::crypto::CipherSizes;
-use landbridge_proto::esp::aggfrag::{self, Decoder, Encoder, Found, Header, Pace};
+use landbridge_proto::esp::aggfrag::{self, Bounds, Control, Decoder, Drops, Encoder, Found, Header, Pace};
 use landbridge_proto::esp::{NextHeader, Opened, transform};
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::aggfrag::{Aggfrag, SendMode};
-use landbridge_proto::policy::sad::{Encapsulation, SadReport};
+use landbridge_proto::policy::sad::{ChildSaEntry, Encapsulation, SadReport};
 use landbridge_proto::policy::spi;
 use landbridge_proto::time::Instant;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Octets that may wait while packets are gathered: more than one read from a TUN brings.
@@ -35,18 +36,27 @@ const QUEUE_MOST: usize = 8 << 20;
 /// The longest payload: what a datagram carries, less what stands around it.
 const PAYLOAD_MOST: usize = 65_000;
 /// The shortest: what a mistaken MTU or size still leaves.
-const PAYLOAD_LEAST: usize = Header::PLAIN + 64;
+const PAYLOAD_LEAST: usize = Header::CONGESTION + 64;
+/// What a worker that sends late at a constant rate catches up with.
+const CAUGHT_UP: Duration = Duration::from_millis(20);
+/// Octets of a Pad Data Block in a payload that is sent for its header: on an SA with IP-TFS none is empty (RFC 9347 §2.2.4: "this
+/// situation is only applicable in use cases without Internet Key Exchange Protocol Version 2 (IKEv2)").
+const PAD: usize = 4;
 
 /// What waits to be sent by a pair with IP-TFS, and when.
 pub(super) struct Bundle {
     encoder: Encoder,
     mode: SendMode,
+    /// Octets before the data blocks.
+    header: usize,
     /// Octets of a full payload.
     payload: usize,
     /// At a rate; it begins with the first tick.
     pace: Option<Pace>,
     /// When what was gathered is sent.
     due: Option<Nanos>,
+    /// When the peer is to be told of the path, if nothing was sent by then.
+    tell: Option<Nanos>,
 }
 
 impl Bundle {
@@ -55,13 +65,18 @@ impl Bundle {
         let most = match mode {
             SendMode::Aggregate { .. } => GATHERED,
             SendMode::Constant { rate } => queue_octets(rate),
+            // It becomes more with the rate.
+            SendMode::Congestion { least, .. } => queue_octets(least),
         };
+        let informs = agreed.informs();
         Self {
             encoder: Encoder::new(!agreed.peer.dont_fragment(), most),
             mode,
+            header: if informs { Header::CONGESTION } else { Header::PLAIN },
             payload: PAYLOAD_LEAST,
             pace: None,
             due: None,
+            tell: (informs && matches!(mode, SendMode::Aggregate { .. })).then_some(0),
         }
     }
 
@@ -72,25 +87,57 @@ impl Bundle {
         let size = child.entry.aggfrag.as_ref().and_then(|agreed| agreed.iptfs.size);
         let payload = match size {
             Some(outer) => transform::inner_mtu(sizes, usize::from(outer), child.path.is_ipv6(), udp),
-            None => usize::from(interface.mtu) + Header::PLAIN,
+            None => usize::from(interface.mtu) + usual_header(self.mode),
         };
         self.payload = payload.clamp(PAYLOAD_LEAST, PAYLOAD_MOST);
-        if let (Some(rate), Some(pace)) = (self.rate(), &mut self.pace) {
-            pace.set_interval(interval(rate, self.payload, child, sizes));
+        match self.mode {
+            SendMode::Aggregate { .. } => {}
+            SendMode::Constant { rate } => {
+                let interval = Pace::interval(rate, outer_len(self.payload, child, sizes));
+                if let Some(pace) = &mut self.pace {
+                    pace.set_interval(interval);
+                }
+            }
+            SendMode::Congestion { least, most } => {
+                if let Some(mut control) = child.pair.control() {
+                    control.set_bounds(Bounds::new(least, most, outer_len(self.payload, child, sizes)));
+                }
+            }
         }
     }
 
-    /// Bits a second, at most.
-    const fn rate(&self) -> Option<u64> {
-        match self.mode {
-            SendMode::Aggregate { .. } => None,
-            SendMode::Constant { rate } => Some(rate),
+    /// Whether the next packet at a rate is due: then it is to be sent.
+    fn is_due(&mut self, now: Nanos, child: &ChildSa, sizes: &CipherSizes) -> bool {
+        let now = Instant::from_nanos(now);
+        let (interval, late) = match self.mode {
+            SendMode::Aggregate { .. } => return false,
+            // As long as the pace is there, it has it.
+            SendMode::Constant { .. } if self.pace.is_some() => (None, CAUGHT_UP),
+            SendMode::Constant { rate } => {
+                let interval = Pace::interval(rate, outer_len(self.payload, child, sizes));
+                (Some(interval), CAUGHT_UP)
+            }
+            // RFC 5348 §4.6: "This limit MUST be less than or equal to one round-trip time's worth of packets."
+            SendMode::Congestion { .. } => {
+                let due = self.pace.is_none_or(|pace| pace.next() <= now);
+                let control = if due { child.pair.control() } else { None };
+                (control.map(|mut control| control.interval(now)), aggfrag::FLOOR)
+            }
+        };
+        let Some(pace) = &mut self.pace else {
+            let interval = interval.unwrap_or(CAUGHT_UP);
+            return self.pace.insert(Pace::new(now, interval, late)).due(now);
+        };
+        if let Some(interval) = interval.filter(|interval| *interval != pace.current()) {
+            pace.set_interval(interval);
+            self.encoder.set_most(queue_octets(rate(self.payload, interval)));
         }
+        pace.due(now)
     }
 
     /// Octets of data blocks in a full payload.
     const fn capacity(&self) -> usize {
-        self.payload - Header::PLAIN
+        self.payload - self.header
     }
 
     /// The longest packet that can be sent; `None` is any. RFC 9347 §2.2.7: "there is normally no effective MTU (EMTU) on an
@@ -102,15 +149,20 @@ impl Bundle {
     /// When [`Sending::tick`] has something to do.
     pub(super) fn deadline(&self) -> Option<Nanos> {
         match self.mode {
-            SendMode::Aggregate { .. } => self.due,
-            SendMode::Constant { .. } => Some(self.pace.as_ref().map_or(0, |pace| pace.next().as_nanos())),
+            SendMode::Aggregate { .. } => self.due.into_iter().chain(self.tell).min(),
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
+                Some(self.pace.as_ref().map_or(0, |pace| pace.next().as_nanos()))
+            }
         }
     }
 
     /// What a packet that was begun leaves behind when another pair takes over; the others go by that one.
-    pub(super) fn hand_over(&mut self, to: Option<&mut Self>, child: &ChildSa) {
+    pub(super) fn hand_over(&mut self, to: Option<(&mut Self, &ChildSa)>, child: &ChildSa) {
         let lost = match to {
-            Some(to) => {
+            Some((to, new)) => {
+                if let (Some(old), Some(mut new)) = (child.pair.control(), new.pair.control()) {
+                    new.inherit(&old);
+                }
                 to.pace = to.pace.or(self.pace);
                 to.due = to.due.or(self.due);
                 self.encoder.hand_over(&mut to.encoder)
@@ -138,15 +190,35 @@ fn queue_octets(rate: u64) -> usize {
         .clamp(GATHERED, QUEUE_MOST)
 }
 
-/// The time between two full outer packets, IP header and all, at a rate.
-fn interval(rate: u64, payload: usize, child: &ChildSa, sizes: &CipherSizes) -> Duration {
+/// Bits a second of payloads of a length.
+fn rate(payload: usize, interval: Duration) -> u64 {
+    let nanos = interval.as_nanos().max(1);
+    u64::try_from(payload as u128 * 8_000_000_000 / nanos).unwrap_or(u64::MAX)
+}
+
+/// Octets of an outer packet with a payload, IP header and all.
+fn outer_len(payload: usize, child: &ChildSa, sizes: &CipherSizes) -> usize {
     let ip = if child.path.is_ipv6() { 40 } else { 20 };
     let udp = if child.encapsulation == Encapsulation::Udp {
         transform::UDP
     } else {
         0
     };
-    Pace::interval(rate, ip + udp + transform::sealed_len(sizes, payload))
+    ip + udp + transform::sealed_len(sizes, payload)
+}
+
+/// Octets before the data blocks that an interface's MTU leaves room for.
+pub(crate) const fn usual_header(mode: SendMode) -> usize {
+    match mode {
+        SendMode::Aggregate { .. } | SendMode::Constant { .. } => Header::PLAIN,
+        SendMode::Congestion { .. } => Header::CONGESTION,
+    }
+}
+
+/// What both owners of a pair know of the path, where one of the ends goes by it.
+pub(super) fn control(entry: &ChildSaEntry) -> Option<Mutex<Control>> {
+    let agreed = entry.aggfrag.as_ref().filter(|agreed| agreed.informs())?;
+    Some(Mutex::new(Control::new(agreed.iptfs.reorder_window.into())))
 }
 
 /// What decides the outer header. RFC 9347 §2.2.5.1: "The AGGFRAG mode never maps the inner DF bit"; §2.2.5.3: "By default, the
@@ -192,9 +264,17 @@ impl Sending {
             SendMode::Aggregate { .. } => {
                 if bundle.due.is_some_and(|due| due <= wakeup.now) {
                     self.send_all(interface, wakeup, batch);
+                } else if bundle.tell.is_some_and(|tell| tell <= wakeup.now) {
+                    let control = self.child.pair.control();
+                    let (telling, news) = control.map_or((CAUGHT_UP, false), |c| (c.telling(), c.has_news()));
+                    bundle.tell = Some(wakeup.now + nanos(telling));
+                    if news {
+                        // An all-pad payload, for what stands before it.
+                        self.emit(interface, wakeup, batch);
+                    }
                 }
             }
-            SendMode::Constant { .. } => {
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => {
                 while self.is_due(wakeup) {
                     self.emit(interface, wakeup, batch);
                 }
@@ -202,17 +282,11 @@ impl Sending {
         }
     }
 
-    /// Whether the next packet at a constant rate is due: then it is to be sent.
+    /// Whether the next packet at a rate is due: then it is to be sent.
     fn is_due(&mut self, wakeup: &Wakeup<'_>) -> bool {
         let Self { bundle, child, sa, .. } = self;
-        let Some(bundle) = bundle else { return false };
-        let Some(rate) = bundle.rate() else { return false };
-        let now = Instant::from_nanos(wakeup.now);
-        let payload = bundle.payload;
-        let pace = bundle
-            .pace
-            .get_or_insert_with(|| Pace::new(now, interval(rate, payload, child, sa.sizes())));
-        pace.due(now)
+        let bundle = bundle.as_mut();
+        bundle.is_some_and(|bundle| bundle.is_due(wakeup.now, child, sa.sizes()))
     }
 
     /// A packet of it has been sent in part.
@@ -265,8 +339,9 @@ impl Sending {
             }
         };
         let payload_len = match bundle.mode {
-            SendMode::Aggregate { .. } => Header::PLAIN + bundle.encoder.next_len(bundle.capacity()),
-            SendMode::Constant { .. } => bundle.payload,
+            SendMode::Aggregate { .. } if bundle.encoder.is_empty() => bundle.header + PAD,
+            SendMode::Aggregate { .. } => bundle.header + bundle.encoder.next_len(bundle.capacity()),
+            SendMode::Constant { .. } | SendMode::Congestion { .. } => bundle.payload,
         };
         let sealed_len = sa.sealed_len(payload_len);
         let outer = outer(child, interface);
@@ -274,8 +349,14 @@ impl Sending {
             return;
         };
         let headroom = sa.headroom();
+        let congestion = child.pair.control().map(|mut control| {
+            let telling = control.telling();
+            let pace = bundle.pace.as_ref().map_or(telling, Pace::current);
+            bundle.tell = bundle.tell.map(|_| wakeup.now + nanos(telling));
+            control.tell(Instant::from_nanos(wakeup.now), pace)
+        });
         let payload = place.get_mut(headroom..headroom + payload_len);
-        let filled = payload.and_then(|payload| bundle.encoder.fill(payload));
+        let filled = payload.and_then(|payload| bundle.encoder.fill(congestion, payload));
         let filled = filled.unwrap_or_default();
         // RFC 9347 §2.3: "A sender MUST only send AGGFRAG_PAYLOAD payloads over an SA configured for AGGFRAG mode."
         sa.seal(sequence, aggfrag::NEXT_HEADER, payload_len, place);
@@ -329,13 +410,18 @@ impl Receiving {
             NextHeader::Dummy => &ALL_PAD,
             _ => return false,
         };
+        let now = Instant::from_nanos(now);
+        if let Some(mut control) = self.child.pair.control() {
+            let header = Header::read(payload).ok();
+            let heard = header.and_then(|(header, _)| header.congestion);
+            control.arrived(now, opened.sequence, heard.as_ref());
+        }
         let outer = aggfrag::Outer {
             sequence: opened.sequence,
             tos,
             payload,
         };
-        unbundle.decoder.take(Instant::from_nanos(now), outer, built, found);
-        self.count_lost();
+        unbundle.decoder.take(now, outer, built, found);
         true
     }
 
@@ -349,24 +435,13 @@ impl Receiving {
     pub(super) fn overdue(&mut self, now: Nanos, built: &mut Vec<u8>, found: &mut Vec<Found>) {
         if let Some(unbundle) = &mut self.unbundle {
             unbundle.decoder.timeout(Instant::from_nanos(now), built, found);
-            self.count_lost();
         }
     }
 
-    fn count_lost(&mut self) {
-        let Some(unbundle) = &mut self.unbundle else { return };
-        let drops = unbundle.decoder.drops();
-        for (cause, count) in [
-            // RFC 9347 §2.4.1: "packet loss should be reported to the administrator".
-            (Cause::AggfragLost, drops.lost),
-            (Cause::AggfragLate, drops.late),
-            (Cause::AggfragMalformed, drops.malformed),
-            (Cause::AggfragIncomplete, drops.incomplete),
-        ] {
-            if count > 0 {
-                self.child.pair.inbound.dropped(cause, count);
-            }
-        }
+    /// What came to nothing since this was asked last.
+    fn drops(&mut self) -> Drops {
+        let unbundle = self.unbundle.as_mut();
+        unbundle.map_or_else(Drops::default, |unbundle| unbundle.decoder.drops())
     }
 }
 
@@ -393,6 +468,7 @@ impl Inbound {
             };
             if receiving.deadline().is_some_and(|deadline| deadline <= wakeup.now) {
                 receiving.overdue(wakeup.now, receiver.delivery.built(), &mut receiver.found);
+                receiver.count_lost(receiving, wakeup);
                 receiver.admit_found(receiving, &mut [], 0, wakeup);
             }
             receiving.deadline().is_some()
@@ -430,12 +506,39 @@ impl Receiver {
             self.tell_why(receiving, event(spi, packet, message), wakeup);
             return Fate::Taken;
         }
+        self.count_lost(receiving, wakeup);
         let slot = spi::slot_of(spi);
         if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
             self.waiting.push(slot);
         }
         self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
         Fate::Taken
+    }
+
+    /// Counts what came to nothing, and tells of it as of other drops. RFC 9347 §2.4.1: "packet loss should be reported to the
+    /// administrator".
+    fn count_lost(&mut self, receiving: &mut Receiving, wakeup: &Wakeup<'_>) {
+        let drops = receiving.drops();
+        if drops == Drops::default() {
+            return;
+        }
+        let child = &receiving.child;
+        for (cause, count) in [
+            (Cause::AggfragLost, drops.lost),
+            (Cause::AggfragLate, drops.late),
+            (Cause::AggfragMalformed, drops.malformed),
+            (Cause::AggfragIncomplete, drops.incomplete),
+        ] {
+            if count > 0 {
+                child.pair.inbound.dropped(cause, count);
+                self.tell(cause, wakeup, || Audit {
+                    connection: Some(Arc::clone(&child.entry.connection)),
+                    spi: Some(child.entry.inbound.spi),
+                    remote: Some(child.path.remote),
+                    ..Audit::default()
+                });
+            }
+        }
     }
 
     /// Delivers the packets found, those in the payload at `start` and those that were built.

@@ -305,6 +305,11 @@ impl Receiver {
         fate
     }
 
+    /// Tells of a drop that is no single packet's.
+    pub(super) fn tell(&mut self, cause: Cause, wakeup: &Wakeup<'_>, event: impl FnOnce() -> Audit) {
+        self.auditor.tell(cause, wakeup, event);
+    }
+
     /// Tells of the last drop.
     pub(super) fn tell_why(&mut self, receiving: &mut Receiving, about: Audit, wakeup: &Wakeup<'_>) {
         let Some((cause, inner)) = receiving.why.take() else {

@@ -33,6 +33,7 @@ mod streams;
 mod table;
 mod worker;
 
+pub(crate) use aggfrag::usual_header;
 pub use audit::Audit;
 pub use report::{FromStream, Sinks};
 
@@ -43,6 +44,7 @@ use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
+use landbridge_proto::esp::aggfrag::PathReport;
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
@@ -179,6 +181,8 @@ pub struct ChildSaStats {
     pub outbound: Traffic,
     /// Drops by cause (names as in metrics: `replayed`, `integrity`, `selector_in`, `selector_out`, `malformed`, ...).
     pub drops: Vec<(&'static str, u64)>,
+    /// With congestion information of IP-TFS, what is known of the path now.
+    pub path: Option<PathReport>,
 }
 
 /// Counters of a connection: they go on across rekeys and while the tunnel is down.

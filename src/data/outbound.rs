@@ -388,7 +388,8 @@ impl Own {
         for Sending { child, bundle, .. } in resting {
             let Some(bundle) = bundle else { continue };
             let to = active.iter_mut().find(|new| new.succeeds(child));
-            bundle.hand_over(to.and_then(|new| new.bundle.as_deref_mut()), child);
+            let to = to.and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
+            bundle.hand_over(to, child);
         }
     }
 

@@ -8,6 +8,7 @@ use super::{ChildSaStats, ConnectionStats};
 use super::{InterfaceOptions, TRANSPORT_MTU};
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
+use landbridge_proto::esp::aggfrag::Control;
 use landbridge_proto::esp::{InboundSa, OutboundSa};
 use landbridge_proto::ip::flow::{FlowKey, Ports};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
@@ -15,7 +16,7 @@ use landbridge_proto::policy::sad::{ChildName, ChildSaEntry, ChildSaId, Connecti
 use landbridge_proto::policy::selector::{PortMatch, SelectorSet};
 use landbridge_proto::policy::spi;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What one order changed: the new value of each place. Each worker takes from it what it owns.
 #[derive(Debug, Default)]
@@ -122,6 +123,9 @@ pub(super) struct Pair {
     pub inbound: Counters,
     /// Written by the outbound owner.
     pub outbound: Counters,
+    /// With congestion information (RFC 9347 §3): what both owners know of the path. Nobody else takes this lock but who wants to
+    /// know.
+    pub control: Option<Mutex<Control>>,
     sas: Mutex<(Option<InboundSa>, Option<OutboundSa>)>,
 }
 
@@ -129,6 +133,12 @@ impl Pair {
     /// The inbound SA, once: to its owner. So its window exists once.
     pub(super) fn take_inbound(&self) -> Option<InboundSa> {
         self.sas.lock().unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+
+    /// What is known of the path, if anybody goes by it.
+    pub(super) fn control(&self) -> Option<MutexGuard<'_, Control>> {
+        let control = self.control.as_ref()?;
+        Some(control.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The outbound SA, once: to its owner. So no sequence number, and with it no nonce, can come twice.
@@ -338,6 +348,7 @@ impl Register {
                 remote: SelectorSet::new(&entry.remote_ts),
                 inbound: Counters::default(),
                 outbound: Counters::default(),
+                control: super::aggfrag::control(entry),
                 sas: Mutex::new((Some(inbound), Some(outbound))),
             }),
         });
@@ -482,7 +493,10 @@ impl Register {
         for child in present {
             let own = stats(&child.pair);
             let name = Arc::clone(&child.entry.child);
-            by_child.entry(name).or_default().plus(&own);
+            let sum = by_child.entry(name).or_default();
+            sum.plus(&own);
+            // Of the one that is sent by; those that rest come behind.
+            sum.path = sum.path.or(own.path);
             children.push((child.entry.id, own));
         }
         children.sort_unstable_by_key(|(id, _)| *id);
@@ -546,6 +560,7 @@ fn stats(pair: &Pair) -> ChildSaStats {
         inbound: pair.inbound.traffic(),
         outbound: pair.outbound.traffic(),
         drops: Vec::new(),
+        path: pair.control().map(|control| control.report()),
     };
     stats.add_drops(pair.inbound.drops());
     stats.add_drops(pair.outbound.drops());

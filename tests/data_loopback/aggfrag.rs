@@ -185,6 +185,68 @@ fn a_peer_that_takes_no_fragments_gets_none() {
     );
 }
 
+fn congestion(least: u64, most: u64) -> Tunnel {
+    let mut tunnel = with(SendMode::Congestion { least, most });
+    if let Some(agreed) = &mut tunnel.aggfrag {
+        agreed.peer = AggfragFlags::new(true, false);
+    }
+    tunnel
+}
+
+/// Up to the rate that is the most where the path takes it, which is found by what each end tells the other.
+#[test]
+fn a_path_that_takes_it_gets_the_highest_rate() {
+    for workers in [1, 2] {
+        let options = DataOptions {
+            workers,
+            ..DataOptions::default()
+        };
+        let Some(pair) = Pair::up("congestion control", options, congestion(64_000, 30_000_000)) else {
+            return;
+        };
+        let path = |side: &crate::support::static_keys::Side| {
+            let stats = side.with(|data, _| data.stats(&name()));
+            stats.by_child.values().next().and_then(|child| child.path).unwrap()
+        };
+        wait_until("both send as fast as they may", Duration::from_secs(10), || {
+            [&pair.a, &pair.b]
+                .iter()
+                .all(|side| path(side).rate == Some(30_000_000))
+        });
+        for side in [&pair.a, &pair.b] {
+            let path = path(side);
+            assert_eq!((path.sent, path.received), (0, 0), "{path:?}");
+            assert_eq!(
+                path.rtt,
+                Some(Duration::from_millis(10)),
+                "the least that counts: {path:?}"
+            );
+        }
+        pair.carries(SOME / 5);
+    }
+}
+
+/// Who only gathers tells of the path all the same, when the peer requires it and something comes.
+#[test]
+fn who_gathers_tells_of_the_path() {
+    let mut tunnel = with(AT_ONCE);
+    if let Some(agreed) = &mut tunnel.aggfrag {
+        agreed.peer = AggfragFlags::new(true, false);
+    }
+    let Some(pair) = Pair::up("telling", DataOptions::default(), tunnel) else {
+        return;
+    };
+    count_esp(&pair.world, 0);
+    let told = || counts(&pair.world)[0];
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(told(), 0, "there was nothing to tell");
+    // Each answers what the other says, from the first packet on.
+    assert!(pair.ping("10.2.0.1"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!((8..=200).contains(&told()), "{} in half a second", told());
+    pair.carries(SOME / 5);
+}
+
 /// What a rekey could cost.
 const LOST: [&str; 6] = [
     "aggfrag_lost",
@@ -199,13 +261,18 @@ const LOST: [&str; 6] = [
 #[test]
 fn rekeys_lose_nothing() {
     let constant = SendMode::Constant { rate: 60_000_000 };
-    for mode in [AT_ONCE, SOON, constant] {
-        let tunnel = with(mode);
+    let congested = congestion(8_000_000, 80_000_000);
+    for tunnel in [with(AT_ONCE), with(SOON), with(constant), congested] {
+        let mode = tunnel.aggfrag.unwrap().iptfs.mode;
         let Some(pair) = Pair::up("rekeys with IP-TFS", DataOptions::default(), tunnel) else {
             return;
         };
         // Each takes a second or so.
-        let len = if mode == constant { SOME } else { 16 * SOME };
+        let len = if matches!(mode, SendMode::Aggregate { .. }) {
+            16 * SOME
+        } else {
+            SOME
+        };
         std::thread::scope(|scope| {
             let transfer = scope.spawn(|| one_way(&pair.world, "a", "b", "10.2.0.1", len));
             let mut id = 0;
@@ -236,7 +303,7 @@ fn payloads(packets: &[Vec<u8>], space: usize) -> Vec<Vec<u8>> {
     let mut list = Vec::new();
     while !encoder.is_empty() {
         let mut payload = vec![0; 4 + encoder.next_len(space)];
-        encoder.fill(&mut payload).unwrap();
+        encoder.fill(None, &mut payload).unwrap();
         list.push(payload);
     }
     list

@@ -7,7 +7,7 @@ mod outer_payloads;
 use crate::ike_pump::{side_a, side_b};
 use crate::peer::messages::*;
 use crate::peer::{Tester, seal};
-pub use outer_payloads::aggfrag;
+pub use outer_payloads::{aggfrag, congestion};
 
 use landbridge_proto::crypto::{CipherSuite, ESP_PROVIDER, Encryption, Integrity, PacketCipher, Secret};
 use landbridge_proto::esp::stream::{Deframer, LONGEST, PREFIX, length_field};
@@ -91,6 +91,11 @@ pub const TARGETS: &[Target] = &[
         name: "aggfrag",
         body: aggfrag,
         seeds: outer_payloads::seeds,
+    },
+    Target {
+        name: "congestion",
+        body: congestion,
+        seeds: outer_payloads::reports,
     },
 ];
 

@@ -17,6 +17,13 @@ pub enum SendMode {
         /// Bits a second of outer IP packets.
         rate: u64,
     },
+    /// Of one size, at the rate that the path takes (§2.4.2).
+    Congestion {
+        /// Bits a second of outer IP packets that it never goes below.
+        least: u64,
+        /// That it never exceeds.
+        most: u64,
+    },
 }
 
 /// IP-TFS as it is configured for a child.
@@ -52,15 +59,18 @@ impl SendMode {
         match self {
             Self::Aggregate { .. } => "aggregate",
             Self::Constant { .. } => "constant",
+            Self::Congestion { .. } => "congestion",
         }
     }
 }
 
 impl Iptfs {
-    /// What we require of the peer.
+    /// What we require of the peer. RFC 9347 §6.1.4: with C "the sender is requiring that congestion control information MUST be
+    /// returned to it periodically".
     #[must_use]
     pub const fn flags(&self) -> AggfragFlags {
-        AggfragFlags::new(false, !self.fragments)
+        let congestion = matches!(self.mode, SendMode::Congestion { .. });
+        AggfragFlags::new(congestion, !self.fragments)
     }
 }
 
@@ -69,7 +79,14 @@ impl Aggfrag {
     /// cannot be supported by the receiver, then the receiver SHOULD NOT enable use of AGGFRAG_PAYLOAD".
     #[must_use]
     pub fn agree(iptfs: Option<&Iptfs>, peer: Option<AggfragFlags>) -> Option<Self> {
-        let peer = peer.filter(|flags| flags.is_understood() && !flags.congestion_control())?;
+        let peer = peer.filter(|flags| flags.is_understood())?;
         Some(Self { iptfs: *iptfs?, peer })
+    }
+
+    /// Each packet of ours carries congestion information: the peer requires it, or it is to be answered. RFC 9347 §2.4.2: "An
+    /// implementation MAY choose to always include the congestion information in its AGGFRAG payload header".
+    #[must_use]
+    pub const fn informs(&self) -> bool {
+        self.peer.congestion_control() || self.iptfs.flags().congestion_control()
     }
 }

@@ -70,7 +70,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('N', 24, n_esp::rows()),
         ('O', 4, o_policy::rows()),
         ('P', 31, p_extensions::rows()),
-        ('Q', 14, q_iptfs::rows()),
+        ('Q', 21, q_iptfs::rows()),
         ('R', 10, r_puzzles::rows()),
     ]
 }

@@ -5,6 +5,9 @@ use crate::table::{Row, out, row, there};
 
 const IKE: &str = "proto/tests/ike_iptfs.rs";
 const CODEC: &str = "proto/src/esp/aggfrag/tests.rs";
+const CONTROL: &str = "proto/src/esp/aggfrag/control/tests.rs";
+const SENDER: &str = "proto/src/esp/aggfrag/control/sender.rs";
+const PATH: &str = "proto/tests/iptfs_congestion.rs";
 const DATA: &str = "tests/data_loopback/aggfrag.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -100,15 +103,67 @@ pub fn rows() -> Vec<Row> {
             ("Q13", "RFC 9347 §6.1.4", Must),
             "C: congestion information for who requires it",
             "the sender is requiring that congestion control information MUST be returned to it periodically",
-            there(IKE, "what_a_responder_declines"),
-            out("a peer that requires it is declined: congestion control is not offered"),
+            there(IKE, "who_goes_by_the_path_requires_information"),
+            there(DATA, "who_gathers_tells_of_the_path"),
         ),
         row(
             ("Q14", "RFC 9347 §3", Must),
             "a TVal is echoed with the time of its first arrival",
             "Subsequent receipt of the same TVal MUST NOT update the recorded time.",
-            out("congestion control is not offered"),
-            out("congestion control is not offered"),
+            there(CONTROL, "the_time_of_a_tval_is_that_of_its_first_arrival"),
+            there(CONTROL, "what_was_overtaken_says_nothing_new"),
+        ),
+        row(
+            ("Q15", "RFC 9347 §2.4.2", Must),
+            "congestion information once in a round trip, both ways",
+            "At a minimum, the congestion information MUST be sent, from the receiver and from the sender, at least once per RTT.",
+            there(DATA, "who_gathers_tells_of_the_path"),
+            there(CONTROL, "how_often_is_told"),
+        ),
+        row(
+            ("Q16", "RFC 9347 §3", Should),
+            "of two estimates the larger is the RTT",
+            "The larger of these 2 RTT estimates SHOULD be used as the RTT value.",
+            there(SENDER, "slow_tunnels_count_their_own_delays"),
+            there(SENDER, "what_can_be_no_answer_is_none"),
+        ),
+        row(
+            ("Q17", "RFC 9347 §2.4.2", Should),
+            "no feedback for four round trips halves the rate",
+            "When a \"no feedback timeout\" has occurred, the sending rate is halved, as per [RFC4342].",
+            there(SENDER, "silence_halves_the_rate"),
+            there(PATH, "it_goes_quiet_when_nothing_gets_through"),
+        ),
+        row(
+            ("Q18", "RFC 9347 B", Should),
+            "the rate is the one that TCP would have",
+            "The current best practice indicates that congestion control SHOULD be done in a TCP-friendly way.",
+            there(PATH, "it_finds_what_the_path_takes"),
+            there(PATH, "it_falls_on_congestion_and_recovers"),
+        ),
+        row(
+            ("Q19", "RFC 9347 B", Should),
+            "slow start",
+            "If following [RFC5348], the sender should also use the slow start mechanism described therein when the IP-TFS SA is first \
+             established.",
+            there(SENDER, "it_doubles_each_round_trip_until_something_is_lost"),
+            there(PATH, "a_limit_is_a_limit"),
+        ),
+        row(
+            ("Q20", "RFC 9347 §3.1", Must),
+            "E where marks of congestion made the loss event rate",
+            "The receiver MUST set the E bit in any AGGFRAG_PAYLOAD payload header containing a LossEventRate value derived from a CE \
+             value being considered.",
+            out("ECN is not in use for loss events (§8: it SHOULD NOT be by default): E is never set"),
+            out("marks are passed on to the inner packets by RFC 6040 instead"),
+        ),
+        row(
+            ("Q21", "RFC 9347 §2.4.2.1", Should),
+            "circuit breakers at a constant rate",
+            "implementations that support the non-congestion-control mode SHOULD implement circuit breakers [RFC8084] as a recovery method of \
+             last resort.",
+            out("losses are counted and logged; whoever can't guarantee the path takes the congestion-controlled mode"),
+            out("losses are counted and logged; whoever can't guarantee the path takes the congestion-controlled mode"),
         ),
     ]
 }

@@ -1,6 +1,6 @@
 //! Sending: inner packets in a queue, outer payloads out of it (RFC 9347 §2.2).
 
-use super::Header;
+use super::{Congestion, Header};
 use std::collections::VecDeque;
 
 /// A packet is begun in a payload only where this many octets of it fit: then its length is in the first part, whichever
@@ -70,6 +70,11 @@ impl Encoder {
         self.octets.get_mut(at..)
     }
 
+    /// Another limit to what it holds. What waits stays.
+    pub const fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Octets that wait.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -111,13 +116,13 @@ impl Encoder {
     }
 
     /// Fills a payload from the queue. What is left is a Pad Data Block. `None` if there is not even room for the header.
-    pub fn fill(&mut self, payload: &mut [u8]) -> Option<Filled> {
+    pub fn fill(&mut self, congestion: Option<Congestion>, payload: &mut [u8]) -> Option<Filled> {
         // RFC 9347 §2.2.3: "The BlockOffset MUST be consistent with the remaining size implied by the length field from the
         // fragmented inner packet."
         let rest = self.lengths.front().filter(|_| self.begun);
         let header = Header {
             block_offset: rest.copied().unwrap_or(0),
-            congestion: None,
+            congestion,
         };
         let data = header.write(payload)?;
         let mut filled = Filled::default();

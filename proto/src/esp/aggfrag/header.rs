@@ -38,7 +38,7 @@ pub struct WrongHeader;
 /// A field's largest value, which also stands for all above (§6.1.2: "If the RTT is equal to or larger than 0x3FFFFF, the
 /// value MUST be set to 0x3FFFFF"; the delays likewise).
 const RTT_MOST: u32 = 0x3f_ffff;
-const DELAY_MOST: u32 = 0x1f_ffff;
+pub(super) const DELAY_MOST: u32 = 0x1f_ffff;
 
 impl Header {
     /// Octets of the non-congestion-control format.

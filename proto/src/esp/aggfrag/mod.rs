@@ -2,17 +2,22 @@
 //!
 //! [`Encoder`] is a queue of inner packets that fills outer payloads; [`Decoder`] takes outer payloads with their sequence
 //! numbers and finds the inner packets in them; [`Header`] is what stands before the data blocks; [`Pace`] says when the
-//! next outer packet is due. Who seals, opens, sends and tells the time is the caller.
+//! next outer packet is due, [`Control`] at what rate the path takes them. Who seals, opens, sends and tells the time is the
+//! caller.
 
+mod control;
 mod decoder;
 mod encoder;
 mod header;
 mod pace;
 
+pub use control::{Bounds, Control, FLOOR, PathReport};
 pub use decoder::{Decoder, Drops, Found, Outer, Place};
 pub use encoder::{Encoder, Filled};
 pub use header::{Congestion, Header, WrongHeader};
 pub use pace::Pace;
+
+use header::DELAY_MOST;
 
 /// ESP's Next Header (RFC 9347 §6.1): "ESP Next Header value: 144".
 pub const NEXT_HEADER: u8 = 144;

@@ -1,4 +1,4 @@
-//! A constant rate (RFC 9347 §2.4.1): when the next outer packet is due.
+//! A rate (RFC 9347 §2.4): when the next outer packet is due.
 
 use crate::time::Instant;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use std::time::Duration;
 pub struct Pace {
     interval: Duration,
     next: Instant,
+    /// What a caller may be behind before it is forgiven.
+    late: Duration,
 }
 
-/// What a caller may be behind before it is forgiven: a burst after a long pause would be no constant rate.
-const FORGIVEN: Duration = Duration::from_millis(20);
-
 impl Pace {
-    /// The first packet is due at `now`.
+    /// The first packet is due at `now`. Who is more than `late` behind is forgiven: a burst after a long pause would be no rate.
     #[must_use]
-    pub fn new(now: Instant, interval: Duration) -> Self {
+    pub fn new(now: Instant, interval: Duration, late: Duration) -> Self {
         Self {
             interval: interval.max(Duration::from_nanos(1)),
             next: now,
+            late,
         }
     }
 
@@ -35,6 +35,12 @@ impl Pace {
         self.interval = interval.max(Duration::from_nanos(1));
     }
 
+    /// The time between two packets.
+    #[must_use]
+    pub const fn current(&self) -> Duration {
+        self.interval
+    }
+
     /// When the next is due.
     #[must_use]
     pub const fn next(&self) -> Instant {
@@ -46,7 +52,7 @@ impl Pace {
         if self.next > now {
             return false;
         }
-        if now.saturating_since(self.next) > FORGIVEN.max(self.interval) {
+        if now.saturating_since(self.next) > self.late.max(self.interval) {
             self.next = now;
         }
         self.next = self.next + self.interval;

@@ -61,7 +61,7 @@ fn the_example_of_the_rfc() {
     let (mut offsets, mut out) = (Vec::new(), Vec::new());
     for sequence in 1..=4 {
         let mut payload = vec![9; 1404];
-        encoder.fill(&mut payload).unwrap();
+        encoder.fill(None, &mut payload).unwrap();
         offsets.push(Header::read(&payload).unwrap().0.block_offset);
         out.extend(decode(&mut decoder, sequence, &payload));
     }
@@ -110,6 +110,20 @@ fn headers_are_read_as_they_are_written() {
             assert!(header.write(&mut [0; 30][..len]).is_none());
         }
     }
+    // Octet by octet: LossEventRate, 22 bits of RTT, 21 of Echo Delay, 21 of Transmit Delay, TVal, TEcho.
+    let fields = [
+        [0x01, 0x02, 0x03, 0x04],
+        [0xbc, 0x00, 0x06, 0x20],
+        [0x00, 0x5f, 0x00, 0x03],
+        [0xde, 0xad, 0xbe, 0xef],
+        [0xfe, 0xed, 0xfa, 0xce],
+        [0xff; 4],
+    ];
+    assert_eq!(octets[4..28], *fields.as_flattened());
+    // E is the last bit; the reserved ones are ignored.
+    octets[1] = 0xfd;
+    let read = Header::read(&octets).unwrap().0.congestion.unwrap();
+    assert!(read.experienced && !read.probing);
     // RFC 9347 §6.1.2: "If the RTT is equal to or larger than 0x3FFFFF, the value MUST be set to 0x3FFFFF", and the delays to
     // 0x1FFFFF.
     let long = Congestion {
@@ -144,7 +158,7 @@ fn nothing_is_fragmented_for_a_peer_that_takes_no_fragments() {
     for sequence in 1.. {
         let next = encoder.next_len(1000);
         let mut payload = vec![9; 1004];
-        let now = encoder.fill(&mut payload).unwrap();
+        let now = encoder.fill(None, &mut payload).unwrap();
         assert_eq!(Header::read(&payload).unwrap().0.block_offset, 0);
         assert!(now.too_long > 0 || next as u64 == now.octets);
         filled.push((now.packets, now.octets, now.too_long));
@@ -167,18 +181,18 @@ fn short_beginnings_and_a_full_queue() {
     queue(&mut encoder, &packet(2, 200, true));
     assert!(encoder.room(6).is_none() && encoder.room(0).is_none());
     let mut payload = [9; 104];
-    let filled = encoder.fill(&mut payload).unwrap();
+    let filled = encoder.fill(None, &mut payload).unwrap();
     assert_eq!((filled.octets, filled.packets, encoder.has_begun()), (95, 1, false));
     assert_eq!(payload[99..], [0; 5]);
-    encoder.fill(&mut payload).unwrap();
+    encoder.fill(None, &mut payload).unwrap();
     assert!(encoder.has_begun());
-    encoder.fill(&mut payload).unwrap();
+    encoder.fill(None, &mut payload).unwrap();
     assert_eq!(Header::read(&payload).unwrap().0.block_offset, 100);
     assert!(encoder.is_empty() && !encoder.has_begun());
     // All-pad.
-    assert_eq!(encoder.fill(&mut payload), Some(Filled::default()));
+    assert_eq!(encoder.fill(None, &mut payload), Some(Filled::default()));
     assert_eq!(payload, [0; 104]);
-    assert_eq!(encoder.fill(&mut payload[..3]), None);
+    assert_eq!(encoder.fill(None, &mut payload[..3]), None);
 }
 
 /// RFC 9347 §2.2.3: no packet is begun by one SA and ended by another.
@@ -189,18 +203,18 @@ fn what_is_begun_stays_with_its_sa() {
         queue(&mut old, &packet(n, 300, false));
     }
     let mut payload = [0; 104];
-    old.fill(&mut payload).unwrap();
+    old.fill(None, &mut payload).unwrap();
     assert_eq!(old.hand_over(&mut new), 0);
     assert_eq!((old.queued(), new.queued()), (200, 600));
     assert_eq!(old.hand_over(&mut new), 0);
     let mut decoder = Decoder::new(3, PATIENCE);
     assert!(decode(&mut decoder, 1, &payload).is_empty());
     let mut rest = [0; 204];
-    old.fill(&mut rest).unwrap();
+    old.fill(None, &mut rest).unwrap();
     assert_eq!(decode(&mut decoder, 2, &rest), [packet(0, 300, false)]);
     assert!(old.is_empty());
     let mut whole = [0; 604];
-    new.fill(&mut whole).unwrap();
+    new.fill(None, &mut whole).unwrap();
     assert_eq!(
         decode(&mut Decoder::new(3, PATIENCE), 1, &whole),
         [packet(1, 300, false), packet(2, 300, false)]
@@ -285,7 +299,7 @@ fn the_window_and_the_timer() {
         let mut encoder = Encoder::new(true, 1000);
         queue(&mut encoder, &packet(n, 60, false));
         let mut payload = vec![0; 64];
-        encoder.fill(&mut payload).unwrap();
+        encoder.fill(None, &mut payload).unwrap();
         payload
     };
     let numbers = |packets: Vec<Vec<u8>>| -> Vec<u64> {
@@ -358,7 +372,7 @@ fn any_packets_through_any_loss_and_reordering() {
                     let mut payload = vec![0x55; 4 + if fragments { 1 + below(900) } else { 160 + below(500) }];
                     let sequence = outers.len() as u64 + 1;
                     let begun = encoder.has_begun();
-                    let filled = encoder.fill(&mut payload).unwrap();
+                    let filled = encoder.fill(None, &mut payload).unwrap();
                     assert_eq!(filled.too_long, 0);
                     for number in done..done + filled.packets as usize + usize::from(encoder.has_begun()) {
                         if number == done && begun {
@@ -419,7 +433,7 @@ fn any_packets_through_any_loss_and_reordering() {
 fn a_rate_is_kept_over_time_and_no_burst_follows_a_pause() {
     let interval = Pace::interval(10_000_000, 1250);
     assert_eq!(interval, Duration::from_millis(1));
-    let mut pace = Pace::new(Instant::ZERO, interval);
+    let mut pace = Pace::new(Instant::ZERO, interval, Duration::from_millis(20));
     let mut sent = 0;
     for wake in 0..1000_u64 {
         // A clock that wakes every 1.7 ms.
