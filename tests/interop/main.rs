@@ -22,6 +22,7 @@ mod mobike;
 mod nat;
 mod post_quantum;
 mod ppk;
+mod redirect;
 mod rekey_load;
 
 use std::cell::{Cell, RefCell};
@@ -46,7 +47,8 @@ struct Scenario {
     mtu: u32,
     /// Further addresses of ours: `, "..."`.
     also_local: &'static str,
-    /// Further lines of our connection.
+    /// Further lines of our gateway, and of the connection.
+    gateway: &'static str,
     more: &'static str,
     /// Further settings of strongSwan's.
     peer_more: &'static [&'static str],
@@ -62,6 +64,7 @@ impl Default for Scenario {
             their_nat: false,
             mtu: 1500,
             also_local: "",
+            gateway: "",
             more: "",
             peer_more: &[],
         }
@@ -99,6 +102,7 @@ fn configuration(scenario: &Scenario) -> String {
 [gateway]
 id = "gw.example"
 log_level = "landbridge=debug,info"
+{gateway}
 
 [connections.peer]
 local_addrs = ["{local}"{also_local}]
@@ -123,6 +127,7 @@ start_action = "{action}"
         ike = scenario.ike,
         esp = scenario.esp,
         also_local = scenario.also_local,
+        gateway = scenario.gateway,
         more = scenario.more,
     )
 }
