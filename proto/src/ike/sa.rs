@@ -22,6 +22,7 @@ use super::nat::NatSituation;
 use super::parts::Parts;
 use super::ppk::PpkState;
 use super::proven::Proven;
+use super::puzzle::Puzzle;
 use super::qcd::PeerTokens;
 use super::redirect::Redirection;
 use super::respond::Reply;
@@ -188,6 +189,8 @@ pub struct IkeSa {
     pub begin_at_once: bool,
     /// IKE_AUTH waits for our signature.
     pub signing: Option<Box<Signing>>,
+    /// It is to be solved before IKE_AUTH.
+    pub auth_puzzle: Option<Puzzle>,
     /// The peer's puzzle is being solved.
     pub solving: Option<Solving>,
     /// When a hint that the peer has lost its state was last followed.
@@ -294,6 +297,7 @@ impl IkeSa {
             peer_tokens: PeerTokens::default(),
             begin_at_once: false,
             signing: None,
+            auth_puzzle: None,
             solving: None,
             hinted: None,
             unknown_spi: None,

@@ -2,7 +2,7 @@
 
 use super::keys::IkeKeys;
 use crate::crypto::{PacketCipher, Provider};
-use crate::wire::{Header, Outer, OuterBody, PayloadType, encode_header};
+use crate::wire::{ExchangeType, Header, Outer, OuterBody, PayloadType, encode_header};
 use rand_core::CryptoRng;
 use std::sync::Arc;
 
@@ -18,6 +18,11 @@ const fn padding(len: usize, block: usize) -> usize {
     (block - (len + 1) % block) % block
 }
 
+/// Octets of the payload that stands in the clear before what is sealed, if there is one.
+const fn outside(front: &[u8]) -> usize {
+    if front.is_empty() { 0 } else { GENERIC + front.len() }
+}
+
 /// Seals what we send, opens what the peer sends.
 #[derive(Clone)]
 pub struct MessageProtection {
@@ -25,6 +30,8 @@ pub struct MessageProtection {
     open: Arc<dyn PacketCipher>,
     /// AEAD IVs: a counter from a random start, never repeated under one key.
     iv_counter: u64,
+    /// See [`Self::show`].
+    solution: Option<Vec<u8>>,
 }
 
 /// An opened message or fragment.
@@ -61,7 +68,18 @@ impl MessageProtection {
             seal: Arc::from(seal),
             open: Arc::from(open),
             iv_counter: rng.next_u64(),
+            solution: None,
         })
+    }
+
+    /// From now on an IKE_AUTH request has this in front of what is sealed: "HDR, PS, SK {...}" (RFC 8019 §7.2.2).
+    pub fn show(&mut self, solution: Option<Vec<u8>>) {
+        self.solution = solution;
+    }
+
+    fn in_front(&self, header: &Header) -> Vec<u8> {
+        let asks = header.exchange == ExchangeType::IKE_AUTH && !header.flags.response;
+        self.solution.clone().filter(|_| asks).unwrap_or_default()
     }
 
     /// One message as datagrams: one with SK, or several with SKF if `max_datagram` (octets of IKE message that fit in
@@ -74,19 +92,27 @@ impl MessageProtection {
         max_datagram: Option<usize>,
         rng: &mut dyn CryptoRng,
     ) -> Vec<Vec<u8>> {
-        let whole = Header::LEN + GENERIC + self.overhead(payloads.len()) + payloads.len();
+        let front = self.in_front(header);
+        let outside = outside(&front);
+        let whole = Header::LEN + outside + GENERIC + self.overhead(payloads.len()) + payloads.len();
         let room = match max_datagram {
             Some(max) if whole > max => self.fragment_room(max),
-            _ => return vec![self.seal_one(header, first, payloads, None, rng)],
+            _ => return vec![self.seal_one(header, &front, first, payloads, None, rng)],
         };
+        // §2.5.3: "all unprotected payloads MUST be placed in the first fragment", which holds less of the others then.
+        let (head, rest) = payloads.split_at(room.saturating_sub(outside).max(1).min(payloads.len()));
         // RFC 7383 §2.5: at most 65535 fragments; the message cap keeps it far below.
-        let total = u16::try_from(payloads.len().div_ceil(room)).unwrap_or(u16::MAX);
-        let fragments = payloads.chunks(room).zip(1..);
+        let total = u16::try_from(1 + rest.len().div_ceil(room)).unwrap_or(u16::MAX);
+        let fragments = std::iter::once(head).chain(rest.chunks(room)).zip(1..);
         fragments
             .map(|(part, number)| {
                 // §2.5: the first fragment says which payload comes first; beyond it "this field MUST be set to zero".
-                let first = if number == 1 { first } else { PayloadType::NONE };
-                self.seal_one(header, first, part, Some((number, total)), rng)
+                let (front, first) = if number == 1 {
+                    (front.as_slice(), first)
+                } else {
+                    (&[][..], PayloadType::NONE)
+                };
+                self.seal_one(header, front, first, part, Some((number, total)), rng)
             })
             .collect()
     }
@@ -134,6 +160,7 @@ impl MessageProtection {
     fn seal_one(
         &mut self,
         header: &Header,
+        front: &[u8],
         first: PayloadType,
         payloads: &[u8],
         fragment: Option<(u16, u16)>,
@@ -148,9 +175,16 @@ impl MessageProtection {
         } else {
             PayloadType::SK
         };
-        let length = Header::LEN + GENERIC + body;
+        let length = Header::LEN + outside(front) + GENERIC + body;
         let mut out = Vec::with_capacity(length);
-        out.extend_from_slice(&encode_header(header, payload_type, length));
+        if front.is_empty() {
+            out.extend_from_slice(&encode_header(header, payload_type, length));
+        } else {
+            out.extend_from_slice(&encode_header(header, PayloadType::PUZZLE_SOLUTION, length));
+            out.extend_from_slice(&[payload_type.0, 0]);
+            out.extend_from_slice(&u16::try_from(outside(front)).unwrap_or(u16::MAX).to_be_bytes());
+            out.extend_from_slice(front);
+        }
         out.extend_from_slice(&[first.0, 0]);
         out.extend_from_slice(&u16::try_from(GENERIC + body).unwrap_or(u16::MAX).to_be_bytes());
         if let Some((number, total)) = fragment {

@@ -88,6 +88,8 @@ pub fn encode_response(response: &Response) -> Vec<Payload> {
             out.push(Payload::Sa(m.sa.clone()));
             out.push(Payload::Ke(m.ke.clone()));
             out.push(Payload::Nonce(m.nonce.clone()));
+            // RFC 8019 §7.2.1, figure 4: "HDR, SA, KE, Nr, N(PUZZLE)".
+            out.extend(m.puzzle.map(|puzzle| Payload::Notify(puzzle.notify())));
             out.extend(m.certreqs.iter().cloned().map(Payload::CertReq));
             push_announcements(
                 &mut out,

@@ -66,6 +66,8 @@ pub struct IkeSaInitResponse {
     pub nat_destination: Vec<[u8; 20]>,
     /// Trust anchors the responder takes.
     pub certreqs: Vec<CertificateRequest>,
+    /// N(PUZZLE): one more, before IKE_AUTH (RFC 8019 §7.2.1).
+    pub puzzle: Option<PuzzleNotify>,
     /// What the sender can.
     pub capabilities: Capabilities,
     /// Vendor IDs.

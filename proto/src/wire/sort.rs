@@ -165,6 +165,8 @@ fn sa_init_reply(payloads: Vec<Payload>) -> Result<IkeSaInitReply, DecodeError> 
         nat_source,
         nat_destination,
         capabilities: parts.capabilities()?,
+        // One that can't be read is not understood, and the rest of the answer is good.
+        puzzle: parts.puzzle().unwrap_or_default(),
         certreqs: parts.certreqs,
         vendor_ids: parts.vendor_ids,
         other: parts.notifies,

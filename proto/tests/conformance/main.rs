@@ -71,7 +71,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('O', 4, o_policy::rows()),
         ('P', 31, p_extensions::rows()),
         ('Q', 21, q_iptfs::rows()),
-        ('R', 10, r_puzzles::rows()),
+        ('R', 13, r_puzzles::rows()),
     ]
 }
 

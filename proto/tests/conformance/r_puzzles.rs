@@ -90,5 +90,29 @@ pub fn rows() -> Vec<Row> {
                 "there_is_room_for_tickets_when_there_is_none_for_others",
             ),
         ),
+        row(
+            ("R11", "RFC 8019 §7.2.2", Must),
+            "a puzzle before IKE_AUTH is solved",
+            "If the IKE_SA_INIT regular response message (i.e., the message containing SA, KE, NONCE payloads) contains the PUZZLE \
+             notification and the Initiator supports puzzles, it MUST solve the puzzle.",
+            there(IKE, "a_puzzle_before_ike_auth"),
+            there(IKE, "a_puzzle_before_ike_auth_that_takes_too_long"),
+        ),
+        row(
+            ("R12", "RFC 8019 §7.2.1", Must),
+            "but none that comes out of nothing",
+            "The Responder MUST NOT use puzzles in the IKE_AUTH exchange unless a puzzle has been previously presented and solved in \
+             the preceding IKE_SA_INIT exchange.",
+            there(IKE, "a_puzzle_before_ike_auth_that_comes_out_of_nothing"),
+            there(IKE, "a_solution_before_ike_auth_that_nobody_asked_for"),
+        ),
+        row(
+            ("R13", "RFC 8019 §7.2.2", Must),
+            "its solution stands in the clear, in the first fragment",
+            "If IKE fragmentation [RFC7383] is used in the IKE_AUTH exchange, then the PS payload MUST be present only in the first \
+             IKE Fragment message, in accordance with Section 2.5.3 of [RFC7383].",
+            there(IKE, "a_puzzle_before_ike_auth"),
+            there(IKE, "a_solution_before_ike_auth_that_nobody_asked_for"),
+        ),
     ]
 }

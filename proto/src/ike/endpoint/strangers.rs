@@ -334,6 +334,8 @@ impl Endpoint {
             nat_source,
             nat_destination,
             certreqs: crate::ike::auth::request(candidates.iter().map(Arc::as_ref)),
+            // All that it would save is done already.
+            puzzle: None,
             capabilities,
             vendor_ids: vec![],
             other: methods.into_iter().collect(),

@@ -130,8 +130,12 @@ impl AuthExchange {
         Self::send(sa, shared, connection, so_far)
     }
 
-    /// The request with our proof.
-    fn send(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>, proof: OwnProof) -> Next {
+    /// The request with our proof; a puzzle comes before it.
+    pub fn send(sa: &mut IkeSa, shared: &mut Shared, connection: Arc<Connection>, proof: OwnProof) -> Next {
+        if let Some(puzzle) = sa.auth_puzzle.take() {
+            sa.begin_solving(shared, puzzle, Some(Box::new((connection, proof))));
+            return Next::Done;
+        }
         let wanted = sa.wanted.clone();
         let is_up = |child: &&Arc<connection::Child>| !shared.is_down(Some(&connection), &child.name);
         let first = connection.children.values().filter(is_up).find(|child| match &wanted {

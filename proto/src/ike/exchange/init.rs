@@ -141,10 +141,10 @@ impl InitExchange {
                 if self.cookie.as_ref() != Some(&cookie) || puzzle.is_some() && self.puzzle != puzzle =>
             {
                 if let Some(asked) = puzzle
-                    && let Some(puzzle) = self.accepts(sa, shared, &cookie, asked)
+                    && let Some(puzzle) = self.accepts(sa, shared, cookie.clone(), asked)
                 {
                     self.waiting = Some((cookie, asked));
-                    sa.begin_solving(shared, puzzle);
+                    sa.begin_solving(shared, puzzle, None);
                     return Next::KeepWaiting(Exchange::Init(self));
                 }
                 self.show(sa, shared, (cookie, puzzle), None)
@@ -177,7 +177,7 @@ impl InitExchange {
 
     /// The puzzle, if it is to be solved. RFC 8019 §7.1.2: "The Initiator MAY ignore the PUZZLE notification if it is not willing to
     /// spend resources to solve the puzzle of the requested difficulty, even if it supports puzzles."
-    fn accepts(&mut self, sa: &IkeSa, shared: &mut Shared, cookie: &[u8], asked: PuzzleNotify) -> Option<Puzzle> {
+    fn accepts(&mut self, sa: &IkeSa, shared: &mut Shared, string: Vec<u8>, asked: PuzzleNotify) -> Option<Puzzle> {
         let most = shared.config.gateway.puzzle_difficulty_accepted;
         if most == 0 {
             return None;
@@ -198,14 +198,14 @@ impl InitExchange {
                 } else {
                     asked.difficulty
                 },
-                string: cookie.to_vec(),
+                string,
             });
         }
         shared.counters.puzzles_left += 1;
         // §9: "log or display a failure message to the administrator or user".
         if asked.difficulty > most && !std::mem::replace(&mut self.told_of_puzzle, true) {
             let bits = asked.difficulty;
-            let verdict = format!("the peer asks to solve a puzzle of {bits} bits: it gets its cookie back without");
+            let verdict = format!("the peer asks to solve a puzzle of {bits} bits, which is left");
             let hint = format!("up to {most} are accepted (puzzle_difficulty_accepted); is the peer under attack?");
             sa.tell_failure(shared, Reason::Refused, verdict, vec![], vec![], Some(hint));
         }
@@ -341,6 +341,14 @@ impl InitExchange {
             }
         };
         sa.stop_solving(shared);
+        // RFC 8019 §7.2.2: "If the IKE_SA_INIT regular response message ... contains the PUZZLE notification and the Initiator supports
+        // puzzles, it MUST solve the puzzle." §7.2.1: not "unless a puzzle has been previously presented and solved".
+        if let Some(asked) = response.puzzle.filter(|_| self.solution.is_some()) {
+            // §7.2.3: "S is a concatenation of Nr and SPIr."
+            let string = [response.nonce.0.as_slice(), &header.spi_r.0].concat();
+            self.puzzles = 0;
+            sa.auth_puzzle = self.accepts(sa, shared, string, asked);
+        }
         sa.spi_r = header.spi_r;
         sa.suite = Some(chosen.suite);
         sa.init.response = datagram.to_vec();
