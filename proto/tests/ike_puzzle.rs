@@ -252,6 +252,28 @@ fn many_from_one_address() {
     assert_ne!(answer.header.spi_r, IkeSpi::ZERO);
 }
 
+/// §4.2: a /64 of IPv6 counts as one address.
+#[test]
+fn a_network_of_ipv6_is_one_address() {
+    let gateway = Gateway {
+        half_open_limit_per_address: 4,
+        ..Gateway::default()
+    };
+    let mut t = Tester::with(side_b(), gateway);
+    let payloads = t.init_payloads();
+    let mut ask = |host: u16, network: u16| {
+        let remote = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host);
+        t.sa.spi_i = IkeSpi([1 + host as u8; 8]);
+        t.path = Path::udp("[2001:db8:9::1]:500".parse().unwrap(), (remote, 500).into());
+        let datagram = t.init_datagram(&payloads);
+        t.ask(&datagram).len()
+    };
+    assert_eq!((0..6).map(|host| ask(host, 1)).collect::<Vec<_>>(), [1, 1, 1, 1, 0, 0]);
+    assert_eq!(ask(7, 2), 1);
+    t.pass(Duration::from_secs(60));
+    assert_eq!(t.dut.load().half_open, 0);
+}
+
 /// §7.1.1.3: "implementations MUST ensure that an attacker gains no or insignificant benefit from reusing puzzle solutions in
 /// several requests."
 #[test]

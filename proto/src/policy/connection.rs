@@ -32,7 +32,7 @@ pub struct Gateway {
     pub puzzle_difficulty_accepted: u8,
     /// Half-open responder SAs beyond which requests are dropped.
     pub half_open_limit: usize,
-    /// Half-open responder SAs from one address beyond which requests from it are dropped.
+    /// Half-open responder SAs from one address, or one /64 of IPv6, beyond which requests from it are dropped.
     pub half_open_limit_per_address: usize,
     /// A half-open responder SA is forgotten after this.
     pub half_open_timeout: Duration,

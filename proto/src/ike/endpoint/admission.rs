@@ -11,6 +11,7 @@ use crate::ike::puzzle::Puzzle;
 use crate::wire::message::ResumeReply;
 use crate::wire::{Nonce, PrfId, PuzzleNotify, SecurityAssociation};
 use rand_core::Rng;
+use std::net::Ipv6Addr;
 
 /// One more in so many half-open SAs is kept for peers with a ticket.
 const RESERVE: usize = 4;
@@ -105,7 +106,11 @@ impl Endpoint {
             Room::ForTickets => limit.saturating_add(limit / RESERVE),
         };
         let total: usize = self.half_open.values().sum();
-        let from_there = self.half_open.get(&path.remote.ip()).copied().unwrap_or(0);
+        let from_there = self
+            .half_open
+            .get(&neighbourhood(path.remote.ip()))
+            .copied()
+            .unwrap_or(0);
         if total >= most || from_there >= gateway.half_open_limit_per_address {
             self.shared.counters.over_limit += 1;
             return None;
@@ -210,6 +215,15 @@ impl Endpoint {
     fn draw(&mut self, chance: usize) -> bool {
         let number = usize::try_from(self.shared.rng.next_u32()).unwrap_or(usize::MAX);
         number % CERTAIN < chance
+    }
+}
+
+/// What counts as one address. RFC 8019 §4.2: "For IPv6, ISPs assign between a /48 and a /64, so it does not make sense for rate
+/// limiting to work on single IPv6 IPs. Instead, rate limits should be done based on either the /48 or /64".
+pub(super) fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -243,8 +243,9 @@ impl Endpoint {
         sa.init.request = datagram.to_vec();
         let spi = sa.spi_r;
         self.init_seen.insert(digest, spi);
-        *self.half_open.entry(path.remote.ip()).or_default() += 1;
-        (sa.counted, sa.answers) = (Some(path.remote.ip()), Some(digest));
+        let there = admission::neighbourhood(path.remote.ip());
+        *self.half_open.entry(there).or_default() += 1;
+        (sa.counted, sa.answers) = (Some(there), Some(digest));
         let response = sa.init.response.clone();
         self.sas.insert(spi, sa);
         self.shared.transmit(path, &[response]);
