@@ -251,6 +251,25 @@ fn padding_is_a_length_or_the_mtu() {
 }
 
 #[test]
+fn pairs_are_a_number_or_one_a_worker() {
+    for (text, expected) in [
+        ("", 1),
+        ("pairs = 1", 1),
+        ("pairs = 64", 64),
+        ("pairs = \"auto\"", 6),
+        ("iptfs = { mode = \"aggregate\" }\npairs = 2", 2),
+    ] {
+        let loaded = load("pairs", &format!("[gateway]\nworkers = 6\n{SMALL}{text}\n"));
+        let connection = &loaded.ike.connections["cloud"];
+        assert_eq!(
+            (connection.children["net"].pairs, connection.pairs()),
+            (expected, expected),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn iptfs_says_how_outer_packets_are_made() {
     use landbridge_proto::policy::aggfrag::{Iptfs, SendMode};
     use std::time::Duration;

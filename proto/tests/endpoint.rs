@@ -35,6 +35,7 @@ fn child(local: &str, remote: &str, esp: &str, start_action: StartAction) -> Chi
         replay_window: 64,
         tfc_padding: None,
         iptfs: None,
+        pairs: 1,
         start_action,
         close_action: start_action,
     }

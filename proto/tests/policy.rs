@@ -86,6 +86,7 @@ fn h1_first_selectors_decide() {
         replay_window: 64,
         tfc_padding: None,
         iptfs: None,
+        pairs: 1,
         start_action: StartAction::None,
         close_action: StartAction::None,
     };

@@ -291,6 +291,9 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
             child.replay_window,
             action(child)
         )?;
+        if child.pairs > 1 {
+            writeln!(text, "             {} pairs", child.pairs)?;
+        }
         if let Some(iptfs) = &child.iptfs {
             writeln!(text, "             IP-TFS {}", in_words(iptfs))?;
         }

@@ -168,13 +168,11 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
 }
 
 fn write_child(text: &mut String, child: &ChildSaStatus) -> std::fmt::Result {
-    write!(
-        text,
-        "    {}: {} === {}",
-        child.name,
-        child.local_ts.join(" "),
-        child.remote_ts.join(" ")
-    )?;
+    write!(text, "    {}", child.name)?;
+    if let (Some(pair), Some(pairs)) = (child.pair, child.pairs) {
+        write!(text, ", pair {pair} of {pairs}")?;
+    }
+    write!(text, ": {} === {}", child.local_ts.join(" "), child.remote_ts.join(" "))?;
     write!(text, ", {}", child.suite)?;
     if child.mode == "transport" {
         text.push_str(", transport mode");

@@ -5,6 +5,7 @@ use super::gateway::set;
 use super::profiles::Profile;
 use super::units::{duration, duration_or_never, integer, octets};
 use super::{Spot, iptfs, proposals, selector};
+use landbridge_proto::policy::aggfrag::{Iptfs, SendMode};
 use landbridge_proto::policy::connection::{Child, StartAction};
 use landbridge_proto::policy::sad::{ChildName, Mode, TrafficLimits};
 use landbridge_proto::policy::selector::{are_host, from_prefix};
@@ -21,6 +22,9 @@ const REPLAY_WINDOW: u32 = 4096;
 // 64-bit numbers were chosen.
 const REKEY_PACKETS: u64 = 3 << 30;
 
+/// As many as there may be workers.
+const MOST_PAIRS: u64 = 64;
+
 /// A child and where it stands.
 pub(super) struct Read {
     pub child: Child,
@@ -35,6 +39,7 @@ pub(super) fn read(
     name: &str,
     table: Table<'_, '_>,
     hosts: [Option<IpAddr>; 2],
+    workers: u8,
     profile: Option<&Profile>,
 ) -> Option<Read> {
     let spot = table.spot();
@@ -64,6 +69,14 @@ pub(super) fn read(
             None,
         );
     }
+    let mut pairs = 1;
+    if let Some(value) = table.get("pairs") {
+        set(&mut pairs, count_of_pairs(&value, workers));
+        let at_a_rate = |iptfs: &Iptfs| !matches!(iptfs.mode, SendMode::Aggregate { .. });
+        if pairs > 1 && iptfs.as_ref().is_some_and(at_a_rate) {
+            value.error("each pair would send at the rate of iptfs: leave it out", None);
+        }
+    }
     // A cloud's gateway has a fixed address and often waits for us.
     let mut start_action = profile.map_or(StartAction::None, |_| StartAction::Start);
     if let Some(value) = table.get("start_action") {
@@ -88,6 +101,7 @@ pub(super) fn read(
         replay_window,
         tfc_padding,
         iptfs,
+        pairs,
         start_action,
         close_action,
     };
@@ -235,6 +249,20 @@ fn padding(value: &Value<'_, '_>, mode: Option<Mode>) -> Option<u16> {
         "mtu" => Some(u16::MAX),
         other => {
             value.error(format!("{other:?} is not \"mtu\" or a number of octets"), None);
+            None
+        }
+    }
+}
+
+/// `"auto"`, as many as there are workers, or a number.
+fn count_of_pairs(value: &Value<'_, '_>, workers: u8) -> Option<u16> {
+    if value.is_integer() {
+        return integer(value, 1..=MOST_PAIRS);
+    }
+    match value.string()? {
+        "auto" => Some(workers.into()),
+        other => {
+            value.error(format!("{other:?} is not \"auto\" or a number of Child SA pairs"), None);
             None
         }
     }

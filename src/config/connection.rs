@@ -67,7 +67,7 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
             .filter(|peer| peer.hosts.len() == 1)
             .and_then(|peer| only(&peer.addresses)),
     ];
-    let children = children(table, hosts, profile);
+    let children = children(table, hosts, gateway.ike.workers, profile);
     let summary = children.as_deref().map(summary_of).unwrap_or_default();
     let start = summary.start;
 
@@ -259,7 +259,12 @@ fn only(addresses: &[IpAddr]) -> Option<IpAddr> {
     }
 }
 
-fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2], profile: Option<&Profile>) -> Option<Vec<child::Read>> {
+fn children(
+    table: &Table<'_, '_>,
+    hosts: [Option<IpAddr>; 2],
+    workers: u8,
+    profile: Option<&Profile>,
+) -> Option<Vec<child::Read>> {
     let Some(all) = table.table("children") else {
         let problem = format!("[{}] has no children", table.path());
         let remedy = format!("add [{}.children.net] with local_ts and remote_ts", table.path());
@@ -275,7 +280,7 @@ fn children(table: &Table<'_, '_>, hosts: [Option<IpAddr>; 2], profile: Option<&
     let read = |(name, value): (&str, Value<'_, '_>)| {
         let table = value.table()?;
         check_name(&table, name, "child");
-        child::read(name, table, hosts, profile)
+        child::read(name, table, hosts, workers, profile)
     };
     // All of them are read before any is missed, so that all that is wrong is reported.
     let list: Vec<_> = named.into_iter().map(read).collect();

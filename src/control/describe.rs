@@ -66,8 +66,11 @@ pub fn child_up(up: &ChildUp) -> String {
     } else {
         "is up"
     };
+    let which = up
+        .pair
+        .map_or(String::new(), |(pair, pairs)| format!(" (pair {pair} of {pairs})"));
     format!(
-        "Child SA {} {how}: {} === {}, {} mode{}, {}, SPIs in {:#010x} out {:#010x}",
+        "Child SA {}{which} {how}: {} === {}, {} mode{}, {}, SPIs in {:#010x} out {:#010x}",
         up.child,
         selectors(&up.local_ts),
         selectors(&up.remote_ts),

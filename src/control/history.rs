@@ -56,7 +56,8 @@ impl History {
         let child = self.children.entry(std::sync::Arc::clone(&up.child)).or_default();
         if up.rekeyed_from.is_some() {
             child.rekeys += 1;
-        } else {
+        } else if up.pair.is_none_or(|(pair, _)| pair == 1) {
+            // A further pair of a child that is up is no news.
             child.since = Some(unix);
         }
     }

@@ -272,6 +272,12 @@ pub struct ChildSaStatus {
     /// With congestion information of IP-TFS, what is known of the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iptfs_path: Option<IptfsPath>,
+    /// Of a child with several pairs (RFC 9611): which it is, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<u16>,
+    /// How many are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<u16>,
     /// Negotiated selectors on our side.
     pub local_ts: Vec<String>,
     /// Negotiated selectors on the peer's side.

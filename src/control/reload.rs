@@ -74,7 +74,11 @@ fn step(old: &Configuration, new: &Configuration, name: &ConnectionName, tunnel:
         return Step::Added;
     };
     let changes = Changes::between(from, to);
-    let (keys, in_place) = tunnel_changes(before, tunnel);
+    let (mut keys, in_place) = tunnel_changes(before, tunnel);
+    // An interface has its queues from the beginning.
+    if from.pairs() != to.pairs() {
+        keys.push("pairs");
+    }
     let mut why: Vec<String> = changes.restart.iter().map(ToString::to_string).collect();
     let moved = !before
         .remote_hosts
@@ -347,7 +351,12 @@ impl Daemon {
             .mtu
             .unwrap_or_else(|| status::inner_mtu(&self.configuration, name, path));
         InterfaceOptions {
-            queues: 1,
+            queues: self
+                .configuration
+                .ike
+                .connections
+                .get(name)
+                .map_or(1, |connection| connection.pairs()),
             name: tunnel.interface.clone(),
             mtu,
             clamp_mss: tunnel.clamp_mss,
@@ -501,6 +510,7 @@ start_action = "start"
                 "[connections.a]\ninterface = \"x\"\n",
                 "! a: restarted, for interface",
             ),
+            ("start_action", "pairs = 4\nstart_action", "! a: restarted, for pairs"),
             (
                 "id = \"a.example.com\"",
                 "id = \"z.example.com\"",

@@ -200,6 +200,8 @@ fn child_sa(child: &ike::ChildUp, stats: &ConnectionStats, now: Instant) -> Chil
         mode: child.mode.to_string(),
         iptfs: child.iptfs.map(|mode| mode.name().to_owned()),
         iptfs_path: own.path.as_ref().map(iptfs_path),
+        pair: child.pair.map(|(pair, _)| pair),
+        pairs: child.pair.map(|(_, pairs)| pairs),
         local_ts: words(&child.local_ts),
         remote_ts: words(&child.remote_ts),
         age_seconds: now.saturating_since(child.since).as_secs(),

@@ -5,6 +5,7 @@ use super::event::{ChildUp, Event, TimerKind};
 use super::export;
 use super::jobs::Job;
 use super::keys::ChildKeys;
+use super::pairs::{Further, Place};
 use super::sa::IkeSa;
 use super::shared::{Claim, Effect, Shared};
 use crate::crypto::Secret;
@@ -57,6 +58,8 @@ pub struct Child {
     pub state: ChildState,
     /// The way that the data path sends it: the entry's until it moves.
     pub way: (Path, Encapsulation),
+    /// Whether there are to be others with the same selectors (RFC 9611), and who asks for them.
+    pub further: Further,
     /// The peer rekeyed this pair, and outbound moves over when the peer is known to use the new one.
     pub replaces: Option<ChildSaId>,
     rekeyed_from: Option<ChildSaId>,
@@ -91,6 +94,8 @@ pub struct Negotiated {
     pub we_requested: bool,
     /// The pair it rekeys.
     pub rekeys: Option<ChildSaId>,
+    /// Which of its child's pairs it is.
+    pub place: Place,
 }
 
 impl Child {
@@ -113,6 +118,7 @@ impl Child {
             suite: self.suite,
             mode: self.entry.mode,
             iptfs: self.entry.aggfrag.as_ref().map(|aggfrag| aggfrag.iptfs.mode),
+            pair: (self.config.pairs > 1).then_some((self.entry.resource + 1, self.config.pairs)),
             local_ts: self.entry.local_ts.clone(),
             remote_ts: self.entry.remote_ts.clone(),
             since: self.since,
@@ -126,6 +132,7 @@ impl Child {
             id,
             connection,
             child,
+            resource,
             inbound,
             ..
         } = &*self.entry;
@@ -137,6 +144,7 @@ impl Child {
             shared.effects.push(Effect::ChildGone {
                 connection: Arc::clone(&connection),
                 child: Arc::clone(&child),
+                resource: *resource,
             });
             if self.redundant {
                 return;
@@ -195,6 +203,7 @@ impl IkeSa {
             aggfrag,
             we_requested,
             rekeys,
+            place,
         } = new;
         let origin = keys.origin.take();
         let (key_out, key_in) = if we_requested {
@@ -212,7 +221,7 @@ impl IkeSa {
             id,
             connection: self.name().unwrap_or_else(|| "".into()),
             child: Arc::clone(&config.name),
-            resource: 0,
+            resource: place.resource,
             inbound: parameters(spi_in, key_in),
             outbound: parameters(spi_out, key_out),
             local_ts,
@@ -257,6 +266,7 @@ impl IkeSa {
             redundant: false,
             refused: None,
             contest: None,
+            further: place.further,
             replaces: rekeys.filter(|_| wait_for_peer),
             config,
             entry,
@@ -266,6 +276,9 @@ impl IkeSa {
         };
         shared.event(Event::ChildUp(child.describe()));
         self.children.push(child);
+        if activate {
+            self.look_for_pairs(now, id);
+        }
         id
     }
 
@@ -422,8 +435,12 @@ impl IkeSa {
         }
         let child = self.children.swap_remove(index);
         let config = Arc::clone(&child.config);
+        let ours = child.further == Further::Ours && !child.redundant;
         child.remove(shared, reason);
         self.want_again(shared, &config, by_peer);
+        if ours && !by_peer {
+            self.want_pair_again(shared, &config.name);
+        }
     }
 
     /// A pair of this child is gone, or did not come about; because the peer wanted that, or not.

@@ -408,7 +408,11 @@ impl Endpoint {
                     again,
                     at_once,
                 } => self.went_down(connection, again, at_once),
-                Effect::ChildGone { connection, child } => self.fall_back(&connection, &child),
+                Effect::ChildGone {
+                    connection,
+                    child,
+                    resource,
+                } => self.fall_back(&connection, &child, resource),
                 Effect::Successor(new) => {
                     let spi = new.own_spi();
                     self.sas.insert(spi, *new);

@@ -64,6 +64,12 @@ pub enum IkeError {
     /// Not here, not now.
     #[error("no further SA is accepted")]
     NoAdditionalSas,
+    /// So many pairs with the same selectors are enough (RFC 9611 §6).
+    #[error("no further pair with the same traffic selectors is accepted")]
+    MaxQueue,
+    /// A further pair that is not like the first (RFC 9611 §3).
+    #[error("a further pair has to be like the first one of the child: {0} differs")]
+    NotAlike(&'static str),
     /// Our machine: no SPI left, an algorithm that the provider lacks.
     #[error("{0}")]
     Internal(&'static str),
@@ -80,7 +86,9 @@ impl IkeError {
                 Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*payload])
             }
             Self::Malformed(_) | Self::KeyExchange(_) => plain(NotifyType::INVALID_SYNTAX),
-            Self::NoProposal(_) | Self::NoAggfrag | Self::Internal(_) => plain(NotifyType::NO_PROPOSAL_CHOSEN),
+            Self::NoProposal(_) | Self::NoAggfrag | Self::NotAlike(_) | Self::Internal(_) => {
+                plain(NotifyType::NO_PROPOSAL_CHOSEN)
+            }
             Self::TsUnacceptable { .. } | Self::Claimed { .. } => plain(NotifyType::TS_UNACCEPTABLE),
             // §2.21.2: "All errors that occur in an IKE_AUTH exchange, causing the authentication to fail for whatever
             // reason ... SHOULD result in an AUTHENTICATION_FAILED notification".
@@ -97,6 +105,9 @@ impl IkeError {
             },
             Self::TemporaryFailure => plain(NotifyType::TEMPORARY_FAILURE),
             Self::NoAdditionalSas => plain(NotifyType::NO_ADDITIONAL_SAS),
+            // RFC 9611 §6: "MUST NOT return the NO_ADDITIONAL_SAS error because it could be misinterpreted by the peer to mean
+            // that no other Child SA with a different TSi and/or TSr is allowed either. Instead, it MUST return TS_MAX_QUEUE."
+            Self::MaxQueue => plain(NotifyType::TS_MAX_QUEUE),
         }
     }
 

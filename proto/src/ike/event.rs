@@ -353,6 +353,8 @@ pub struct ChildUp {
     pub mode: Mode,
     /// With IP-TFS (RFC 9347), and how we send.
     pub iptfs: Option<SendMode>,
+    /// Of a child with several pairs (RFC 9611): which it is, from 1, and how many are wanted.
+    pub pair: Option<(u16, u16)>,
     /// Selectors on our side.
     pub local_ts: Vec<TrafficSelector>,
     /// Selectors on the peer's side.

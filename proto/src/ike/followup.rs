@@ -78,7 +78,7 @@ pub fn may_begin(series: &[Series], job: &Job) -> bool {
         Job::DeleteChild(_) | Job::DeleteStillborn(_) => {
             !series.iter().any(|series| matches!(series.makes, Makes::Ike(_)))
         }
-        Job::RekeyIke | Job::RekeyChild(_) | Job::CreateChild(_) => series.is_empty(),
+        Job::RekeyIke | Job::RekeyChild(_) | Job::CreateChild(_) | Job::CreatePair(_) => series.is_empty(),
     }
 }
 

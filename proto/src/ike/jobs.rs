@@ -23,6 +23,8 @@ pub enum Job {
     RekeyChild(ChildSaId),
     /// Make a Child SA for a configured child.
     CreateChild(ChildName),
+    /// Make another pair beside one that is up (RFC 9611).
+    CreatePair(ChildName),
     /// Tell the peer our token for an IKE SA that we have rekeyed (RFC 6290 §4.3).
     TellToken,
     /// Ask for a ticket (RFC 5723 §4.1).

@@ -48,6 +48,7 @@ pub mod kex;
 pub mod keys;
 pub mod mobike;
 pub mod nat;
+mod pairs;
 mod parts;
 mod ppk;
 mod proven;

@@ -27,12 +27,15 @@ impl IkeSa {
     /// What is offered for a child: all of it while it has no pair; then what no pair has to do with, if the peer is known to
     /// take it in parts. `None`: nothing is left to be asked for.
     pub fn next_offer(&self, config: &Child) -> Option<Offer> {
-        let pairs: Vec<_> = self
-            .children
-            .iter()
-            .filter(|pair| pair.is_current() && pair.config.name == config.name)
-            .map(|pair| (&pair.entry.local_ts[..], &pair.entry.remote_ts[..]))
-            .collect();
+        let mut pairs: Vec<(&[TrafficSelector], &[TrafficSelector])> = Vec::new();
+        let up = |pair: &&super::child::Child| pair.is_current() && pair.config.name == config.name;
+        for pair in self.children.iter().filter(up) {
+            // Several with the same (RFC 9611) count as one.
+            let part = (&pair.entry.local_ts[..], &pair.entry.remote_ts[..]);
+            if !pairs.contains(&part) {
+                pairs.push(part);
+            }
+        }
         let all = || (config.local_ts.clone(), config.remote_ts.clone());
         let Some(parts) = self.parts.get(&config.name) else {
             return pairs.is_empty().then(all);

@@ -9,9 +9,9 @@ use super::error::IkeError;
 use super::exchange::{Exchange, PFS_HINT, peer_spi};
 use super::followup::Makes;
 use super::jobs::Job;
+use super::kex::respond_key_exchange;
 use super::keys::Secrets;
 use super::mobike::met_a_nat;
-use super::parts::MOST;
 use super::ppk::PeerProof;
 use super::sa::{IkeSa, Stage};
 use super::shared::Shared;
@@ -76,12 +76,6 @@ impl Reply {
         })
     }
 }
-
-/// Child SAs of an IKE SA: so many for each child configured (several may be narrowed from one, and old ones linger), or one
-/// for each two of its selectors, and so many besides. Then NO_ADDITIONAL_SAS (RFC 7296 §1.3); rekeys may go to twice that.
-const PAIRS_A_CHILD: usize = 4;
-/// See [`PAIRS_A_CHILD`].
-const PAIRS_BESIDES: usize = 16;
 
 /// A Child SA that we agree to as responder, and our answer about it.
 struct Granted {
@@ -306,7 +300,7 @@ impl IkeSa {
         match self.agree(shared, offer, request.ke.as_ref(), old, &request.nonce) {
             Ok(reply) => Reply::stay(Response::CreateChildSa(reply)),
             Err(error) => {
-                if !matches!(error, IkeError::InvalidKe(_)) {
+                if !matches!(error, IkeError::InvalidKe(_) | IkeError::MaxQueue) {
                     self.tell_child_refusal(shared, old, &error);
                 }
                 refuse(&error)
@@ -432,13 +426,7 @@ impl IkeSa {
         in_auth: bool,
     ) -> Result<Granted, IkeError> {
         let connection = self.connection.clone().ok_or(IkeError::Internal("no connection"))?;
-        // What an authenticated peer may pile up has an end too.
-        let pairs =
-            |child: &Arc<connection::Child>| (child.local_ts.len() * child.remote_ts.len()).clamp(PAIRS_A_CHILD, MOST);
-        let room = connection.children.values().map(pairs).sum::<usize>() + PAIRS_BESIDES;
-        if self.children.len() >= if rekeys.is_some() { 2 * room } else { room } {
-            return Err(IkeError::NoAdditionalSas);
-        }
+        self.has_room(&connection, offer.resource_info, rekeys.is_some())?;
         let old = rekeys.and_then(|id| self.child(id));
         let only = old.map(|child| Arc::clone(&child.config));
         let in_use = old.map(|child| (child.entry.local_ts.clone(), child.entry.remote_ts.clone()));
@@ -465,6 +453,9 @@ impl IkeSa {
             })
             .unwrap_or((local_ts, remote_ts));
         self.check_claims(shared, &local_ts, &remote_ts)?;
+        let selectors = (&local_ts[..], &remote_ts[..]);
+        let (place, model) = self.grant_place(&config, selectors, offer.resource_info, old)?;
+        let owner = self.owner_for(shared, &config, selectors, place.resource);
         // RFC 9347 §5.1: the two notifies "MUST NOT be combined": who sends both gets tunnel mode without.
         let wanted = wanted_aggfrag(&config, &self.path);
         let aggfrag = Aggfrag::agree(wanted, offer.aggfrag.filter(|_| !offer.transport_mode));
@@ -473,10 +464,12 @@ impl IkeSa {
         }
         let ke_group = ke.and_then(|ke| crate::crypto::Group::from_method(ke.method));
         // §1.2: IKE_AUTH has no KE payload, so no group either; CREATE_CHILD_SA has what the proposals say.
-        let chosen = EspProposal::choose(&config.esp_proposals, &offer.sa, !in_auth, ke_group)?;
+        let like_it = model.as_ref().map(|model| model.proposals(&config.esp_proposals));
+        let proposals = like_it.as_deref().unwrap_or(&config.esp_proposals);
+        let chosen = EspProposal::choose(proposals, &offer.sa, !in_auth, ke_group)?;
         let spi_out = peer_spi(&chosen.peer_spi)?;
         let (ke_answer, secret) = respond_key_exchange(shared, chosen.suite.group, ke)?;
-        let spi_in = shared.esp_spi().ok_or(IkeError::Internal("all SPIs are in use"))?;
+        let spi_in = shared.esp_spi(owner).ok_or(IkeError::Internal("all SPIs are in use"))?;
         let mut proposal = chosen.answer;
         proposal.spi = spi_in.to_be_bytes().to_vec();
         // §1.3.1: "If the request is accepted, the response MUST also include a notification of type
@@ -494,6 +487,9 @@ impl IkeSa {
             // RFC 9347 §5.1: "If the request is accepted, then the response MUST also include a notification of type
             // USE_AGGFRAG."
             aggfrag: aggfrag.as_ref().map(|agreed| agreed.iptfs.flags()),
+            // RFC 9611 §3: "A responder that is willing to have multiple Child SAs for the same Traffic Selectors will respond by
+            // also adding the SA_RESOURCE_INFO notify payload".
+            resource_info: offer.resource_info && config.pairs > 1,
             additional_ts_possible: more_possible,
         };
         let config: Arc<connection::Child> = config;
@@ -509,7 +505,12 @@ impl IkeSa {
             aggfrag,
             we_requested: false,
             rekeys,
+            place,
         };
+        if let Some(Err(error)) = model.map(|model| model.check(&new)) {
+            shared.spis.release(new.spi_in);
+            return Err(error);
+        }
         Ok(Granted {
             new,
             answer,
@@ -593,26 +594,4 @@ impl IkeSa {
         });
         Reply { response, close: None }
     }
-}
-
-/// The responder's half of a key exchange, if the suite has one.
-fn respond_key_exchange(
-    shared: &mut Shared,
-    group: Option<crate::crypto::Group>,
-    ke: Option<&KeyExchange>,
-) -> Result<(Option<KeyExchange>, Option<Secret>), IkeError> {
-    let Some(group) = group else { return Ok((None, None)) };
-    // §1.3: a KE of another group than the one chosen is answered with INVALID_KE_PAYLOAD.
-    let ke = ke
-        .filter(|ke| ke.method == group.method())
-        .ok_or(IkeError::InvalidKe(group))?;
-    let method = (shared.provider.key_exchange)(group).ok_or(IkeError::Internal("the group is not available"))?;
-    let (data, secret) = method.respond(&ke.data, &mut shared.rng)?;
-    Ok((
-        Some(KeyExchange {
-            method: group.method(),
-            data,
-        }),
-        Some(secret),
-    ))
 }

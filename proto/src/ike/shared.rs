@@ -90,6 +90,7 @@ pub enum Effect {
     ChildGone {
         connection: ConnectionName,
         child: ChildName,
+        resource: u16,
     },
     /// An IKE SA is about to be deleted by us: what another SA has as well goes there from now on.
     Leaving { spi: IkeSpi },
@@ -208,10 +209,13 @@ impl Shared {
         ChildSaId(self.next_child - 1)
     }
 
-    /// A fresh inbound ESP SPI; the workers take turns as owners.
-    pub fn esp_spi(&mut self) -> Option<u32> {
-        let owner = self.next_owner;
-        self.next_owner = (self.next_owner + 1) % self.config.gateway.workers.max(1);
+    /// A fresh inbound ESP SPI for this worker; without one the workers take turns as owners.
+    pub fn esp_spi(&mut self, owner: Option<u8>) -> Option<u32> {
+        let owner = owner.unwrap_or_else(|| {
+            let next = self.next_owner;
+            self.next_owner = (next + 1) % self.config.gateway.workers.max(1);
+            next
+        });
         self.spis.allocate(owner, &mut self.rng)
     }
 

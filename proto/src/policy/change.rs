@@ -6,7 +6,7 @@
 //! | other keys and certificates, IKE lifetimes, DPD, fragmentation, more addresses of the peer | nothing: it holds from the next use on |
 //! | a child's lifetimes, limits, window, start action | nothing: it holds for the next pair |
 //! | a child's proposals | a rekey of that child |
-//! | a child's selectors or mode | that child anew |
+//! | a child's selectors, mode or number of pairs | that child anew |
 //! | a child more, or less | that child |
 //! | anything else: identities, IKE proposals, addresses, the kind of authentication | the connection anew |
 
@@ -173,7 +173,7 @@ impl ChildChange {
                 }
             )*};
         }
-        differs!(restart: local_ts "local_ts", remote_ts "remote_ts", mode "mode");
+        differs!(restart: local_ts "local_ts", remote_ts "remote_ts", mode "mode", pairs "pairs");
         differs!(rekey: esp_proposals "esp_proposals", iptfs "iptfs");
         differs!(in_place: rekey_time "rekey_time", life_time "life_time", rand_time "rand_time", limits "limits by traffic",
             replay_window "replay_window", tfc_padding "tfc_padding", start_action "start_action", close_action "close_action");

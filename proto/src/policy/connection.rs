@@ -214,6 +214,8 @@ pub struct Child {
     pub tfc_padding: Option<u16>,
     /// IP-TFS (RFC 9347).
     pub iptfs: Option<Iptfs>,
+    /// Child SA pairs with the same selectors (RFC 9611), at least 1.
+    pub pairs: u16,
     /// What to do when the connection is loaded.
     pub start_action: StartAction,
     /// What to do when the peer closes its Child SA, or the IKE SA with it.
@@ -352,6 +354,12 @@ impl Connection {
     #[must_use]
     pub fn speaks_mobike(&self) -> bool {
         self.mobike && self.children.values().all(|child| child.mode == Mode::Tunnel)
+    }
+
+    /// The most pairs that a child of it has: so many queues are of use to its interface.
+    #[must_use]
+    pub fn pairs(&self) -> u16 {
+        self.children.values().map(|child| child.pairs).max().unwrap_or(1)
     }
 
     /// Whether nothing changed between two readings of the configuration, keys included.

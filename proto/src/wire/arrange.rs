@@ -233,6 +233,8 @@ fn push_child(out: &mut Vec<Payload>, child: &ChildPayloads, middle: Option<Vec<
         (child.transport_mode, NotifyType::USE_TRANSPORT_MODE),
         (child.no_tfc_padding, NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED),
         (child.non_first_fragments, NotifyType::NON_FIRST_FRAGMENTS_ALSO),
+        // RFC 9611 §3: it "MAY be empty".
+        (child.resource_info, NotifyType::SA_RESOURCE_INFO),
     ] {
         out.extend(set.then(|| notify(notify_type, &[])));
     }

@@ -174,6 +174,9 @@ pub struct ChildPayloads {
     pub non_first_fragments: bool,
     /// USE_AGGFRAG (RFC 9347 §5.1).
     pub aggfrag: Option<AggfragFlags>,
+    /// SA_RESOURCE_INFO (RFC 9611 §5.1). What it may say of the resource is not kept: a "peer MUST only use it for debugging
+    /// purposes" (§3), and ours says nothing.
+    pub resource_info: bool,
     /// ADDITIONAL_TS_POSSIBLE (§2.9; answers only).
     pub additional_ts_possible: bool,
 }

@@ -455,6 +455,7 @@ impl Parts {
             no_tfc_padding: self.flag(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED),
             non_first_fragments: self.flag(NotifyType::NON_FIRST_FRAGMENTS_ALSO),
             aggfrag: self.aggfrag(),
+            resource_info: self.flag(NotifyType::SA_RESOURCE_INFO),
             additional_ts_possible: self.flag(NotifyType::ADDITIONAL_TS_POSSIBLE),
         }))
     }

@@ -92,11 +92,12 @@ pub fn rows() -> Vec<Row> {
             there(METHODS, "what_is_wrong_or_not_known_changes_nothing"),
         ),
         row(
-            ("P9", "RFC 9611 §3", Must),
-            "Child SAs for each resource",
-            "MUST be negotiated with identical Child SA properties that were negotiated for the initial Child SA.",
-            here!(what_is_not_known_is_passed_over),
-            out("not there yet"),
+            ("P9", "RFC 9611 §3, §6", Must),
+            "further pairs of a child: like the first one, and of too many TS_MAX_QUEUE",
+            "MUST be negotiated with identical Child SA properties that were negotiated for the initial Child SA. ... MUST NOT \
+             return the NO_ADDITIONAL_SAS error ... Instead, it MUST return TS_MAX_QUEUE.",
+            there("proto/tests/ike_pairs_peer.rs", "the_offer_is_of_the_first"),
+            there("proto/tests/ike_pairs_peer.rs", "we_take_no_more"),
         ),
         row(
             ("P10", "RFC 7296 §3.10.1", Must),

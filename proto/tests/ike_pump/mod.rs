@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 use landbridge_proto::crypto::Secret;
-use landbridge_proto::ike::{Command, Endpoint, Event, Failure, IkeSaStatus};
+use landbridge_proto::ike::{ChildUp, Command, Endpoint, Event, Failure, IkeSaStatus};
 use landbridge_proto::policy::connection::{
     Child, Config, Connection, Gateway, LocalAuth, LocalCredential, RemoteAuth, RemoteCredential, StartAction, Target,
 };
@@ -47,7 +47,7 @@ impl Letter {
 #[derive(Clone, Default)]
 pub struct Sad {
     pub pairs: BTreeMap<ChildSaId, Arc<ChildSaEntry>>,
-    /// Each pair that sends, by child's name.
+    /// Each pair that sends, by child's name, and its place if that is not the first.
     pub active: BTreeMap<String, ChildSaId>,
     /// How often anything changed.
     pub changes: usize,
@@ -102,6 +102,7 @@ pub fn child(name: &str, local: &str, remote: &str, esp: &str, start_action: Sta
         replay_window: 64,
         tfc_padding: None,
         iptfs: None,
+        pairs: 1,
         start_action,
         close_action: start_action,
     })
@@ -467,7 +468,12 @@ impl Pump {
             let [sa] = up.as_slice() else {
                 return Err(format!("end {who} has {} IKE SAs", up.len()));
             };
-            let mut names: Vec<_> = sa.children.iter().map(|child| child.child.as_ref()).collect();
+            let place = |child: &ChildUp| child.pair.map_or(0, |(pair, _)| pair - 1);
+            let mut names: Vec<_> = sa
+                .children
+                .iter()
+                .map(|child| sender(&child.child, place(child)))
+                .collect();
             names.sort_unstable();
             names.dedup();
             if names.is_empty() || !self.sad[who].active.keys().eq(names.iter()) {
@@ -537,6 +543,14 @@ impl Pump {
     }
 }
 
+/// What sends: a child in a place.
+fn sender(child: &str, resource: u16) -> String {
+    match resource {
+        0 => child.to_owned(),
+        _ => format!("{child}/{resource}"),
+    }
+}
+
 /// The way back.
 pub fn reversed(path: Path) -> Path {
     Path {
@@ -562,7 +576,7 @@ impl Sad {
             }
             SadUpdate::ActivateOutbound { id, .. } => {
                 let entry = self.pairs.get(id).expect("activated before it was installed");
-                self.active.insert(entry.child.to_string(), *id);
+                self.active.insert(sender(&entry.child, entry.resource), *id);
             }
             SadUpdate::DeactivateOutbound(id) => self.active.retain(|_, active| active != id),
             SadUpdate::Remove(id) => {

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod end;
 mod invariants;
 #[path = "../keys/mod.rs"]
 mod keys;
@@ -87,6 +88,7 @@ fn sim_everything() {
         );
         assert!(told(&outcomes, "MlKem768") > 0);
         assert!(told(&outcomes, "QUICK_CRASH_DETECTION") > 0);
+        assert!(told(&outcomes, "pair: Some((3, 3))") > 0);
     }
 }
 
@@ -207,6 +209,22 @@ fn sim_redirects() {
     });
     if outcomes.len() >= 20 {
         assert!(told(&outcomes, "Redirected to") > outcomes.len() / 2);
+    }
+}
+
+/// Several pairs of one child (RFC 9611) over bad links, with rekeys that cross: at the end there are as many as wanted.
+#[test]
+fn sim_pairs() {
+    let outcomes = for_each_seed("pairs", seeds(true), |seed| Plan {
+        pairs: [[4, 4], [2, 4], [4, 2], [8, 3]][(seed % 4) as usize],
+        crossing_rekeys: seed % 3 == 0,
+        restarts: u32::from(seed % 5 == 0),
+        ike_rekey_time: (seed % 2 == 0).then_some(Duration::from_secs(60)),
+        both_begin: seed % 7 == 0,
+        ..Plan::from_seed(seed)
+    });
+    if outcomes.len() >= 50 {
+        assert!(told(&outcomes, "pair: Some((4, 4))") > 10);
     }
 }
 

@@ -41,8 +41,10 @@ pub struct Node {
     /// When to bring the connection up (again).
     pub connect_at: Option<Instant>,
     pub sad: BTreeMap<ChildSaId, Pair>,
-    /// The pair that sends.
-    pub active: Option<ChildSaId>,
+    /// The pair that sends, in each place (RFC 9611).
+    pub active: BTreeMap<u16, ChildSaId>,
+    /// Packets sealed: they take the places in turn.
+    sealed: usize,
     /// What it told, the newest, for the trace.
     pub trace: VecDeque<String>,
     /// Signatures that it waits for.
@@ -83,7 +85,8 @@ impl Node {
             begins: initiator || plan.both_begin,
             connect_at: (initiator || plan.both_begin).then_some(now.instant),
             sad: BTreeMap::new(),
-            active: None,
+            active: BTreeMap::new(),
+            sealed: 0,
             trace: VecDeque::new(),
             to_sign: Vec::new(),
             to_solve: Vec::new(),
@@ -112,7 +115,7 @@ impl Node {
         self.endpoint = Endpoint::new(now, octets, Arc::clone(&self.config));
         self.make_tokens();
         self.sad.clear();
-        self.active = None;
+        self.active.clear();
         self.connect_at = self.begins.then_some(now.instant);
         self.set_addresses(now, self.addresses.clone());
         self.tell("restart".to_owned());
@@ -242,13 +245,13 @@ impl Node {
                 assert!(self.sad.insert(entry.id, pair).is_none(), "a Child SA id is used twice");
             }
             SadUpdate::ActivateOutbound { id, .. } => {
-                assert!(self.sad.contains_key(&id), "activated before it was installed");
-                self.active = Some(id);
+                let pair = self.sad.get(&id).expect("activated before it was installed");
+                self.active.insert(pair.entry.resource, id);
             }
-            SadUpdate::DeactivateOutbound(id) => self.active = self.active.filter(|active| *active != id),
+            SadUpdate::DeactivateOutbound(id) => self.active.retain(|_, active| *active != id),
             SadUpdate::Remove(id) => {
                 assert!(self.sad.remove(&id).is_some(), "removed twice");
-                self.active = self.active.filter(|active| *active != id);
+                self.active.retain(|_, active| *active != id);
             }
             SadUpdate::Move { id, path, .. } => {
                 self.sad.get_mut(&id).expect("moved before it was installed").path = path;
@@ -256,13 +259,15 @@ impl Node {
         }
     }
 
-    /// Seals one inner packet on the active pair, if there is one.
+    /// Seals one inner packet on an active pair, if there is one.
     pub fn seal(&mut self, now: Now, ledger: &mut NonceLedger) -> Option<(Path, Vec<u8>)> {
-        let id = self.active?;
+        self.sealed += 1;
+        let turn = self.sealed.checked_rem(self.active.len())?;
+        let (place, id) = self.active.iter().nth(turn).map(|(place, id)| (*place, *id))?;
         if !self.count(now, id, 0) {
             return None;
         }
-        let pair = self.sad.get_mut(&self.active?)?;
+        let pair = self.sad.get_mut(self.active.get(&place)?)?;
         let payload = [0x45_u8; 40];
         let sequence = pair.outbound.reserve(1).ok()?;
         ledger.esp_sealed(pair.entry.outbound.key.expose(), sequence);
@@ -412,6 +417,7 @@ fn config(initiator: bool, plan: &Plan) -> Config {
         replay_window: 64,
         tfc_padding: None,
         iptfs: None,
+        pairs: plan.pairs[usize::from(!initiator)],
         start_action,
         close_action: start_action,
     };

@@ -33,14 +33,16 @@ impl Endpoint {
         })
     }
 
-    /// Sends by the newest pair that is left of a child, in whatever IKE SA it is.
-    pub(super) fn fall_back(&mut self, connection: &ConnectionName, child: &ChildName) {
+    /// Sends by the newest pair that is left of a child in this place, in whatever IKE SA it is. The child's pairs in other places
+    /// send anyhow.
+    pub(super) fn fall_back(&mut self, connection: &ConnectionName, child: &ChildName, resource: u16) {
         let left = self
             .sas
             .values()
             .filter(|sa| sa.is_established() && sa.name().as_ref() == Some(connection))
             .flat_map(|sa| &sa.children)
-            .filter(|pair| pair.is_current() && pair.replaces.is_none() && pair.config.name == *child);
+            .filter(|pair| pair.is_current() && pair.replaces.is_none())
+            .filter(|pair| pair.config.name == *child && pair.entry.resource == resource);
         if let Some(id) = left.map(Child::id).max() {
             self.shared.sad(SadUpdate::ActivateOutbound { id, replaces: None });
         }
@@ -200,7 +202,9 @@ impl Endpoint {
                 is_subset(&pair.entry.local_ts, &other.entry.local_ts)
                     && is_subset(&pair.entry.remote_ts, &other.entry.remote_ts)
             };
-            let best = left.max_by_key(|other| (covers(other), other.id()));
+            // And of several with the same traffic the one in the same place.
+            let same_place = |other: &Child| other.entry.resource == pair.entry.resource;
+            let best = left.max_by_key(|other| (covers(other), same_place(other), other.id()));
             moves.extend(best.map(|other| (other.id(), pair.id())));
         }
         for (id, old) in moves {

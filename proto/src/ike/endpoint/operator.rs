@@ -84,6 +84,8 @@ impl Endpoint {
         if let Some(spi) = self.established(Some(name)).into_iter().find(stays) {
             self.with_sa(spi, |sa, shared| {
                 for child in children {
+                    // Who asks for a child wants all of it.
+                    sa.jobs.add(now, Job::CreatePair(Arc::clone(&child)));
                     sa.jobs.add(now, Job::CreateChild(child));
                 }
                 sa.work(shared);
@@ -142,8 +144,9 @@ impl Endpoint {
                     pair.state = ChildState::Deleting;
                     ids.push(pair.id());
                 }
-                sa.jobs
-                    .drop_if(|job| matches!(job, Job::CreateChild(queued) if queued == child));
+                sa.jobs.drop_if(
+                    |job| matches!(job, Job::CreateChild(queued) | Job::CreatePair(queued) if queued == child),
+                );
                 ids.into_iter().for_each(|id| sa.jobs.add(now, Job::DeleteChild(id)));
                 sa.work(shared);
             });

@@ -184,8 +184,9 @@ impl IkeSa {
                 .is_some_and(|child| child.start_action == StartAction::Start);
             match change {
                 ChildChange::Removed => {
-                    self.jobs
-                        .drop_if(|job| matches!(job, Job::CreateChild(queued) if queued == name));
+                    self.jobs.drop_if(
+                        |job| matches!(job, Job::CreateChild(queued) | Job::CreatePair(queued) if queued == name),
+                    );
                 }
                 // What is up already is not made twice.
                 _ if starts => jobs.push(Job::CreateChild(Arc::clone(name))),

@@ -1,12 +1,13 @@
 //! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15), with the first Child SA.
 
-use super::create_child::{check_selectors, offer_selectors};
+use super::offer::{check_selectors, offer_selectors};
 use super::{Exchange, Next, Request};
 use crate::ike::auth::{Auth, SignedOctets, Wishes, announce, prove, request, verify};
 use crate::ike::child::Negotiated;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::keys::Secrets;
+use crate::ike::pairs::Place;
 use crate::ike::sa::{IkeSa, Stage};
 use crate::ike::shared::Shared;
 use crate::ike::signing::For;
@@ -146,7 +147,7 @@ impl AuthExchange {
         // Child SA has to be asked for, so any will do.
         let any = connection.children.values().next().filter(|_| !sa.peer_childless);
         let first = first.or(any).cloned();
-        let child = first.and_then(|child| shared.esp_spi().map(|spi| (child, spi)));
+        let child = first.and_then(|child| shared.esp_spi(None).map(|spi| (child, spi)));
         let payloads = child.as_ref().map(|(child, spi)| ChildPayloads {
             // §1.2: "the SA payloads in the IKE_AUTH exchange cannot contain ... Diffie-Hellman": no PFS for the first.
             sa: EspProposal::to_wire(&child.esp_proposals, *spi, false),
@@ -373,6 +374,7 @@ fn accept(
             aggfrag,
             we_requested: true,
             rekeys: None,
+            place: Place::default().answered(config, answer),
         },
         keys,
         true,

@@ -2,26 +2,27 @@
 
 use super::auth::{CHILD_RETRY, peer_spi, tell_child_refused};
 use super::followup::{FollowupFailure, Step};
+use super::offer::{check_selectors, offer_selectors};
 use super::{Exchange, Followups, Next, Request};
 use crate::crypto::{Group, Secret};
-use crate::ike::child::{ChildState, Negotiated, wanted_aggfrag};
+use crate::ike::child::{ChildState, Negotiated};
 use crate::ike::collision::Crossing;
 use crate::ike::error::IkeError;
 use crate::ike::jobs::Job;
 use crate::ike::kex::KeyExchanges;
 use crate::ike::keys::Secrets;
+use crate::ike::pairs::{Further, Model, Place};
 use crate::ike::parts::Offer;
 use crate::ike::sa::IkeSa;
 use crate::ike::shared::Shared;
-use crate::policy::aggfrag::Iptfs;
 use crate::policy::connection;
 use crate::policy::proposal::EspProposal;
-use crate::policy::sad::{ChildName, ChildSaId};
-use crate::policy::selector::{is_subset, meet};
+use crate::policy::sad::{ChildName, ChildSaId, Mode};
+use crate::policy::selector::meet;
 use crate::wire::message::{
     self, ChildPayloads, CreateChildSaKind, CreateChildSaReply, CreateChildSaRequest, FollowupReply,
 };
-use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType, SecurityAssociation, TrafficSelector};
+use crate::wire::{KeMethod, KeyExchange, Nonce, Notify, NotifyType};
 use std::sync::Arc;
 
 /// RFC 7296 §1.2: the first Child SA has no key exchange of its own, whatever the proposals say.
@@ -41,6 +42,11 @@ pub struct CreateChildExchange {
     nonce: Nonce,
     /// The pair it rekeys.
     pub rekeys: Option<ChildSaId>,
+    /// Another pair beside this one (RFC 9611).
+    beside: Option<Box<Model>>,
+    place: Place,
+    /// What is offered.
+    proposals: Vec<EspProposal>,
     /// TSi and TSr of the offer.
     selectors: Offer,
     /// The answer had ADDITIONAL_TS_POSSIBLE.
@@ -66,7 +72,17 @@ impl CreateChildExchange {
             return None;
         }
         sa.next_offer(config)?;
-        Self::begin(shared, Arc::clone(config), None, None, 0, sa)
+        Self::begin(shared, Arc::clone(config), None, None, (None, 0), sa)
+    }
+
+    /// For one that is up, and is to have further pairs (RFC 9611 §3).
+    pub fn pair(sa: &IkeSa, shared: &mut Shared, name: &ChildName) -> Option<(Exchange, Request)> {
+        let config = sa.connection.as_ref()?.children.get(name)?;
+        if shared.is_down(sa.connection.as_deref(), name) {
+            return None;
+        }
+        let model = Box::new(sa.to_be_joined(config)?);
+        Self::begin(shared, Arc::clone(config), None, Some(model), (None, 0), sa)
     }
 
     /// For a pair that is to be replaced.
@@ -75,28 +91,45 @@ impl CreateChildExchange {
         let child = sa
             .child(id)
             .filter(|child| child.state == ChildState::Installed && !sa.is_replaced(id))?;
-        Self::begin(shared, Arc::clone(&child.config), Some(id), None, 0, sa)
+        Self::begin(shared, Arc::clone(&child.config), Some(id), None, (None, 0), sa)
     }
 
     fn begin(
         shared: &mut Shared,
         config: Arc<connection::Child>,
         rekeys: Option<ChildSaId>,
-        group: Option<Group>,
-        repetitions: u32,
+        beside: Option<Box<Model>>,
+        (group, repetitions): (Option<Group>, u32),
         sa: &IkeSa,
     ) -> Option<(Exchange, Request)> {
-        let group = group.or_else(|| config.esp_proposals.first().and_then(|p| p.groups.first().copied()));
+        let proposals = match &beside {
+            Some(model) => model.proposals(&config.esp_proposals),
+            None => config.esp_proposals.clone(),
+        };
+        let first = proposals.first()?;
+        let group = group.or_else(|| first.groups.first().copied());
         let kex = match group {
             Some(group) => Some(KeyExchanges::start(shared.provider, group, &mut shared.rng)?),
             None => None,
         };
         // §2.9.2: "the new SA MUST NOT have narrower selectors than the original": those in use are the offer.
-        let selectors = match rekeys.and_then(|id| sa.child(id)) {
-            Some(old) => (old.entry.local_ts.clone(), old.entry.remote_ts.clone()),
-            None => sa.next_offer(&config)?,
+        let old = rekeys.and_then(|id| sa.child(id));
+        let selectors = match (old, &beside) {
+            (Some(old), _) => (old.entry.local_ts.clone(), old.entry.remote_ts.clone()),
+            (None, Some(model)) => (model.local_ts.clone(), model.remote_ts.clone()),
+            (None, None) => sa.next_offer(&config)?,
         };
-        let spi = shared.esp_spi()?;
+        let in_use = (&selectors.0[..], &selectors.1[..]);
+        let place = Place {
+            resource: old.map_or_else(|| sa.free_place(&config, in_use), |old| old.entry.resource),
+            further: match (old, &beside) {
+                (Some(old), _) => old.further,
+                (None, Some(_)) => Further::Ours,
+                (None, None) => Further::No,
+            },
+        };
+        let owner = sa.owner_for(shared, &config, in_use, place.resource);
+        let spi = shared.esp_spi(owner)?;
         let nonce = shared.nonce();
         let exchange = Self {
             config,
@@ -104,6 +137,9 @@ impl CreateChildExchange {
             kex,
             nonce,
             rekeys,
+            beside,
+            place,
+            proposals,
             selectors,
             more_possible: false,
             crossing: None,
@@ -127,12 +163,18 @@ impl CreateChildExchange {
         self.following.is_some()
     }
 
-    /// Whether it asks for some of the traffic of this pair.
-    pub fn is_about(&self, pair: &Negotiated) -> bool {
-        meet(
+    /// As a further pair: beside which, and in which place.
+    pub fn further_place(&self) -> Option<(&Model, u16)> {
+        Some((self.beside.as_deref()?, self.place.resource))
+    }
+
+    /// Whether it asks for some of the traffic of this pair, and not beside one that is there (RFC 9611), which crosses nothing.
+    pub fn is_first_for(&self, pair: &Negotiated) -> bool {
+        let about = meet(
             (&self.selectors.0, &self.selectors.1),
             (&pair.local_ts, &pair.remote_ts),
-        )
+        );
+        about && self.beside.is_none() && self.config.name == pair.config.name
     }
 
     /// The child's name.
@@ -141,12 +183,16 @@ impl CreateChildExchange {
     }
 
     fn request(&self, sa: &IkeSa) -> Request {
-        let child = ChildPayloads {
-            sa: EspProposal::to_wire(&self.config.esp_proposals, self.spi, true),
+        let mut child = ChildPayloads {
+            sa: EspProposal::to_wire(&self.proposals, self.spi, true),
             ts_i: self.selectors.0.clone(),
             ts_r: self.selectors.1.clone(),
             ..offer_selectors(sa, &self.config)
         };
+        if let Some(model) = &self.beside {
+            child.transport_mode &= model.mode == Mode::Transport;
+            child.aggfrag = child.aggfrag.filter(|_| model.aggfrag.is_some());
+        }
         let old = self.rekeys.and_then(|id| sa.child(id));
         let kind = match old {
             Some(old) => CreateChildSaKind::RekeyChild {
@@ -170,6 +216,9 @@ impl CreateChildExchange {
 
     /// The answer.
     pub fn on_reply(mut self, sa: &mut IkeSa, shared: &mut Shared, reply: CreateChildSaReply) -> Next {
+        if self.beside.is_some() {
+            sa.end_contest(&self.config.name);
+        }
         match reply {
             CreateChildSaReply::Child {
                 child, nonce, ke, link, ..
@@ -280,6 +329,7 @@ impl CreateChildExchange {
         let id = sa.install(shared, new, keys, !redundant);
         if self.crossing.is_none()
             && self.rekeys.is_none()
+            && self.beside.is_none()
             && let Some(child) = sa.child_mut(id)
         {
             child.contest = (&self.nonce.0).min(&nonce.0).clone().into();
@@ -291,8 +341,12 @@ impl CreateChildExchange {
         let config = Arc::clone(&self.config);
         let (asked, more_possible) = (self.selectors.clone(), self.more_possible);
         let is_new = self.rekeys.is_none() && !redundant && !taken_down;
+        let is_further = self.beside.is_some();
         self.settle(sa, shared, id, redundant);
-        if let Some(made) = sa.child(id).filter(|_| is_new) {
+        if is_new && is_further {
+            sa.jobs
+                .at_once(shared.now.instant, Job::CreatePair(Arc::clone(&config.name)));
+        } else if let Some(made) = sa.child(id).filter(|_| is_new) {
             let answer = (made.entry.local_ts.clone(), made.entry.remote_ts.clone());
             sa.note_answer(shared, &config, &asked, &answer, more_possible);
         }
@@ -318,6 +372,9 @@ impl CreateChildExchange {
             sa.leave_to_series(self.again());
             return Next::Done;
         }
+        if self.beside.is_some() {
+            return Next::Done;
+        }
         Next::Later(self.again(), CHILD_RETRY)
     }
 
@@ -339,7 +396,7 @@ impl CreateChildExchange {
         answer: &ChildPayloads,
         ke: Option<&KeyExchange>,
     ) -> Result<(Negotiated, Option<Secret>), IkeError> {
-        let chosen = EspProposal::verify_answer(&self.config.esp_proposals, &answer.sa, true)?;
+        let chosen = EspProposal::verify_answer(&self.proposals, &answer.sa, true)?;
         check_selectors(&self.config, (&self.selectors.0, &self.selectors.1), answer)?;
         let new = Negotiated {
             config: Arc::clone(&self.config),
@@ -353,7 +410,16 @@ impl CreateChildExchange {
             aggfrag: sa.answered_aggfrag(&self.config, answer)?,
             we_requested: true,
             rekeys: self.rekeys,
+            place: self.place.answered(&self.config, answer),
         };
+        if let Some(model) = &self.beside {
+            model.check(&new)?;
+            // RFC 9611 §3: "similarly identified by an accompanying SA_RESOURCE_INFO notification": else it is no further pair
+            // for the peer.
+            if !answer.resource_info {
+                return Err(IkeError::NotAlike("SA_RESOURCE_INFO"));
+            }
+        }
         Ok((new, self.finish(chosen.suite.group, ke)?))
     }
 
@@ -423,24 +489,22 @@ impl CreateChildExchange {
                 let group = <[u8; 2]>::try_from(notify.data.as_slice())
                     .ok()
                     .map(|octets| KeMethod(u16::from_be_bytes(octets)));
-                let group = group.and_then(Group::from_method).filter(|group| {
-                    self.config
-                        .esp_proposals
-                        .iter()
-                        .any(|proposal| proposal.groups.contains(group))
-                });
+                let group = group
+                    .and_then(Group::from_method)
+                    .filter(|group| self.proposals.iter().any(|proposal| proposal.groups.contains(group)));
                 let again = group.and_then(|group| {
                     Self::begin(
                         shared,
                         Arc::clone(&self.config),
                         self.rekeys,
-                        Some(group),
-                        self.repetitions + 1,
+                        self.beside.clone(),
+                        (Some(group), self.repetitions + 1),
                         sa,
                     )
                 });
                 match again {
                     Some((exchange, request)) => Next::Send(exchange, request),
+                    None if self.beside.is_some() => Next::Done,
                     None => Next::Later(self.again(), CHILD_RETRY),
                 }
             }
@@ -453,6 +517,14 @@ impl CreateChildExchange {
                 sa.end_child(shared, id, false, "the peer does not know it any more");
                 sa.jobs
                     .at_once(shared.now.instant, Job::CreateChild(Arc::clone(&self.config.name)));
+                Next::Done
+            }
+            // RFC 9611 §1: "the peer is unwilling to create more": those that are there do. Nor does anything else about a
+            // further pair hurt the first.
+            NotifyType::TS_MAX_QUEUE if self.beside.is_some() => Next::Done,
+            NotifyType::TEMPORARY_FAILURE if self.beside.is_some() => Next::Later(self.again(), CHILD_RETRY),
+            other if self.beside.is_some() => {
+                self.tell_refused(sa, shared, other);
                 Next::Done
             }
             NotifyType::TEMPORARY_FAILURE => sa.wait_for_peer(shared.now.instant, self.again()),
@@ -509,40 +581,8 @@ impl CreateChildExchange {
     fn again(&self) -> Job {
         match self.rekeys {
             Some(id) => Job::RekeyChild(id),
+            None if self.beside.is_some() => Job::CreatePair(Arc::clone(&self.config.name)),
             None => Job::CreateChild(Arc::clone(&self.config.name)),
         }
     }
-}
-
-/// TSi and TSr of our offer; the proposals are filled in by the caller.
-pub fn offer_selectors(sa: &IkeSa, config: &connection::Child) -> ChildPayloads {
-    ChildPayloads {
-        sa: SecurityAssociation::default(),
-        ts_i: config.local_ts.clone(),
-        ts_r: config.remote_ts.clone(),
-        transport_mode: sa.transport_fits(config, &config.local_ts, &config.remote_ts),
-        no_tfc_padding: false,
-        non_first_fragments: false,
-        aggfrag: wanted_aggfrag(config, &sa.path).map(Iptfs::flags),
-        additional_ts_possible: false,
-    }
-}
-
-/// §2.9: the answer may be narrower than the offer, never wider.
-pub fn check_selectors(
-    config: &connection::Child,
-    (ts_i, ts_r): (&[TrafficSelector], &[TrafficSelector]),
-    answer: &ChildPayloads,
-) -> Result<(), IkeError> {
-    let within = |narrowed: &[TrafficSelector], offered: &[TrafficSelector]| {
-        !narrowed.is_empty() && is_subset(narrowed, offered)
-    };
-    if within(&answer.ts_i, ts_i) && within(&answer.ts_r, ts_r) {
-        return Ok(());
-    }
-    Err(IkeError::TsUnacceptable {
-        offered_remote: answer.ts_r.clone(),
-        offered_local: answer.ts_i.clone(),
-        wanted: vec![config.name.to_string()],
-    })
 }

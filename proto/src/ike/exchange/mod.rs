@@ -9,6 +9,7 @@ mod init;
 mod intermediate;
 mod liveness;
 mod mobike;
+mod offer;
 mod redirect;
 mod rekey_ike;
 mod resume;
@@ -89,6 +90,7 @@ impl Exchange {
             Job::RekeyIke => RekeyIkeExchange::begin(sa, shared),
             Job::RekeyChild(id) => CreateChildExchange::rekey(sa, shared, id),
             Job::CreateChild(name) => CreateChildExchange::create(sa, shared, &name),
+            Job::CreatePair(name) => CreateChildExchange::pair(sa, shared, &name),
             Job::Liveness => {
                 shared.count(sa.name(), |tally| tally.liveness_checks += 1);
                 Some(LivenessExchange::begin(sa))

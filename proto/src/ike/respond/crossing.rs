@@ -20,7 +20,7 @@ impl IkeSa {
     pub(super) fn note_crossing(&mut self, new: &Negotiated, theirs: &[Nonce; 2]) -> Vec<ChildSaId> {
         if let Some(Exchange::CreateChild(ours)) = &mut self.exchange
             && ours.rekeys == new.rekeys
-            && (new.rekeys.is_some() || *ours.name() == new.config.name && ours.is_about(new))
+            && (new.rekeys.is_some() || ours.is_first_for(new))
         {
             ours.crossing = Some(Crossing::new(theirs));
             return Vec::new();
