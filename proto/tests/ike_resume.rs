@@ -380,6 +380,62 @@ fn there_is_a_ticket_after_a_rekey_and_after_a_long_time() {
     resumes(&mut pump);
 }
 
+/// However often it is resumed, it lives no longer on one key exchange than `rekey_time` says, of either end.
+#[test]
+fn resumptions_one_after_the_other_have_an_end() {
+    let time = 3600 * SECOND;
+    for times in [(Some(time), None), (None, Some(time))] {
+        let (mut a, mut b) = ends();
+        (a.ike_rekey_time, b.ike_rekey_time) = times;
+        let mut pump = up((a, b));
+        let (mut exchanged, mut resumed, mut anew) = (pump.now, 0, 0);
+        for _ in 0..120 {
+            outage(&mut pump);
+            pump.run_for(5 * SECOND, everything);
+            pump.assert_joined();
+            if pump.sa(0).resumed {
+                resumed += 1;
+                assert!(pump.now.saturating_since(exchanged) < time, "{times:?}");
+            } else {
+                anew += 1;
+                exchanged = pump.now;
+            }
+        }
+        assert!(resumed > 80 && (1..10).contains(&anew), "{times:?}: {resumed}, {anew}");
+    }
+}
+
+/// SK_d of a ticket is forgotten when it is used, withdrawn or over: the ticket alone does not hold it.
+#[test]
+fn nothing_is_left_of_a_ticket() {
+    let kept = |pump: &Pump| [0, 1].map(|who| pump.ends[who].load().tickets);
+    let (mut a, mut b) = ends();
+    (a.ike_rekey_time, b.ike_rekey_time) = (Some(3600 * SECOND), Some(3600 * SECOND));
+    let mut pump = up((a, b));
+    assert_eq!(kept(&pump), [0, 1]);
+    outage(&mut pump);
+    assert_eq!(kept(&pump), [1, 1]);
+    resumes(&mut pump);
+    assert_eq!(kept(&pump), [0, 1], "the old one is used, and there is a new one");
+    rekey(&mut pump, 0);
+    pump.run_for(SECOND, everything);
+    assert_eq!(kept(&pump), [0, 1]);
+    pump.down(0, None);
+    pump.deliver_all();
+    assert_eq!(kept(&pump), [0, 0]);
+    // One that is over goes with the next one that is given.
+    pump.connect();
+    pump.deliver_all();
+    outage(&mut pump);
+    pump.reconnect = false;
+    pump.run_for(3700 * SECOND, nothing);
+    assert_eq!(kept(&pump), [1, 1]);
+    pump.connect();
+    pump.run_for(5 * SECOND, everything);
+    assert!(pump.is_up(0) && !pump.sa(0).resumed);
+    assert_eq!(kept(&pump), [0, 1]);
+}
+
 /// §4.3.1: "A client MUST NOT present a ticket when it knows that the ticket's lifetime has expired", by either clock.
 #[test]
 fn a_ticket_ages() {

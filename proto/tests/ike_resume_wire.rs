@@ -570,7 +570,7 @@ fn answers_to_a_request_for_a_ticket() {
     }
 }
 
-/// Each ticket is remembered when the next one has taken its place: so one IKE SA gets only so many.
+/// One IKE SA gets only so many, and the last one alone is kept.
 #[test]
 fn one_sa_does_not_fill_the_memory() {
     let (mut t, ..) = client();
@@ -582,6 +582,7 @@ fn one_sa_does_not_fill_the_memory() {
         assert_eq!(ask(), [NotifyType::TICKET_LT_OPAQUE]);
     }
     assert_eq!(ask(), [NotifyType::TICKET_NACK]);
+    assert_eq!(t.dut.load().tickets, 0, "the last one was withdrawn too");
 }
 
 /// A plain message of that exchange that nobody asked for changes nothing.

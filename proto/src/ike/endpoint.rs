@@ -398,7 +398,11 @@ impl Endpoint {
                     self.not_too_many(spi);
                 }
                 Effect::Leaving { spi } => self.leave(spi),
-                Effect::KeepTicket { connection, kept } => _ = self.kept.insert(connection, kept),
+                Effect::KeepTicket { connection, kept } => {
+                    let now = self.shared.now;
+                    self.kept.retain(|_, kept| !kept.is_over(now));
+                    self.kept.insert(connection, kept);
+                }
                 Effect::Sent(sent) => self.sent(*sent),
                 Effect::Resumed { old } => self.replace_resumed(spi, old),
                 Effect::Reauthenticate { spi } => self.reauthenticate(spi),

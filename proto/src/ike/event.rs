@@ -460,7 +460,7 @@ pub struct Load {
     pub transmits: usize,
     /// Children that the operator took down.
     pub down: usize,
-    /// What is remembered of tickets: those that are not good any more, certificates behind those that are, our own.
+    /// What is remembered of tickets: those that are out, certificates behind them, our own.
     pub tickets: usize,
     /// Solutions that can't be used again.
     pub solved_puzzles: usize,

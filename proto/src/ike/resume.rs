@@ -36,6 +36,8 @@ pub struct Resumption {
     pub proof: Proven,
     pub post_quantum: bool,
     pub ppk: bool,
+    /// When the key exchange was that the keys come of, through however many resumptions.
+    pub exchanged: Instant,
     /// When to authenticate anew: resuming is not authenticating, and does not put it off.
     pub reauth: Reauthentication,
     /// As responder: the ticket, and the SPI we had chosen for the SA it is of.
@@ -73,9 +75,11 @@ impl Kept {
         let proven =
             proof.is_of(&connection.remote.credential) && proof.good_until(&connection.remote, now.unix) >= now.unix;
         let time = self.state.reauth.due().is_none_or(|at| at > now.instant);
+        let left = connection.time_without_exchange(now.instant, self.state.exchanged);
+        let fresh = left.is_none_or(|left| left > Duration::ZERO);
         // "the client always resumes into the same gateway that generated the ticket": another address may be another's.
         let there = target.remote.ip() == self.remote;
-        lives && proven && time && there && connection.allows_resumption(self.suite, &self.state)
+        lives && proven && time && fresh && there && connection.allows_resumption(self.suite, &self.state)
     }
 
     /// Whether it is of no use any more, wherever the peer is.
@@ -85,6 +89,13 @@ impl Kept {
 }
 
 impl Connection {
+    /// How much longer an IKE SA may live on a key exchange of then: resumptions one after the other don't add up to more than
+    /// the `rekey_time` that there would be without them. `None` is for ever.
+    fn time_without_exchange(&self, now: Instant, exchanged: Instant) -> Option<Duration> {
+        let since = now.saturating_since(exchanged);
+        self.ike_rekey_time.map(|time| time.saturating_sub(since))
+    }
+
     /// Whether, as it is configured now, an IKE SA like this may be resumed.
     fn allows_resumption(&self, suite: IkeSuite, state: &Resumption) -> bool {
         let allows = |list: &[IkeProposal]| list.iter().any(|proposal| proposal.allows(suite));
@@ -162,6 +173,7 @@ impl IkeSa {
                 proof: proof.clone(),
                 post_quantum: self.post_quantum,
                 ppk: self.ppk.used,
+                exchanged: self.exchanged,
                 reauth: self.reauth,
                 ticket: None,
             },
@@ -222,7 +234,8 @@ impl IkeSa {
         // §6.2: "The lifetime of the ticket sent by the gateway SHOULD be the minimum of the IKE SA lifetime (per the gateway's
         // local policy) and its re-authentication time".
         let reauth = self.reauth.end.map(|end| end.saturating_since(shared.now.instant));
-        let times = [connection.ike_rekey_time, reauth, Some(Duration::from_secs(proven))];
+        let fresh = connection.time_without_exchange(shared.now.instant, self.exchanged);
+        let times = [fresh, reauth, Some(Duration::from_secs(proven))];
         let lifetime = times.into_iter().flatten().min().unwrap_or(LONGEST).min(LONGEST);
         let state = TicketState {
             connection: std::sync::Arc::clone(&connection.name),
@@ -233,6 +246,7 @@ impl IkeSa {
             d: self.keys.as_ref()?.d.clone(),
             post_quantum: self.post_quantum,
             ppk: self.ppk.used,
+            exchanged: self.exchanged,
             reauth_end: self.reauth.end,
             proof,
         };
@@ -328,6 +342,7 @@ impl IkeSa {
         self.resumed = true;
         self.post_quantum = state.post_quantum;
         self.ppk.used = state.ppk;
+        self.exchanged = state.exchanged;
         self.proof = Some(state.proof);
         self.reauth = state.reauth;
         if let Some((issued, ticket)) = state.ticket {

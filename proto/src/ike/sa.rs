@@ -151,6 +151,8 @@ pub struct IkeSa {
     /// The children that the peer takes in parts.
     pub parts: BTreeMap<ChildName, Parts>,
     pub began: Instant,
+    /// When the key exchange began that its keys come of; before it did, if it was resumed.
+    pub exchanged: Instant,
     pub established: Option<Instant>,
     /// The how-manieth to be established, and how many were when it began: which was there before which, exactly.
     pub number: u64,
@@ -276,6 +278,7 @@ impl IkeSa {
             children: Vec::new(),
             parts: BTreeMap::new(),
             began: now,
+            exchanged: now,
             established: None,
             number: 0,
             known: shared.established,

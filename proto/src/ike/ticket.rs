@@ -1,8 +1,10 @@
-//! Tickets "by value" (RFC 5723 §6): what a responder needs to resume an IKE SA, sealed under a key that only it has, and the
-//! little that it remembers beside them: which are used up or withdrawn.
+//! Tickets (RFC 5723 §6): what a responder needs to resume an IKE SA, sealed under a key that only it has, and what it keeps beside
+//! them.
 //!
-//! The key never leaves the process. Certificates are too long for a message that can't be fragmented (RFC 7383 §3): a ticket
-//! holds their digest, and they are kept here for as long as it lives.
+//! The key never leaves the process. SK_d is in no ticket: it is kept here, and forgotten when the ticket is used, withdrawn or over.
+//! Who finds the key later, and has recorded the ticket when it was presented, learns who met, and nothing of what they said.
+//! Certificates are too long for a message that can't be fragmented (RFC 7383 §3): a ticket holds their digest, and they are kept
+//! here for as long as it lives.
 
 use super::event::PeerCertificate;
 use super::proven::Proven;
@@ -28,8 +30,8 @@ const ROTATION: Duration = Duration::from_secs(24 * 3600);
 /// A longer one would make IKE_SESSION_RESUME too long for one datagram of 1280 octets, with all that is around it.
 const MOST_OCTETS: usize = 1000;
 
-/// Used and withdrawn tickets that are remembered; then the oldest tickets are not taken any more, whichever they are.
-const MOST_INVALID: usize = 65_536;
+/// Tickets that are out; then those that are over first are not taken any more.
+const MOST_OUT: usize = 65_536;
 
 /// Chains of certificates that are kept for tickets, and octets of one: a peer may show what it likes beside its own.
 const MOST_CHAINS: usize = 16_384;
@@ -63,20 +65,22 @@ pub struct TicketState {
     pub d: Secret,
     pub post_quantum: bool,
     pub ppk: bool,
+    /// When the key exchange was that its keys come of.
+    pub exchanged: Instant,
     /// When the peer has to have authenticated anew (RFC 4478).
     pub reauth_end: Option<Instant>,
     pub proof: Proven,
 }
 
-/// Tickets that one IKE SA is given: each of them has to be remembered after the next one. A rekey begins anew.
+/// Tickets that one IKE SA is given. A rekey begins anew.
 pub const MOST_OF_ONE: u32 = 32;
 
-/// A ticket that is out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A ticket that is out. What is over first comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Issued {
-    serial: u64,
     /// Seconds since 1970.
     expires: u64,
+    serial: u64,
 }
 
 /// A responder's tickets.
@@ -85,10 +89,8 @@ pub struct Tickets {
     current: Option<Key>,
     previous: Option<Key>,
     serial: u64,
-    /// Used and withdrawn ones, and until when they have to be remembered.
-    invalid: BTreeMap<u64, u64>,
-    /// Up to this one none is good.
-    floor: u64,
+    /// SK_d of those that are out. One that is not among them is not good: it was used, withdrawn, or is over.
+    secrets: BTreeMap<Issued, Secret>,
     chains: BTreeMap<[u8; 32], Chain>,
     changed: BTreeMap<ConnectionName, Changed>,
 }
@@ -148,6 +150,8 @@ impl Tickets {
         let head = [&[VERSION], key.id.as_slice()].concat();
         key.cipher.seal(&head, None, &iv, &mut text, &mut icv);
         self.serial += 1;
+        self.secrets.insert(issued, state.d.clone());
+        self.forget(now.unix);
         Some((issued, [head.as_slice(), &iv, &text, &icv].concat()))
     }
 
@@ -172,12 +176,14 @@ impl Tickets {
         let authentic = key.cipher.open(head, None, iv, &mut text, icv);
         let text = Secret::new(text);
         authentic.map_err(|_| "it was changed on its way")?;
-        let (issued, state) = self.decode(text.expose()).ok_or("what it refers to is gone")?;
+        let (issued, rest) = Issued::decode(text.expose()).ok_or("it is too short")?;
         if issued.expires <= now.unix {
             return Err("it has expired");
         }
         self.check(issued)?;
-        Ok((issued, state))
+        let d = self.secrets.get(&issued).cloned();
+        let state = d.and_then(|d| self.decode(rest, d));
+        Ok((issued, state.ok_or("what it refers to is gone")?))
     }
 
     /// §4.3.1: "Tickets are intended for one-time use"; "A reused ticket SHOULD be rejected by a gateway."
@@ -185,7 +191,7 @@ impl Tickets {
     /// # Errors
     /// It was used, or withdrawn.
     pub fn check(&self, issued: Issued) -> Result<(), &'static str> {
-        if issued.serial <= self.floor || self.invalid.contains_key(&issued.serial) {
+        if !self.secrets.contains_key(&issued) {
             return Err("it was used already, or its IKE SA was deleted or rekeyed");
         }
         Ok(())
@@ -215,20 +221,23 @@ impl Tickets {
     /// It is used, or its IKE SA is no more: "when an IKE SA is deleted by the client or the gateway, the client MUST delete its
     /// stored ticket" (§6.2), and one that does not has an invalid one (§9.8).
     pub fn withdraw(&mut self, now: Now, issued: Issued) {
-        if self.invalid.len() >= MOST_INVALID {
-            self.invalid.retain(|_, expires| *expires > now.unix);
-            // So many at once that this walk is seldom.
-            while self.invalid.len() > MOST_INVALID / 8 * 7 {
-                let oldest = self.invalid.pop_first().map_or(0, |(serial, _)| serial);
-                self.floor = self.floor.max(oldest);
+        self.secrets.remove(&issued);
+        self.forget(now.unix);
+    }
+
+    /// What is over goes, and what there is no room for.
+    fn forget(&mut self, unix: u64) {
+        while let Some(first) = self.secrets.first_entry() {
+            if first.key().expires > unix && self.secrets.len() <= MOST_OUT {
+                break;
             }
+            self.secrets.pop_first();
         }
-        self.invalid.insert(issued.serial, issued.expires);
     }
 
     /// How much is remembered.
     pub fn len(&self) -> usize {
-        self.invalid.len() + self.chains.len() + self.changed.len()
+        self.secrets.len() + self.chains.len() + self.changed.len()
     }
 
     /// A connection was configured anew, or is gone: none of its tickets is good any more.
@@ -302,7 +311,7 @@ impl Tickets {
         })
     }
 
-    fn decode(&self, text: &[u8]) -> Option<(Issued, TicketState)> {
+    fn decode(&self, text: &[u8], d: Secret) -> Option<TicketState> {
         let mut rest = text;
         let mut take = |len: usize| {
             let (taken, left) = rest.split_at_checked(len)?;
@@ -310,8 +319,8 @@ impl Tickets {
             Some(taken)
         };
         let mut number = || Some(u64::from_be_bytes(take(8)?.try_into().ok()?));
-        let (serial, expires) = (number()?, number()?);
         let spi = IkeSpi(number()?.to_be_bytes());
+        let exchanged = Instant::from_nanos(number()?);
         let reauth_end = Some(Instant::from_nanos(number()?)).filter(|end| *end != Instant::FAR_FUTURE);
         let suite = suite_of(take(SUITE)?)?;
         let &[flags] = take(1)? else { return None };
@@ -321,7 +330,6 @@ impl Tickets {
         };
         let connection = std::str::from_utf8(chunk()?).ok()?.into();
         let (peer, own) = (identification(chunk()?)?, identification(chunk()?)?);
-        let d = Secret::new(chunk()?.to_vec());
         let proof = match *chunk()? {
             [] => Proven::Psk,
             ref octets if flags & RAW_KEY != 0 => {
@@ -336,7 +344,7 @@ impl Tickets {
                 }
             }
         };
-        let state = TicketState {
+        Some(TicketState {
             connection,
             peer,
             own,
@@ -345,10 +353,22 @@ impl Tickets {
             d,
             post_quantum: flags & POST_QUANTUM != 0,
             ppk: flags & PPK != 0,
+            exchanged,
             reauth_end,
             proof,
+        })
+    }
+}
+
+impl Issued {
+    fn decode(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (serial, rest) = text.split_first_chunk()?;
+        let (expires, rest) = rest.split_first_chunk()?;
+        let issued = Self {
+            expires: u64::from_be_bytes(*expires),
+            serial: u64::from_be_bytes(*serial),
         };
-        Some((Issued { serial, expires }, state))
+        Some((issued, rest))
     }
 }
 
@@ -375,15 +395,15 @@ impl TicketState {
         out.extend(issued.serial.to_be_bytes());
         out.extend(issued.expires.to_be_bytes());
         out.extend(self.spi.0);
+        out.extend(self.exchanged.as_nanos().to_be_bytes());
         let reauth_end = self.reauth_end.unwrap_or(Instant::FAR_FUTURE);
         out.extend(reauth_end.as_nanos().to_be_bytes());
         out.extend(octets_of(self.suite)?);
         out.push(flags);
-        let chunks: [&[u8]; 5] = [
+        let chunks: [&[u8]; 4] = [
             self.connection.as_bytes(),
             &id(&self.peer),
             &id(&self.own),
-            self.d.expose(),
             &proof,
         ];
         for chunk in chunks {

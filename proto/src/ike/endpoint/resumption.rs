@@ -61,6 +61,7 @@ impl Endpoint {
             proof: state.proof.clone(),
             post_quantum: state.post_quantum,
             ppk: state.ppk,
+            exchanged: state.exchanged,
             reauth: Reauthentication {
                 end: state.reauth_end,
                 ..Reauthentication::default()
