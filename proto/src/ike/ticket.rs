@@ -400,12 +400,7 @@ impl TicketState {
         out.extend(reauth_end.as_nanos().to_be_bytes());
         out.extend(octets_of(self.suite)?);
         out.push(flags);
-        let chunks: [&[u8]; 4] = [
-            self.connection.as_bytes(),
-            &id(&self.peer),
-            &id(&self.own),
-            &proof,
-        ];
+        let chunks: [&[u8]; 4] = [self.connection.as_bytes(), &id(&self.peer), &id(&self.own), &proof];
         for chunk in chunks {
             out.extend(u16::try_from(chunk.len()).ok()?.to_be_bytes());
             out.extend(chunk);
