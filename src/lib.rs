@@ -7,6 +7,7 @@
 //! | [`control`] | one thread: owns the IKE endpoint, its sockets, routes, the control socket |
 //! | [`data`] | plain worker threads: packets between TUN and ESP |
 //! | [`signer`] | private keys that sign outside the protocol |
+//! | [`tls`] | TLS around TCP, as octets in and octets out |
 //! | [`sys`] | the kernel: TUN, UDP offloads, steering, capabilities. The only `unsafe` |
 #![deny(unsafe_code)]
 
@@ -17,3 +18,4 @@ pub mod data;
 pub mod signer;
 #[allow(unsafe_code, reason = "system calls; each block with its SAFETY comment")]
 pub mod sys;
+pub mod tls;

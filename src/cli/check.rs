@@ -195,6 +195,10 @@ fn summary(configuration: &Configuration) -> Result<String, std::fmt::Error> {
     if let Some(to) = &configuration.ike.gateway.redirect_to {
         writeln!(text, "  peers that can be sent elsewhere are sent to {to}")?;
     }
+    if !gateway.tls_listen.is_empty() {
+        let list: Vec<String> = gateway.tls_listen.iter().map(ToString::to_string).collect();
+        writeln!(text, "  TCP with TLS {}", list.join(", "))?;
+    }
     for (connection, tunnel) in pairs(configuration) {
         write_connection(&mut text, connection, tunnel)?;
     }
@@ -252,6 +256,14 @@ fn write_connection(text: &mut String, connection: &Connection, tunnel: &Tunnel)
     )?;
     if let Some(to) = &connection.redirect_to {
         writeln!(text, "  redirect   the peer is sent to {to}, if it can be")?;
+    }
+    if let Some(tls) = &tunnel.tcp_tls {
+        let name = tls.name().map_or(String::new(), |name| format!(" to {name}"));
+        let checked = if tls.is_checked() { "is" } else { "is NOT" };
+        writeln!(
+            text,
+            "  TCP        with TLS{name}, the certificate of the other end {checked} looked at (IKE authenticates in any case)"
+        )?;
     }
     writeln!(
         text,

@@ -93,7 +93,9 @@ fn examine(path: &Path) -> Vec<Finding> {
     });
     findings.extend(machine::capabilities(port.min(nat_port), raw));
     findings.extend(ports::udp(&[port, nat_port]));
-    let listens = configuration.iter().flat_map(|c| &c.gateway.tcp_listen);
+    let listens = configuration
+        .iter()
+        .flat_map(|c| c.gateway.tcp_listen.iter().chain(&c.gateway.tls_listen));
     let mut listens: Vec<u16> = listens.map(std::net::SocketAddr::port).collect();
     listens.dedup();
     findings.extend(ports::tcp(&listens));

@@ -155,7 +155,7 @@ fn write_ike(text: &mut String, ike: &IkeSaStatus) -> std::fmt::Result {
     };
     text.push_str(nat);
     if let Some(why) = &ike.why_tcp {
-        write!(text, ", over TCP ({why})")?;
+        write!(text, ", over TCP{} ({why})", if ike.tls { " with TLS" } else { "" })?;
     }
     if let Some(from) = &ike.redirected_from {
         write!(text, ", sent there by {from}")?;

@@ -62,7 +62,7 @@ struct Remote {
 }
 
 /// The values of a key that takes one file and of its twin that takes several.
-fn files<'a, 'd>(table: &Table<'a, 'd>, one: &'static str, several: &'static str) -> Vec<Value<'a, 'd>> {
+pub(super) fn files<'a, 'd>(table: &Table<'a, 'd>, one: &'static str, several: &'static str) -> Vec<Value<'a, 'd>> {
     let mut list: Vec<Value<'a, 'd>> = table.get(one).into_iter().collect();
     let several = table.get(several);
     list.extend(

@@ -4,7 +4,7 @@ use super::document::{Spots, Table, Value, nearest};
 use super::gateway::set;
 use super::profiles::{self, Profile};
 use super::units::{self, duration_or_never, integer, is_any, is_host_name};
-use super::{Prefix, Spot, Tunnel, auth, child, gateway, ppk, proposals};
+use super::{Prefix, Spot, Tunnel, auth, child, gateway, ppk, proposals, tls};
 use crate::signer::Signers;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::connection::{Connection, StartAction, TcpUse};
@@ -132,6 +132,8 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         }
     }
     let keep_trying = flag(table, "keep_trying", true);
+    let mut tls_expiries = Vec::new();
+    let tcp_tls = tls::client(table, name, tcp, &hosts, &mut tls_expiries);
     if start && hosts.is_empty() && peer.is_some() {
         let place = remote.as_ref().map_or(spot, Value::spot);
         let problem = format!(
@@ -144,6 +146,9 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
     }
     let literal = peer.as_ref().map(|p| p.addresses.clone()).unwrap_or_default();
     let (mut tunnel, interface_spot, routes_spot) = tunnel(table, name, &summary, (hosts, gateway.ike.retry), &literal);
+    if let Some(tunnel) = &mut tunnel {
+        tunnel.tcp_tls.clone_from(&tcp_tls.clone().flatten());
+    }
     if let (Some(tunnel), Some(profile)) = (&mut tunnel, profile) {
         tunnel.profile = Some(profile.name);
         tunnel.mtu_most = profile.values.mtu_most;
@@ -160,8 +165,10 @@ pub(super) fn read(name: &str, table: &Table<'_, '_>, gateway: &gateway::Read) -
         local,
         remote,
         signers,
-        expiries,
+        mut expiries,
     } = auth?;
+    tcp_tls?;
+    expiries.append(&mut tls_expiries);
     let connection = Connection {
         name: ConnectionName::from(name),
         local_addrs: local_addrs?,
@@ -392,6 +399,7 @@ fn tunnel(
             interface,
             addresses,
             mtu,
+            tcp_tls: None,
             mtu_most: None,
             outer_mtu_most: None,
             profile: None,

@@ -1,9 +1,9 @@
 //! `[gateway]`: what holds for the whole daemon.
 
-use super::GatewaySettings;
 use super::document::{Table, Value};
-use super::identity;
 use super::units::{integer, is_host_name, some_duration};
+use super::{Expiry, GatewaySettings, identity, tls};
+use crate::tls::ServerTls;
 use landbridge_proto::ike::puzzle::HARDEST;
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::{GatewayIdentity, Identification};
@@ -22,6 +22,8 @@ pub(super) struct Read {
     pub settings: GatewaySettings,
     pub ike: Gateway,
     pub id: Option<Identification>,
+    pub tls: Option<ServerTls>,
+    pub expiries: Vec<Expiry>,
 }
 
 /// Reads the table; a value that is wrong is reported and leaves its default.
@@ -32,6 +34,7 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
         port: 500,
         nat_port: 4500,
         tcp_listen: Vec::new(),
+        tls_listen: Vec::new(),
         log_level: "info".to_owned(),
         metrics_listen: None,
         state_dir: None,
@@ -45,7 +48,13 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     };
     let mut id = None;
     let Some(table) = table else {
-        return Read { settings, ike, id };
+        return Read {
+            settings,
+            ike,
+            id,
+            tls: None,
+            expiries: Vec::new(),
+        };
     };
 
     id = table
@@ -74,6 +83,17 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     if let Some(value) = table.get("tcp_listen") {
         set(&mut settings.tcp_listen, tcp_listen(&value));
     }
+    let tls_listen = table.get("tls_listen");
+    if let Some(value) = &tls_listen {
+        set(&mut settings.tls_listen, tcp_listen(value));
+        if let Some(both) = settings.tls_listen.iter().find(|at| settings.tcp_listen.contains(at)) {
+            value.error(
+                format!("{both} is in tcp_listen too"),
+                Some("a port is with TLS or without".to_owned()),
+            );
+        }
+    }
+    let (tls, expiries) = tls::server(&table, tls_listen.as_ref());
     if let Some(value) = table.get("log_level") {
         set(&mut settings.log_level, log_level(&value));
     }
@@ -86,7 +106,13 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     ike.nat_port = settings.nat_port;
     read_ike(&table, &mut ike);
     table.finish();
-    Read { settings, ike, id }
+    Read {
+        settings,
+        ike,
+        id,
+        tls,
+        expiries,
+    }
 }
 
 fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {

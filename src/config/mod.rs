@@ -8,6 +8,7 @@
 //! | `identity`, `selector`, `proposals`, `dscp`, `units` | values with a syntax of their own |
 //! | `secrets`, `pem` | keys, from files and tokens only |
 //! | `certificates` | certificates and revocation lists, and when they run out |
+//! | `tls` | TLS around TCP |
 //! | `check` | what clashes between connections |
 
 mod auth;
@@ -26,6 +27,7 @@ mod profiles;
 mod proposals;
 mod secrets;
 mod selector;
+mod tls;
 mod units;
 
 pub use certificates::{EXPIRY_WARNING, Expiry, day};
@@ -33,6 +35,7 @@ pub use gateway::DEFAULT_SOCKET;
 pub use secrets::public_key_of as public_key;
 
 use crate::signer::Signers;
+use crate::tls::{ClientTls, ServerTls};
 use document::{Findings, Spot, Table};
 use landbridge_proto::crypto::CipherSuite;
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
@@ -52,6 +55,8 @@ pub struct Configuration {
     pub path: PathBuf,
     /// `[gateway]`.
     pub gateway: GatewaySettings,
+    /// The certificate of TLS around TCP, if there is one.
+    pub tls: Option<ServerTls>,
     /// What the key exchange takes.
     pub ike: Arc<Config>,
     /// What the daemon does for each connection besides.
@@ -77,6 +82,8 @@ pub struct GatewaySettings {
     pub nat_port: u16,
     /// Where IKE and ESP over TCP are accepted (RFC 9329).
     pub tcp_listen: Vec<SocketAddr>,
+    /// The same within TLS (Appendix A).
+    pub tls_listen: Vec<SocketAddr>,
     /// `log_level`: an `EnvFilter` directive.
     pub log_level: String,
     /// Where metrics are served over HTTP, if anywhere.
@@ -123,6 +130,8 @@ pub struct Tunnel {
     pub remote_hosts: Vec<String>,
     /// Bring it up when loaded, and again when it falls.
     pub start: bool,
+    /// TCP connections that we open have TLS around what they carry.
+    pub tcp_tls: Option<ClientTls>,
     /// First wait after a failed attempt, and the longest.
     pub retry: (Duration, Duration),
 }
@@ -198,7 +207,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
             path.display()
         ));
     }
-    let expiries: Vec<Expiry> = list.iter().flat_map(|read| read.expiries.clone()).collect();
+    let of_connections = list.iter().flat_map(|read| read.expiries.clone());
+    let expiries: Vec<Expiry> = gateway.expiries.into_iter().chain(of_connections).collect();
     let unix = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     warnings.extend(expiries.iter().filter_map(|expiry| expiry.warning(unix)));
     let signers = list.iter().flat_map(|read| read.signers.clone()).collect();
@@ -210,6 +220,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Vec<ConfigError>>
     Ok(Configuration {
         path: path.to_owned(),
         gateway: gateway.settings,
+        tls: gateway.tls,
         ike,
         tunnels,
         signers,

@@ -5,6 +5,7 @@
 use super::document::Value;
 use super::pem;
 use crate::signer::{self, Signer, TokenSigner, TokenUri};
+use crate::tls::PrivateKeyDer;
 use base64::Engine;
 use landbridge_proto::crypto::{Secret, SigningKey, VerifyingKey};
 use landbridge_proto::pki::Certificate;
@@ -121,6 +122,26 @@ fn decode_private_key(text: &str, path: &Path) -> Result<PrivateKey, &'static st
         key: SigningKey::kept_elsewhere(public, Arc::from(path.display().to_string())),
         signer: Some(Arc::new(rsa)),
     })
+}
+
+/// The private key of TLS in a PEM file, as it is: TLS says whether it can be used.
+pub(super) fn tls_key(value: &Value<'_, '_>, directory: &Path) -> Option<PrivateKeyDer<'static>> {
+    let (path, octets) = private(value, directory)?;
+    let text = std::str::from_utf8(&octets).unwrap_or_default();
+    let found = pem::read(text).into_iter().find_map(|block| {
+        let der = block.der.to_vec();
+        match block.label.as_str() {
+            "PRIVATE KEY" => Some(PrivateKeyDer::Pkcs8(der.into())),
+            "RSA PRIVATE KEY" => Some(PrivateKeyDer::Pkcs1(der.into())),
+            "EC PRIVATE KEY" => Some(PrivateKeyDer::Sec1(der.into())),
+            _ => None,
+        }
+    });
+    if found.is_none() {
+        let remedy = "keep it unencrypted with mode 600, or as a systemd credential".to_owned();
+        value.error(format!("{} holds no private key in PEM that is not encrypted", path.display()), Some(remedy));
+    }
+    found
 }
 
 /// The public key in a PEM file. Anybody may read it, but only we may write it.

@@ -4,6 +4,7 @@ use super::RunError;
 use super::addresses::{self, Watch};
 use super::attempts::{Attempts, Resolved};
 use super::clock::Clock;
+use super::handshakes::Done;
 use super::history::History;
 use super::journal::{Journal, Level};
 use super::key_export::KeyExport;
@@ -143,7 +144,7 @@ impl Daemon {
             // The receiver lives as long as the loop.
             streams: Arc::new(move |from| drop(stream_sender.send(from))),
         };
-        let streams = Streams::listen(&configuration.gateway.tcp_listen)?;
+        let streams = Streams::listen(&configuration.gateway.tcp_listen, &configuration.gateway.tls_listen)?;
         let (data, group) = DataPlane::start(&options, sinks).map_err(RunError::start("the data path"))?;
         let sockets = IkeSockets::open(configuration.gateway.port, configuration.gateway.nat_port, &group)
             .map_err(RunError::start("the IKE sockets"));
@@ -345,7 +346,8 @@ impl Daemon {
                     self.log(Level::Info, connection.as_deref(), &audit.to_string());
                 }
                 Some(Came::FromStream(from)) => self.streamed(from),
-                Some(Came::Accepted(socket)) => self.accept_stream(socket),
+                Some(Came::Accepted(socket, tls)) => self.accept_stream(socket, tls),
+                Some(Came::Secured(done)) => self.secured_stream(done),
                 Some(Came::Opened(opened)) => self.opened_stream(opened),
                 Some(Came::Sweep) => self.sweep_streams(),
                 Some(Came::Watchdog) => self.notify(&[sd_notify::NotifyState::Watchdog]),
@@ -490,7 +492,9 @@ impl Daemon {
 /// What the loop woke up for.
 pub(super) enum Came {
     FromStream(FromStream),
-    Accepted(tokio::net::TcpStream),
+    /// From `tls_listen`, or not.
+    Accepted(tokio::net::TcpStream, bool),
+    Secured(Done),
     Opened(Opened),
     Sweep,
     Audit(Audit),

@@ -6,6 +6,7 @@
 //! | `events`, `orders` | what the key exchange tells, and what the operator wants |
 //! | `sockets` | UDP 500 and control's part of UDP 4500 |
 //! | `streams` | TCP connections for IKE and ESP: accepted, opened, closed |
+//! | `handshakes` | TLS around them, until it is up |
 //! | `attempts`, `resolve` | when to connect, and where to |
 //! | `addresses` | the machine's addresses, and the ways to a peer's |
 //! | `links`, `policy_routes` | interfaces, addresses, routes, rules (rtnetlink) |
@@ -24,6 +25,7 @@ mod clock;
 mod daemon;
 mod describe;
 mod events;
+mod handshakes;
 mod history;
 mod journal;
 pub mod key_export;

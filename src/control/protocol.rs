@@ -220,6 +220,9 @@ pub struct IkeSaStatus {
     /// Why it runs over TCP, if it does.
     #[serde(default)]
     pub why_tcp: Option<String>,
+    /// There is TLS around it (RFC 9329 Appendix A).
+    #[serde(default)]
+    pub tls: bool,
     /// A post-quantum key exchange is in its keys, and so in those of its children.
     pub post_quantum: bool,
     /// A post-quantum preshared key is in its keys (RFC 8784).

@@ -20,6 +20,8 @@ use std::time::Duration;
 pub(super) struct Plan {
     /// Settings of the gateway that hold from now on.
     gateway: bool,
+    /// Another certificate for TLS.
+    certificate: bool,
     steps: BTreeMap<ConnectionName, Step>,
 }
 
@@ -59,8 +61,11 @@ impl Plan {
         for (name, tunnel) in &new.tunnels {
             steps.insert(Arc::clone(name), step(old, new, name, tunnel));
         }
-        let gateway = old.ike.gateway != new.ike.gateway;
-        Ok(Self { gateway, steps })
+        Ok(Self {
+            gateway: old.ike.gateway != new.ike.gateway,
+            certificate: old.tls != new.tls,
+            steps,
+        })
     }
 
     fn count(&self, pick: impl Fn(&Step) -> bool) -> usize {
@@ -117,6 +122,7 @@ fn fixed(old: &GatewaySettings, new: &GatewaySettings) -> Vec<&'static str> {
         (old.port != new.port, "port"),
         (old.nat_port != new.nat_port, "nat_port"),
         (old.tcp_listen != new.tcp_listen, "tcp_listen"),
+        (old.tls_listen != new.tls_listen, "tls_listen"),
         (old.log_level != new.log_level, "log_level"),
         (old.metrics_listen != new.metrics_listen, "metrics_listen"),
         (old.state_dir != new.state_dir, "state_dir"),
@@ -157,6 +163,7 @@ fn tunnel_changes(old: &Tunnel, new: &Tunnel) -> (Vec<&'static str>, Vec<&'stati
         (old.fail_closed != new.fail_closed, "fail_closed"),
         (old.policy_routing != new.policy_routing, "policy_routing"),
         (old.remote_hosts != new.remote_hosts, "remote_addrs"),
+        (old.tcp_tls != new.tcp_tls, "tcp_tls (for the next TCP connection)"),
         (old.start != new.start, "start_action"),
         (old.retry != new.retry, "retry"),
         (old.profile != new.profile, "profile"),
@@ -205,6 +212,9 @@ impl fmt::Display for Plan {
         )?;
         if self.gateway {
             f.write_str("\n  [gateway]: settings of the key exchange change (from now on)")?;
+        }
+        if self.certificate {
+            f.write_str("\n  [gateway]: the certificate of TLS changes (for the next TCP connection)")?;
         }
         for (name, step) in &self.steps {
             match step {

@@ -72,6 +72,7 @@ pub(super) fn drops_of_no_connection(daemon: &Daemon) -> BTreeMap<String, u64> {
         ("auth_failed", counters.auth_failed),
         ("tokens_refused", counters.tokens_refused),
         ("tcp_refused", daemon.streams.refused),
+        ("tls_failed", daemon.streams.handshakes.failed),
     ]
     .map(|(cause, count)| (cause.to_owned(), count))
     .into();
@@ -95,7 +96,10 @@ pub(super) fn by_connection(sas: &[ike::IkeSaStatus]) -> BTreeMap<&ConnectionNam
 fn connection(daemon: &Daemon, name: &ConnectionName, sas: &[&ike::IkeSaStatus], now: Instant) -> ConnectionStatus {
     let stats = daemon.data.stats(name);
     let known = daemon.known.get(name).cloned().unwrap_or_default();
-    let ike_sas: Vec<IkeSaStatus> = sas.iter().map(|sa| ike_sa(sa, &stats, now)).collect();
+    let ike_sas: Vec<IkeSaStatus> = sas
+        .iter()
+        .map(|sa| ike_sa(sa, daemon.streams.is_tls(&sa.path), &stats, now))
+        .collect();
     let next = daemon.attempts.due_in(name);
     let state = if ike_sas.iter().any(|sa| !sa.children.is_empty()) {
         ConnectionState::Up
@@ -151,7 +155,7 @@ fn certificate(expiry: &Expiry, unix: u64) -> CertificateStatus {
     }
 }
 
-fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSaStatus {
+fn ike_sa(sa: &ike::IkeSaStatus, tls: bool, stats: &ConnectionStats, now: Instant) -> IkeSaStatus {
     IkeSaStatus {
         stage: sa.stage.to_owned(),
         spi_i: sa.spi_i.to_string(),
@@ -170,6 +174,7 @@ fn ike_sa(sa: &ike::IkeSaStatus, stats: &ConnectionStats, now: Instant) -> IkeSa
         }
         .to_owned(),
         why_tcp: sa.why_tcp.map(str::to_owned),
+        tls,
         post_quantum: sa.post_quantum,
         ppk: sa.ppk,
         key_exchange: sa.suite.map(|suite| suite.key_exchange()),

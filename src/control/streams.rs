@@ -1,17 +1,21 @@
 //! TCP connections for IKE and ESP (RFC 9329): accepted where the gateway listens, opened where an IKE SA asks for one, and closed
-//! when no IKE SA uses them. What they carry is the data path's (`data::streams`).
+//! when no IKE SA uses them. What they carry is the data path's (`data::streams`), and the TLS around it, after the handshake
+//! (`handshakes`).
 
 use super::RunError;
 use super::daemon::{Came, Daemon};
+use super::handshakes::{self, Handshakes};
 use super::journal::Level;
 use crate::data::FromStream;
 use crate::sys;
+use crate::tls::{ClientTls, Session};
 use landbridge_proto::policy::sad::{ConnectionName, Path};
 use landbridge_proto::wire::IkeSpi;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -28,7 +32,7 @@ const UNPROVEN: Duration = Duration::from_secs(60);
 const UNUSED: Duration = Duration::from_secs(10);
 /// The same of one that we opened: §6.1: "the TCP Originator SHOULD close the TCP connection if it does not intend to use" it.
 const UNUSED_OURS: Duration = Duration::from_secs(3);
-/// How long opening one may take.
+/// How long opening one may take, with TLS or without.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How often unused ones are looked for.
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
@@ -36,12 +40,19 @@ pub(super) const SWEEP: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// An IKE SA's TCP connection, or why there is none.
-pub(super) type Opened = (IkeSpi, io::Result<std::net::TcpStream>);
+pub(super) struct Opened {
+    spi: IkeSpi,
+    connection: ConnectionName,
+    remote: SocketAddr,
+    outcome: io::Result<(std::net::TcpStream, Option<Session>)>,
+}
 
 /// All of them.
 pub(super) struct Streams {
-    listeners: Vec<TcpListener>,
+    /// Those of `tcp_listen`, and those of `tls_listen`.
+    listeners: Vec<(TcpListener, bool)>,
     open: BTreeMap<Path, Open>,
+    pub handshakes: Handshakes,
     sender: mpsc::UnboundedSender<Opened>,
     opened: mpsc::UnboundedReceiver<Opened>,
     /// Connections that were closed at once because there were too many.
@@ -56,6 +67,7 @@ struct Open {
     /// The data path's.
     number: u64,
     ours: bool,
+    tls: bool,
     proven: bool,
     /// It is closed to make room; its end is not told yet.
     yields: bool,
@@ -69,11 +81,12 @@ impl Streams {
     ///
     /// # Errors
     /// Port in use, not permitted.
-    pub fn listen(addresses: &[SocketAddr]) -> Result<Self, RunError> {
+    pub fn listen(plain: &[SocketAddr], tls: &[SocketAddr]) -> Result<Self, RunError> {
         let mut listeners = Vec::new();
-        for address in addresses {
+        let plain = plain.iter().map(|address| (address, false));
+        for (address, tls) in plain.chain(tls.iter().map(|address| (address, true))) {
             match sys::stream::listen(*address).and_then(TcpListener::from_std) {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => listeners.push((listener, tls)),
                 // A machine without IPv6 does without, where any address is meant.
                 Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {}
                 Err(error) => return Err(RunError::start("the TCP listener")(error)),
@@ -83,6 +96,7 @@ impl Streams {
         Ok(Self {
             listeners,
             open: BTreeMap::new(),
+            handshakes: Handshakes::new(),
             sender,
             opened,
             refused: 0,
@@ -91,10 +105,16 @@ impl Streams {
 
     /// Waits for a connection that somebody opens, or one that was asked for.
     pub async fn event(&mut self) -> Came {
-        let Self { listeners, opened, .. } = self;
+        let Self {
+            listeners,
+            opened,
+            handshakes,
+            ..
+        } = self;
         tokio::select! {
-            socket = accept(listeners) => Came::Accepted(socket),
+            (socket, tls) = accept(listeners) => Came::Accepted(socket, tls),
             Some(opened) = opened.recv() => Came::Opened(opened),
+            Some(done) = handshakes.next() => Came::Secured(done),
         }
     }
 
@@ -104,10 +124,9 @@ impl Streams {
     /// There are too many already.
     pub fn admit(&mut self, remote: IpAddr, in_use: impl FnOnce() -> BTreeMap<Path, bool>) -> io::Result<Option<Over>> {
         let unproven = |open: &Open| !open.ours && !open.proven && !open.yields;
-        let all = self.open.iter().filter(|(_, open)| unproven(open));
-        let from_there = all
-            .clone()
-            .filter(|(path, _)| network(path.remote.ip()) == network(remote));
+        let open = self.open.iter().filter(|(_, open)| unproven(open));
+        let all = open.map(|(path, _)| path.remote).chain(self.handshakes.remotes());
+        let from_there = all.clone().filter(|other| network(other.ip()) == network(remote));
         if from_there.count() < MOST_UNPROVEN_OF_ONE {
             if all.count() < MOST_UNPROVEN {
                 return Ok(None);
@@ -116,9 +135,17 @@ impl Streams {
             let in_use = in_use();
             let idle = self.open.iter_mut();
             let idle = idle.filter(|(path, open)| unproven(open) && !in_use.contains_key(path));
-            if let Some((path, open)) = idle.min_by_key(|(_, open)| open.number) {
-                open.yields = true;
-                return Ok(Some((*path, open.number, "others want its place")));
+            let idle = idle.min_by_key(|(_, open)| open.number);
+            match (self.handshakes.oldest(), idle) {
+                (Some(began), idle) if idle.as_ref().is_none_or(|(_, open)| began < open.since) => {
+                    self.handshakes.end_oldest();
+                    return Ok(None);
+                }
+                (_, Some((path, open))) => {
+                    open.yields = true;
+                    return Ok(Some((*path, open.number, "others want its place")));
+                }
+                (_, None) => {}
             }
         }
         self.refused += 1;
@@ -127,23 +154,36 @@ impl Streams {
         ))
     }
 
-    /// Opens one for an IKE SA, from an address of ours.
-    pub fn connect(&self, spi: IkeSpi, local: IpAddr, remote: SocketAddr) {
+    /// Opens one for an IKE SA, from an address of ours, with TLS or without.
+    fn connect(
+        &self,
+        spi: IkeSpi,
+        connection: ConnectionName,
+        (local, remote): (IpAddr, SocketAddr),
+        tls: Option<ClientTls>,
+    ) {
         let sender = self.sender.clone();
         drop(tokio::spawn(async move {
-            let opening = tokio::time::timeout(CONNECT, open(local, remote)).await;
+            let opening = tokio::time::timeout(CONNECT, open(local, remote, tls)).await;
             let timeout = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+            let outcome = opening.unwrap_or_else(timeout);
             // The receiver lives as long as the loop; after that nobody wants it.
-            drop(sender.send((spi, opening.unwrap_or_else(timeout))));
+            drop(sender.send(Opened {
+                spi,
+                connection,
+                remote,
+                outcome,
+            }));
         }));
     }
 
     /// The data path has it now; whether another of the same ends was there, whose end was not told yet.
-    pub fn add(&mut self, path: Path, number: u64, ours: bool) -> bool {
+    pub fn add(&mut self, path: Path, number: u64, ours: bool, tls: bool) -> bool {
         let now = Instant::now();
         let open = Open {
             number,
             ours,
+            tls,
             proven: false,
             yields: false,
             since: now,
@@ -161,6 +201,11 @@ impl Streams {
     fn prove(&mut self, path: &Path) -> bool {
         let open = self.open.get_mut(path);
         open.is_some_and(|open| !std::mem::replace(&mut open.proven, true))
+    }
+
+    /// Whether there is TLS around what this one carries.
+    pub fn is_tls(&self, path: &Path) -> bool {
+        self.open.get(path).is_some_and(|open| open.tls)
     }
 
     /// Whether there are any to look after.
@@ -205,7 +250,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn open(local: IpAddr, remote: SocketAddr) -> io::Result<std::net::TcpStream> {
+async fn open(
+    local: IpAddr,
+    remote: SocketAddr,
+    tls: Option<ClientTls>,
+) -> io::Result<(std::net::TcpStream, Option<Session>)> {
     let socket = if remote.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -214,21 +263,29 @@ async fn open(local: IpAddr, remote: SocketAddr) -> io::Result<std::net::TcpStre
     sys::mark::mark(&socket);
     // RFC 9329 §2: "the TCP Originator may initiate TCP connections to the TCP Responder from any local port".
     socket.bind(SocketAddr::new(local, 0))?;
-    socket.connect(remote).await?.into_std()
+    let socket = socket.connect(remote).await?;
+    let Some(tls) = tls else {
+        return Ok((socket.into_std()?, None));
+    };
+    // RFC 9329 Appendix A: "When new TCP connections are re-established due to a broken connection, TLS must be renegotiated."
+    let session = tls.connect(remote.ip()).map_err(io::Error::other)?;
+    let (socket, session) = handshakes::shake(socket, session, None).await?;
+    tracing::debug!(%remote, session = session.describe(), "TLS is up");
+    Ok((socket, Some(session)))
 }
 
-async fn accept(listeners: &[TcpListener]) -> TcpStream {
+async fn accept(listeners: &[(TcpListener, bool)]) -> (TcpStream, bool) {
     loop {
         let accepted = poll_fn(|cx| {
-            for listener in listeners {
+            for (listener, tls) in listeners {
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                    return Poll::Ready(accepted);
+                    return Poll::Ready(accepted.map(|(socket, _)| (socket, *tls)));
                 }
             }
             Poll::Pending
         });
         match accepted.await {
-            Ok((socket, _)) => return socket,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::debug!(%error, "accepting a TCP connection");
                 tokio::time::sleep(PAUSE).await;
@@ -240,42 +297,87 @@ async fn accept(listeners: &[TcpListener]) -> TcpStream {
 impl Daemon {
     /// An IKE SA wants one.
     pub(super) fn open_stream(&mut self, spi: IkeSpi, connection: &ConnectionName, local: IpAddr, remote: SocketAddr) {
+        let tunnel = self.configuration.tunnels.get(connection);
+        let tls = tunnel.and_then(|tunnel| tunnel.tcp_tls.clone());
+        let with = if tls.is_some() { " with TLS" } else { "" };
         self.log(
             Level::Info,
             Some(connection),
-            &format!("opening a TCP connection to {remote}"),
+            &format!("opening a TCP connection{with} to {remote}"),
         );
-        self.streams.connect(spi, local, remote);
+        self.streams.connect(spi, Arc::clone(connection), (local, remote), tls);
     }
 
     /// One that an IKE SA asked for is open, or not.
-    pub(super) fn opened_stream(&mut self, (spi, socket): Opened) {
-        let stream = socket.and_then(|socket| self.data.add_stream(socket, true));
-        let stream = stream.map(|(path, number)| self.added_stream(path, number, true));
+    pub(super) fn opened_stream(&mut self, opened: Opened) {
+        let Opened {
+            spi,
+            connection,
+            remote,
+            outcome,
+        } = opened;
+        let stream = outcome.and_then(|(socket, session)| {
+            let tls = session.is_some();
+            let (path, number) = self.data.add_stream(socket, true, session)?;
+            Ok(self.added_stream(path, number, true, tls))
+        });
         let stream = stream.map_err(|error| error.to_string());
+        if let Err(why) = &stream {
+            let text = format!("no TCP connection to {remote}: {why}");
+            self.log(Level::Info, Some(&connection), &text);
+        }
         self.endpoint.handle_stream(self.clock.now(), spi, stream);
     }
 
     /// Somebody has opened one.
-    pub(super) fn accept_stream(&mut self, socket: TcpStream) {
+    pub(super) fn accept_stream(&mut self, socket: TcpStream, tls: bool) {
         let added = socket.peer_addr().and_then(|remote| {
             let yields = self.streams.admit(remote.ip(), || self.endpoint.streams())?;
             if let Some((path, number, why)) = yields {
                 self.data.close_stream(&path, number, why);
             }
-            self.data.add_stream(socket.into_std()?, false)
+            match &self.configuration.tls {
+                Some(server) if tls => {
+                    let session = server.accept().map_err(io::Error::other)?;
+                    self.streams.handshakes.begin(socket, remote, session);
+                    Ok(())
+                }
+                _ if tls => Err(io::Error::other("TLS has no certificate")),
+                _ => {
+                    let (path, number) = self.data.add_stream(socket.into_std()?, false, None)?;
+                    self.added_stream(path, number, false, false);
+                    Ok(())
+                }
+            }
+        });
+        if let Err(error) = added {
+            tracing::debug!(%error, "a TCP connection is refused");
+        }
+    }
+
+    /// The TLS handshake of one that somebody has opened is over.
+    pub(super) fn secured_stream(&mut self, done: handshakes::Done) {
+        let remote = done.remote;
+        let added = done.outcome.and_then(|(socket, session)| {
+            tracing::debug!(%remote, session = session.describe(), "TLS is up");
+            self.data.add_stream(socket, false, Some(session))
         });
         match added {
             Ok((path, number)) => {
-                self.added_stream(path, number, false);
+                self.added_stream(path, number, false, true);
             }
-            Err(error) => tracing::debug!(%error, "a TCP connection is refused"),
+            Err(error) => {
+                tracing::debug!(%remote, %error, "a TCP connection is refused");
+                if let Some(text) = self.streams.handshakes.fail(Instant::now(), remote, &error) {
+                    self.log(Level::Info, None, &text);
+                }
+            }
         }
     }
 
     /// The data path has it. If it took another's place, nobody has authenticated by this one.
-    fn added_stream(&mut self, path: Path, number: u64, ours: bool) -> Path {
-        if self.streams.add(path, number, ours) {
+    fn added_stream(&mut self, path: Path, number: u64, ours: bool, tls: bool) -> Path {
+        if self.streams.add(path, number, ours, tls) {
             self.endpoint.handle_stream_closed(self.clock.now(), path);
         }
         path
@@ -344,20 +446,20 @@ mod tests {
 
     #[test]
     fn silent_strangers_make_room() {
-        let mut streams = Streams::listen(&[]).unwrap();
+        let mut streams = Streams::listen(&[], &[]).unwrap();
         let most = u64::try_from(MOST_UNPROVEN).unwrap();
         let of = |number: u64| path(&format!("192.0.2.{number}"));
         let new: IpAddr = "203.0.113.1".parse().unwrap();
         for number in 1..=most {
             assert!(streams.admit(new, BTreeMap::new).unwrap().is_none());
-            streams.add(of(number), number, false);
+            streams.add(of(number), number, false, false);
         }
         // The first begins an IKE SA: the second goes, then the third though the end of that one was not told yet.
         let used = || BTreeMap::from([(of(1), false)]);
         for oldest in [2, 3] {
             let (path, number, _) = streams.admit(new, used).unwrap().unwrap();
             assert_eq!((path, number), (of(oldest), oldest));
-            streams.add(self::path(&format!("203.0.113.{oldest}")), most + oldest, false);
+            streams.add(self::path(&format!("203.0.113.{oldest}")), most + oldest, false, false);
         }
         let all = || {
             (1..=most)
@@ -374,9 +476,9 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_is_one() {
-        let mut streams = Streams::listen(&[]).unwrap();
+        let mut streams = Streams::listen(&[], &[]).unwrap();
         for number in 1..=16 {
-            streams.add(path(&format!("2001:db8::{number}:1")), number, false);
+            streams.add(path(&format!("2001:db8::{number}:1")), number, false, false);
         }
         let mut admits = |text: &str| streams.admit(text.parse().unwrap(), BTreeMap::new).is_ok();
         assert!(!admits("2001:db8::ffff:ffff:ffff:ffff"));

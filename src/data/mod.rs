@@ -452,16 +452,22 @@ impl DataPlane {
         }
     }
 
-    /// Takes a TCP connection over, which we opened (`ours`) or accepted; returns what it is called from now on, and its number.
+    /// Takes a TCP connection over, which we opened (`ours`) or accepted, with the TLS session on it, if there is one, whose
+    /// handshake is over; returns what it is called from now on, and its number.
     /// What comes of it, [`Sinks::streams`] tells, the end too. One of the same ends, whose end was not noticed yet, is closed.
     ///
     /// # Errors
     /// It is closed already, or there are no descriptors left.
-    pub fn add_stream(&mut self, socket: TcpStream, ours: bool) -> io::Result<(Path, u64)> {
+    pub fn add_stream(
+        &mut self,
+        socket: TcpStream,
+        ours: bool,
+        tls: Option<crate::tls::Session>,
+    ) -> io::Result<(Path, u64)> {
         crate::sys::stream::prepare(&socket)?;
         let path = Path::tcp(socket.local_addr()?, socket.peer_addr()?);
         let number = self.register.streams_made + 1;
-        let stream = Arc::new(Stream::new(socket, path, number, ours));
+        let stream = Arc::new(Stream::new(socket, path, number, ours, tls));
         let reading = Reading::new(Arc::clone(&stream))?;
         self.register.streams_made = number;
         if let Some(old) = self.register.streams.insert(path, stream) {

@@ -29,6 +29,7 @@ mod redirect;
 mod rekey_load;
 mod reload;
 mod tcp;
+mod tls;
 mod token;
 mod tunnel;
 

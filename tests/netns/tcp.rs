@@ -21,32 +21,32 @@ const FALLBACK: Options = Options {
 };
 
 /// The router lets no UDP through.
-fn block_udp(world: &World) {
+pub(super) fn block_udp(world: &World) {
     world.must("net", &["nft", "add table ip block; add chain ip block forth { type filter hook forward priority 0; }; add rule ip block forth meta l4proto udp drop"]);
 }
 
-fn open_udp(world: &World) {
+pub(super) fn open_udp(world: &World) {
     world.must("net", &["nft", "delete table ip block"]);
 }
 
 /// Every TCP connection between the gateways is reset, and none can be opened for a moment.
-fn reset_tcp(world: &World, time: Duration) {
-    world.must("net", &["nft", "add table ip cutoff; add chain ip cutoff forth { type filter hook forward priority 0; }; add rule ip cutoff forth tcp dport 4500 reject with tcp reset; add rule ip cutoff forth tcp sport 4500 reject with tcp reset"]);
+pub(super) fn reset_tcp(world: &World, time: Duration) {
+    world.must("net", &["nft", "add table ip cutoff; add chain ip cutoff forth { type filter hook forward priority 0; }; add rule ip cutoff forth tcp dport { 443, 4500 } reject with tcp reset; add rule ip cutoff forth tcp sport { 443, 4500 } reject with tcp reset"]);
     std::thread::sleep(time);
     world.must("net", &["nft", "delete table ip cutoff"]);
 }
 
-fn sa(pair: &Pair, gateway: &Gateway) -> Value {
+pub(super) fn sa(pair: &Pair, gateway: &Gateway) -> Value {
     gateway.connection(&pair.world, "site")["ike_sas"][0].clone()
 }
 
-fn travels(pair: &Pair, how: &str) -> bool {
+pub(super) fn travels(pair: &Pair, how: &str) -> bool {
     [&pair.a, &pair.b]
         .iter()
         .all(|gateway| sa(pair, gateway)["encapsulation"] == how)
 }
 
-fn metric(pair: &Pair, gateway: &Gateway, name: &str) -> String {
+pub(super) fn metric(pair: &Pair, gateway: &Gateway, name: &str) -> String {
     let text = gateway.client(&pair.world, &["metrics"]);
     let line = text.lines().find(|line| line.starts_with(name));
     line.and_then(|line| line.rsplit(' ').next())
@@ -166,10 +166,10 @@ fn always_tcp_behind_a_nat() {
     both_ways(&pair.world);
 }
 
-/// Sends octets to gateway B's port and returns whether the connection was closed within `patience`.
-fn is_closed(world: &World, octets: Vec<u8>, patience: Duration) -> bool {
+/// Sends octets to a port of gateway B's and returns whether the connection was closed within `patience`.
+pub(super) fn is_closed(world: &World, port: u16, octets: Vec<u8>, patience: Duration) -> bool {
     inside(world, "net", move || {
-        let to: SocketAddr = "198.51.100.2:4500".parse().unwrap();
+        let to = SocketAddr::from(([198, 51, 100, 2], port));
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("it listens");
         // It may be closed before all is written.
         drop(stream.write_all(&octets));
@@ -217,13 +217,13 @@ fn strangers_at_the_port() {
     ];
     for octets in closed_soon {
         let text = format!("{:02x?}", &octets[..octets.len().min(12)]);
-        assert!(is_closed(&pair.world, octets, soon), "{text}");
+        assert!(is_closed(&pair.world, 4500, octets, soon), "{text}");
     }
     // A few packets of unknown SAs do no harm, nor do keepalives and empty messages.
     let harmless = stream(&[esp.repeat(5), vec![0, 3, 0xff], vec![0, 2]].concat());
-    assert!(!is_closed(&pair.world, harmless, soon));
+    assert!(!is_closed(&pair.world, 4500, harmless, soon));
     assert!(
-        is_closed(&pair.world, b"IKET".to_vec(), Duration::from_secs(15)),
+        is_closed(&pair.world, 4500, b"IKET".to_vec(), Duration::from_secs(15)),
         "who says nothing"
     );
     // More than one address may have at once.

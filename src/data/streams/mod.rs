@@ -4,13 +4,15 @@
 
 mod batch;
 mod reading;
+mod sealed;
 
 pub(super) use batch::StreamBatch;
 pub(super) use reading::{Readers, Reading};
 
 use super::report::{FromStream, Sinks};
 use crate::sys::stream::unsent;
-use landbridge_proto::esp::stream::{LENGTH, PREFIX, length_field};
+use crate::tls::Session;
+use landbridge_proto::esp::stream::{LENGTH, length_field};
 use landbridge_proto::policy::sad::Path;
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -37,6 +39,8 @@ pub(super) struct Stream {
     pub number: u64,
     /// Whether we opened it: then the other end sends no prefix.
     pub ours: bool,
+    /// Whether there is TLS around what it carries (`sealed`).
+    pub tls: bool,
     /// An authenticated IKE SA uses it.
     proven: AtomicBool,
     closed: AtomicBool,
@@ -51,24 +55,30 @@ struct Waiting {
     octets: Vec<u8>,
     /// How much of them was written.
     written: usize,
+    /// With TLS: what seals and opens. What waits is sealed.
+    tls: Option<Session>,
 }
 
 impl Stream {
-    /// One that was just connected or accepted.
-    pub(super) fn new(socket: TcpStream, path: Path, number: u64, ours: bool) -> Self {
+    /// One that was just connected or accepted, with a TLS session on it or without.
+    pub(super) fn new(socket: TcpStream, path: Path, number: u64, ours: bool, tls: Option<Session>) -> Self {
+        let mut waiting = Waiting {
+            tls,
+            ..Waiting::default()
+        };
+        if ours {
+            waiting.begin();
+        }
         Self {
             socket,
             path,
             number,
             ours,
+            tls: waiting.tls.is_some(),
             proven: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
-            waiting: Mutex::new(Waiting {
-                // RFC 9329 §6.1: "The first bytes sent on the TCP stream MUST be the stream prefix value".
-                octets: if ours { PREFIX.to_vec() } else { Vec::new() },
-                written: 0,
-            }),
+            waiting: Mutex::new(waiting),
         }
     }
 
@@ -130,6 +140,9 @@ impl Stream {
     /// messages were dropped.
     fn write(&self, frames: &[u8], most: usize) -> Result<usize, io::ErrorKind> {
         let mut waiting = self.lock();
+        if self.tls {
+            return self.write_sealed(&mut waiting, frames, most);
+        }
         let written = if self.flush_waiting(&mut waiting)? {
             self.write_some(frames)?
         } else {
@@ -190,6 +203,9 @@ impl Stream {
     /// Ends it and tells control, once. What the kernel has taken it still sends.
     pub(super) fn close(&self, why: &str, sinks: &Sinks) {
         if !self.closed.swap(true, Ordering::Relaxed) {
+            if self.tls {
+                self.say_goodbye();
+            }
             // Its reader wakes up and forgets it. If it is closed already there is nothing to be done.
             drop(self.socket.shutdown(Shutdown::Both));
             (sinks.streams)(FromStream::Closed(self.path, self.number, why.to_owned()));
@@ -229,7 +245,7 @@ mod tests {
     use std::io::Read as _;
     use std::sync::Arc;
 
-    fn sinks() -> (Sinks, Arc<Mutex<Vec<FromStream>>>) {
+    pub(super) fn sinks() -> (Sinks, Arc<Mutex<Vec<FromStream>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&told);
         let sinks = Sinks {
@@ -248,10 +264,10 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let (other, _) = listener.accept().unwrap();
         let path = Path::tcp(socket.local_addr().unwrap(), socket.peer_addr().unwrap());
-        (Stream::new(socket, path, 1, true), other)
+        (Stream::new(socket, path, 1, true, None), other)
     }
 
-    fn frame(number: u32, len: usize) -> Vec<u8> {
+    pub(super) fn frame(number: u32, len: usize) -> Vec<u8> {
         let mut frame = length_field(len).unwrap().to_vec();
         frame.extend(number.to_be_bytes());
         frame.resize(LENGTH + len, 0xaa);

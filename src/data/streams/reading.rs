@@ -17,6 +17,8 @@ use std::sync::atomic::Ordering;
 
 /// Octets that are read at once.
 const READ: usize = 256 << 10;
+/// The same with TLS: what is within is no longer, but for the begin of a record that came before.
+const READ_SEALED: usize = READ - (32 << 10);
 /// The longest part of a message that may be left over.
 const LEFT: usize = 64 << 10;
 /// RFC 9329 §6.1: the connection is corrupted "if there are too many subsequent messages that cannot be parsed as valid IKE
@@ -41,6 +43,8 @@ pub struct Readers {
     slots: Vec<Option<Reading>>,
     /// Its memory comes with the first connection.
     buffer: Vec<u8>,
+    /// What is received of those with TLS; its memory comes with the first of them.
+    sealed: Vec<u8>,
 }
 
 /// A connection, and where its reading stands.
@@ -102,6 +106,7 @@ impl Readers {
         Self {
             slots: Vec::new(),
             buffer: Vec::new(),
+            sealed: Vec::new(),
         }
     }
 
@@ -135,7 +140,10 @@ impl Readers {
         if self.buffer.is_empty() {
             self.buffer = vec![0; LEFT + READ];
         }
-        let next = reading.read(&mut self.buffer, inbound, wakeup);
+        if reading.stream.tls && self.sealed.is_empty() {
+            self.sealed = vec![0; READ_SEALED];
+        }
+        let next = reading.read(&mut self.buffer, &mut self.sealed, inbound, wakeup);
         let owner = match next {
             Next::Stay => return,
             Next::Close(why) => {
@@ -157,13 +165,14 @@ impl Readers {
 }
 
 impl Reading {
-    fn read(&mut self, buffer: &mut [u8], inbound: &mut Inbound, wakeup: &Wakeup<'_>) -> Next {
+    fn read(&mut self, buffer: &mut [u8], sealed: &mut [u8], inbound: &mut Inbound, wakeup: &Wakeup<'_>) -> Next {
         let held = self.left.len();
         let Some((front, room)) = buffer.split_at_mut_checked(held) else {
             return Next::Close("a message is too long".to_owned());
         };
         let room = room.get_mut(..READ).unwrap_or_default();
-        let came = match (&self.stream.socket).read(room) {
+        let received: &mut [u8] = if self.stream.tls { &mut *sealed } else { &mut *room };
+        let mut came = match (&self.stream.socket).read(received) {
             Ok(0) => return Next::Close("the other end closed it".to_owned()),
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -171,6 +180,13 @@ impl Reading {
             }
             Err(error) => return Next::Close(error.to_string()),
         };
+        let mut ends = false;
+        if self.stream.tls {
+            match self.stream.open(sealed.get(..came).unwrap_or_default(), room) {
+                Ok(opened) => (came, ends) = (opened.len, opened.closed),
+                Err(why) => return Next::Close(why),
+            }
+        }
         front.copy_from_slice(&self.left);
         self.left.clear();
         let filled = held + came;
@@ -182,6 +198,7 @@ impl Reading {
         self.left.extend_from_slice(rest);
         match outcome {
             Err(why) => Next::Close(why),
+            Ok(()) if ends => Next::Close("the other end closed it (close_notify)".to_owned()),
             Ok(()) if !self.stream.is_proven() && self.left.len() > LONGEST_UNPROVEN => {
                 Next::Close("a message is too long".to_owned())
             }
