@@ -123,11 +123,22 @@ fn the_data_path_knows_no_control() {
             "landbridge_proto::ike",
         ],
     );
+    forbid(
+        "src/tls",
+        &["tokio", "crate::", "landbridge_proto", "std::net::Tcp", "std::thread"],
+    );
 }
 
 #[test]
 fn nothing_sees_the_command_line() {
-    for folder in ["src/config", "src/control", "src/data", "src/signer", "src/sys"] {
+    for folder in [
+        "src/config",
+        "src/control",
+        "src/data",
+        "src/signer",
+        "src/sys",
+        "src/tls",
+    ] {
         forbid(folder, &["crate::cli"]);
     }
 }
@@ -141,6 +152,7 @@ fn unsafe_stands_under_sys_only() {
         "src/control",
         "src/data",
         "src/signer",
+        "src/tls",
     ] {
         forbid(folder, &["unsafe {", "unsafe fn", "unsafe impl"]);
     }

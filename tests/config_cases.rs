@@ -47,6 +47,10 @@ fn folder(name: &str) -> PathBuf {
         ("open.key", 0o644, PRIVATE_KEY),
         ("peer.pub", 0o644, PUBLIC_KEY),
         ("writable.pub", 0o666, PUBLIC_KEY),
+        ("gw.crt", 0o644, &data("pki/gw-p256.crt")),
+        ("gw.key", 0o600, &data("keys/p256.pem")),
+        ("ca.crt", 0o644, &data("pki/root.crt")),
+        ("writable.crt", 0o666, &data("pki/gw-p256.crt")),
     ] {
         let path = folder.join(file);
         fs::write(&path, text).unwrap();
@@ -54,6 +58,16 @@ fn folder(name: &str) -> PathBuf {
     }
     fs::create_dir(folder.join("directory.psk")).unwrap();
     folder
+}
+
+/// A file of the protocol's tests.
+fn data(name: &str) -> String {
+    fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("proto/tests/data")
+            .join(name),
+    )
+    .unwrap()
 }
 
 fn said(path: &Path) -> String {
@@ -124,7 +138,8 @@ fn defaults_are_those_of_the_guide() {
     assert_eq!(configuration.warnings, Vec::<String>::new());
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
     assert_eq!((connection.tcp, connection.tcp_port), (TcpUse::Accept, 4500));
-    assert!(configuration.gateway.tcp_listen.is_empty());
+    assert!(configuration.gateway.tcp_listen.is_empty() && configuration.gateway.tls_listen.is_empty());
+    assert_eq!((&configuration.tls, &tunnel.tcp_tls), (&None, &None));
     assert_eq!(connection.ike_rekey_time, Some(Duration::from_secs(4 * 3600)));
     assert!(
         connection.fragmentation
@@ -172,6 +187,51 @@ fn a_port_without_an_address_is_listened_on_everywhere() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(listen, ["0.0.0.0:4500", "192.0.2.1:443", "[::]:4500"]);
+}
+
+#[test]
+fn tls_has_a_certificate_and_a_name() {
+    let gateway = "[gateway]\ntls_listen = [\":443\"]\ntls_cert_file = \"gw.crt\"\ntls_private_key_file = \"gw.key\"\n";
+    let with = |addresses: &str, keys: &str| {
+        let hosts = format!("remote_addrs = {addresses}\ntcp = \"always\"\ntcp_port = 443\ntcp_tls = true\n{keys}");
+        let text = gateway.to_owned() + &SMALL.replace("remote_addrs = [\"203.0.113.7\"]", &hosts);
+        let configuration = load("tls", &text);
+        assert_eq!(configuration.warnings, Vec::<String>::new());
+        assert!(configuration.tls.is_some());
+        configuration
+    };
+    let tls = |configuration: &Configuration| configuration.tunnels["cloud"].tcp_tls.clone().unwrap();
+    // Who is connected to by name is asked for by it; by address, there is none.
+    let plain = with("[\"203.0.113.7\"]", "");
+    assert_eq!((tls(&plain).name(), tls(&plain).is_checked()), (None, false));
+    assert_eq!(plain.expiries.len(), 1, "our certificate");
+    let named = with(
+        "[\"203.0.113.7\", \"vpn.example\"]",
+        "tcp_tls_cacert_files = [\"ca.crt\"]",
+    );
+    assert_eq!(
+        (tls(&named).name().as_deref(), tls(&named).is_checked()),
+        (Some("vpn.example"), true)
+    );
+    assert_eq!(named.expiries.len(), 2);
+    let pinned = with(
+        "[\"vpn.example\"]",
+        "tcp_tls_name = \"gw.example\"\ntcp_tls_cert_file = \"gw.crt\"",
+    );
+    assert_eq!(
+        (tls(&pinned).name().as_deref(), tls(&pinned).is_checked()),
+        (Some("gw.example"), true)
+    );
+    assert_ne!(tls(&named), tls(&pinned));
+    let again = with(
+        "[\"vpn.example\"]",
+        "tcp_tls_name = \"gw.example\"\ntcp_tls_cert_file = \"gw.crt\"",
+    );
+    assert_eq!(
+        (tls(&again), &again.tls),
+        (tls(&pinned), &pinned.tls),
+        "a reload changes nothing"
+    );
 }
 
 #[test]

@@ -139,7 +139,10 @@ pub(super) fn tls_key(value: &Value<'_, '_>, directory: &Path) -> Option<Private
     });
     if found.is_none() {
         let remedy = "keep it unencrypted with mode 600, or as a systemd credential".to_owned();
-        value.error(format!("{} holds no private key in PEM that is not encrypted", path.display()), Some(remedy));
+        value.error(
+            format!("{} holds no private key in PEM that is not encrypted", path.display()),
+            Some(remedy),
+        );
     }
     found
 }

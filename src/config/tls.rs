@@ -6,6 +6,7 @@ use super::{auth, secrets};
 use crate::tls::{self, ClientTls, ServerTls};
 use landbridge_proto::pki::Certificate;
 use landbridge_proto::policy::connection::TcpUse;
+use std::net::IpAddr;
 
 /// What the gateway's certificates are listed under, where those of a connection have its name.
 const GATEWAY: &str = "gateway";
@@ -66,11 +67,20 @@ pub(super) fn client(
     if let Some(value) = switch.filter(|_| on && matches!(tcp, TcpUse::Never | TcpUse::Accept)) {
         value.warn("it is for TCP connections that we open: set tcp to \"fallback\" or \"always\"");
     }
-    let given = match &name {
-        Some(value) => Some(value.string()?),
-        None => hosts.iter().map(String::as_str).find(|host| tls::is_host_name(host)),
-    };
+    let is_host_name = |host: &&str| tls::is_name(host) && host.parse::<IpAddr>().is_err();
     let (mut anchors, mut pinned, mut complete) = (Vec::new(), Vec::new(), true);
+    let given = match &name {
+        Some(value) => {
+            let text = value.string()?;
+            if !tls::is_name(text) {
+                let remedy = "write the name that is in the other end's certificate".to_owned();
+                value.error(format!("{text:?} is no host name or address"), Some(remedy));
+                complete = false;
+            }
+            Some(text)
+        }
+        None => hosts.iter().map(String::as_str).find(is_host_name),
+    };
     for (values, what) in [(&cas, AUTHORITY), (&certs, PEER)] {
         for value in values {
             let Some(list) = read(value, table, what) else {
@@ -89,7 +99,7 @@ pub(super) fn client(
     match ClientTls::new(given, anchors, pinned) {
         Ok(client) => Some(on.then_some(client)),
         Err(problem) => {
-            let spot = name.iter().chain(&cas).next().map_or(table.spot(), Value::spot);
+            let spot = cas.first().map_or(table.spot(), Value::spot);
             table.findings().error(spot, problem, None);
             None
         }

@@ -72,10 +72,19 @@ impl Handshakes {
         let (sender, turn) = (self.sender.clone(), Arc::clone(&self.turn));
         let task = tokio::spawn(async move {
             let shaking = timeout(patience, shake(socket, session, Some(&turn))).await;
-            let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "TLS: the handshake takes too long"));
+            let late = |_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "TLS: the handshake takes too long",
+                ))
+            };
             let outcome = shaking.unwrap_or_else(late);
             // The receiver lives as long as the loop; after that nobody wants it.
-            drop(sender.send(Done { number, remote, outcome }));
+            drop(sender.send(Done {
+                number,
+                remote,
+                outcome,
+            }));
         });
         let under_way = UnderWay {
             remote,
@@ -118,7 +127,11 @@ impl Handshakes {
         };
         self.told = Some((now, self.failed));
         let more = self.failed - before - 1;
-        let more = if more > 0 { format!(" ({more} others too since the last time)") } else { String::new() };
+        let more = if more > 0 {
+            format!(" ({more} others too since the last time)")
+        } else {
+            String::new()
+        };
         Some(format!("the TCP connection from {remote} is refused: {why}{more}"))
     }
 }
@@ -171,7 +184,9 @@ async fn send(socket: &mut TcpStream, session: &mut Session) -> io::Result<()> {
 async fn record(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut record = vec![0; HEADER];
     read(socket, &mut record).await?;
-    let [kind, _, _, high, low] = record[..] else { return Err(ended()) };
+    let [kind, _, _, high, low] = record[..] else {
+        return Err(ended());
+    };
     if record == b"IKETC" {
         let text = "it begins with IKETCP: this port is for IKE in TLS, and the other end does without";
         return Err(io::Error::other(text));
@@ -179,7 +194,9 @@ async fn record(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     // §5.1: change_cipher_spec(20), alert(21), handshake(22), application_data(23).
     if !(20..=23).contains(&kind) || length > LONGEST {
-        return Err(io::Error::other("TLS: what came is no TLS: does the other end speak TLS on this port?"));
+        return Err(io::Error::other(
+            "TLS: what came is no TLS: does the other end speak TLS on this port?",
+        ));
     }
     record.resize(HEADER + length, 0);
     read(socket, record.get_mut(HEADER..).unwrap_or_default()).await?;
@@ -187,7 +204,11 @@ async fn record(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 async fn read(socket: &mut TcpStream, place: &mut [u8]) -> io::Result<()> {
-    socket.read_exact(place).await.map(drop).map_err(|error| in_words(&error))
+    socket
+        .read_exact(place)
+        .await
+        .map(drop)
+        .map_err(|error| in_words(&error))
 }
 
 fn in_words(error: &io::Error) -> io::Error {

@@ -542,6 +542,11 @@ start_action = "start"
                 "~ a: changed in place: child net: begins anew (local_ts)",
             ),
             (
+                "[connections.a]\n",
+                "[connections.a]\ntcp = \"fallback\"\ntcp_tls = true\n",
+                "~ a: changed in place: tcp (from the next attempt on); tcp_tls (for the next TCP connection)",
+            ),
+            (
                 "[gateway]\n",
                 "[gateway]\nretransmit_tries = 3\n",
                 "  [gateway]: settings of the key exchange change (from now on)",

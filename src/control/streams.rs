@@ -474,6 +474,46 @@ mod tests {
         assert_eq!(streams.refused, 1);
     }
 
+    /// Handshakes of TLS count like connections, and the older of both makes room.
+    #[tokio::test]
+    async fn handshakes_make_room_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut streams = Streams::listen(&[], &[]).unwrap();
+        let new: IpAddr = "203.0.113.1".parse().unwrap();
+        streams.add(path("192.0.2.1"), 1, false, true);
+        let mut others = Vec::new();
+        for number in 2..=MOST_UNPROVEN {
+            assert!(streams.admit(new, BTreeMap::new).unwrap().is_none());
+            let (socket, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
+            let remote = SocketAddr::new(format!("192.0.2.{number}").parse().unwrap(), 40_000);
+            let session = crate::tls::tests::server().accept().unwrap();
+            streams.handshakes.begin(accepted.unwrap().0, remote, session);
+            others.push(socket.unwrap());
+        }
+        // The connection is older; then it is a handshake that goes, which nobody need be told of.
+        let (oldest, number, _) = streams.admit(new, BTreeMap::new).unwrap().unwrap();
+        assert_eq!((oldest, number), (path("192.0.2.1"), 1));
+        streams.add(path("203.0.113.9"), 2, false, true);
+        let before = streams.handshakes.remotes().count();
+        assert!(streams.admit(new, BTreeMap::new).unwrap().is_none());
+        assert_eq!(streams.handshakes.remotes().count(), before - 1);
+        assert!(
+            streams
+                .handshakes
+                .remotes()
+                .all(|remote| remote.ip().to_string() != "192.0.2.2")
+        );
+        // And of one address there may be so many of both.
+        let of_one: IpAddr = "198.18.0.1".parse().unwrap();
+        for number in 0..MOST_UNPROVEN_OF_ONE {
+            assert!(streams.admit(of_one, BTreeMap::new).is_ok());
+            let remote = SocketAddr::new(of_one, 40_000 + u16::try_from(number).unwrap());
+            streams.add(Path::tcp(to, remote), 100, false, true);
+        }
+        assert!(streams.admit(of_one, BTreeMap::new).is_err());
+    }
+
     #[test]
     fn an_ipv6_host_is_one() {
         let mut streams = Streams::listen(&[], &[]).unwrap();

@@ -29,10 +29,15 @@ impl ClientTls {
     /// What is wrong with them, in words.
     pub fn new(name: Option<&str>, anchors: Vec<Vec<u8>>, pinned: Vec<Vec<u8>>) -> Result<Self, String> {
         let name = name
-            .map(|name| ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no host name or address")))
+            .map(|name| {
+                ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no host name or address"))
+            })
             .transpose()?;
-        let [anchors, pinned] = [anchors, pinned]
-            .map(|list| list.into_iter().map(CertificateDer::from).collect::<Vec<CertificateDer<'static>>>());
+        let [anchors, pinned] = [anchors, pinned].map(|list| {
+            list.into_iter()
+                .map(CertificateDer::from)
+                .collect::<Vec<CertificateDer<'static>>>()
+        });
         let provider = provider();
         let mut roots = RootCertStore::empty();
         for anchor in &anchors {

@@ -28,10 +28,10 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Whether it can stand where TLS has a name: it is neither an address nor something else.
+/// Whether TLS can have it for the name of the other end: a host's name or an address.
 #[must_use]
-pub fn is_host_name(text: &str) -> bool {
-    matches!(ServerName::try_from(text), Ok(ServerName::DnsName(_)))
+pub fn is_name(text: &str) -> bool {
+    ServerName::try_from(text).is_ok()
 }
 
 /// An error for people.
@@ -46,11 +46,11 @@ fn in_words(error: &Error) -> String {
                 .to_owned()
         }
         Error::InvalidCertificate(why) => format!("TLS: the certificate of the other end is refused: {why}"),
-        Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "TLS: the other end can't do TLS 1.3".to_owned()
-        }
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => "TLS: the other end can't do TLS 1.3".to_owned(),
         Error::AlertReceived(alert) => format!("TLS: the other end refuses ({alert:?})"),
-        Error::PeerIncompatible(why) => format!("TLS: nothing in common with the other end ({why:?}); TLS 1.3 is needed"),
+        Error::PeerIncompatible(why) => {
+            format!("TLS: nothing in common with the other end ({why:?}); TLS 1.3 is needed")
+        }
         error => format!("TLS: {error}"),
     }
 }

@@ -49,10 +49,18 @@ impl Session {
         let mut opened = Opened { len: 0, closed: false };
         while !sealed.is_empty() && !opened.closed {
             // It copies some: what is held is bounded by the longest record, in the handshake by the longest message (64 KiB).
-            if self.connection.read_tls(&mut sealed).map_err(|error| error.to_string())? == 0 {
+            if self
+                .connection
+                .read_tls(&mut sealed)
+                .map_err(|error| error.to_string())?
+                == 0
+            {
                 break;
             }
-            let state = self.connection.process_new_packets().map_err(|error| in_words(&error))?;
+            let state = self
+                .connection
+                .process_new_packets()
+                .map_err(|error| in_words(&error))?;
             let came = state.plaintext_bytes_to_read();
             if came > 0 {
                 let room = plain.get_mut(opened.len..opened.len + came);
@@ -74,10 +82,7 @@ impl Session {
     /// # Errors
     /// The connection is broken.
     pub fn seal(&mut self, plain: &[u8]) -> Result<(), io::ErrorKind> {
-        self.connection
-            .writer()
-            .write_all(plain)
-            .map_err(|error| error.kind())
+        self.connection.writer().write_all(plain).map_err(|error| error.kind())
     }
 
     /// Writes something of what is to be sent; returns how many octets.

@@ -21,7 +21,11 @@ fn key(name: &str) -> PrivateKeyDer<'static> {
 }
 
 pub(crate) fn server() -> ServerTls {
-    ServerTls::new(certificates(&["pki/gw-p256.crt", "pki/inter.crt"]), key("keys/p256.pem")).unwrap()
+    ServerTls::new(
+        certificates(&["pki/gw-p256.crt", "pki/inter.crt"]),
+        key("keys/p256.pem"),
+    )
+    .unwrap()
 }
 
 fn client(name: Option<&str>, anchors: &[&str], pinned: &[&str]) -> ClientTls {
@@ -72,7 +76,9 @@ pub(crate) fn pair() -> (Session, Session) {
 fn octets_come_through_however_they_are_cut() {
     for piece in [1, 5, 100, 4096, 70_000, 1 << 20] {
         let mut ends = [
-            client(Some("gw.example"), &["pki/root.crt"], &[]).connect(remote()).unwrap(),
+            client(Some("gw.example"), &["pki/root.crt"], &[])
+                .connect(remote())
+                .unwrap(),
             server().accept().unwrap(),
         ];
         let [client, server] = &mut ends;
@@ -99,13 +105,28 @@ fn the_certificate_is_looked_at_if_there_is_something_to_hold_it_against() {
         (Some("192.0.2.1"), ca, &[], None),
         // By its address, which is not in the certificate.
         (None, ca, &[], Some("certificate not valid for name \"198.51.100.2\"")),
-        (Some("else.example"), ca, &[], Some("certificate not valid for name \"else.example\"")),
-        (Some("gw.example"), &["pki/root-p256.crt"], &[], Some("is not issued under tcp_tls_cacert_files")),
+        (
+            Some("else.example"),
+            ca,
+            &[],
+            Some("certificate not valid for name \"else.example\""),
+        ),
+        (
+            Some("gw.example"),
+            &["pki/root-p256.crt"],
+            &[],
+            Some("is not issued under tcp_tls_cacert_files"),
+        ),
         (Some("gw.example"), &["pki/inter.crt"], &[], None),
         // A pinned one has no name to be compared.
         (Some("else.example"), &[], shown, None),
         (Some("else.example"), ca, shown, None),
-        (Some("gw.example"), &[], other, Some("is not issued under tcp_tls_cacert_files")),
+        (
+            Some("gw.example"),
+            &[],
+            other,
+            Some("is not issued under tcp_tls_cacert_files"),
+        ),
     ] {
         let tls = client(name, anchors, pinned);
         assert_eq!(tls.is_checked(), !anchors.is_empty() || !pinned.is_empty());
@@ -148,7 +169,10 @@ fn a_copied_certificate_is_not_enough() {
         )
         .unwrap_or_else(|error| panic!("{certificate}: {error:?}"));
     }
-    for (certificate, key) in [("pki/gw-p521.crt", "keys/p521.pem"), ("pki/weak-rsa1024.crt", "keys/rsa1024.pem")] {
+    for (certificate, key) in [
+        ("pki/gw-p521.crt", "keys/p521.pem"),
+        ("pki/weak-rsa1024.crt", "keys/rsa1024.pem"),
+    ] {
         let why = ServerTls::new(certificates(&[certificate]), super::tests::key(key)).unwrap_err();
         assert!(why.contains("ECDSA on P-256"), "{why}");
     }
@@ -214,7 +238,10 @@ fn what_is_changed_on_the_way_is_refused() {
         sealed[at] ^= 0x40;
         // A longer length waits for what does not come.
         let outcome = server.open(&sealed, &mut [0; 1000]);
-        assert!(outcome.is_err() || outcome == Ok(Opened { len: 0, closed: false }), "{at}: {outcome:?}");
+        assert!(
+            outcome.is_err() || outcome == Ok(Opened { len: 0, closed: false }),
+            "{at}: {outcome:?}"
+        );
         assert!(outcome.is_err() || at == 3, "{at}");
     }
 }

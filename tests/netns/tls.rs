@@ -32,7 +32,10 @@ const SOON: Duration = Duration::from_secs(2);
 
 fn data(names: &[&str]) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/tests/data");
-    names.iter().map(|name| fs::read_to_string(folder.join(name)).unwrap()).collect()
+    names
+        .iter()
+        .map(|name| fs::read_to_string(folder.join(name)).unwrap())
+        .collect()
 }
 
 /// What gateway B shows.
@@ -74,7 +77,15 @@ fn udp_is_blocked_and_opened_again() {
     block_udp(&world);
     let b = start(&mut world, "gb", &responder(&SERVER));
     let file = world.dir().join("tls.pcap");
-    let words = ["-i", "wan0", "--immediate-mode", "-U", "-w", file.to_str().unwrap(), "tcp port 443"];
+    let words = [
+        "-i",
+        "wan0",
+        "--immediate-mode",
+        "-U",
+        "-w",
+        file.to_str().unwrap(),
+        "tcp port 443",
+    ];
     let dump = world.spawn("gb", "tcpdump.log", "tcpdump", &words);
     wait_until("tcpdump listens", Duration::from_secs(10), || {
         fs::read_to_string(world.dir().join("tcpdump.log")).is_ok_and(|log| log.contains("listening"))
@@ -97,10 +108,20 @@ fn udp_is_blocked_and_opened_again() {
 
     let pair = Pair { world, a, b };
     assert!(travels(&pair, "tcp"));
-    assert_eq!([&pair.a, &pair.b].map(|gateway| sa(&pair, gateway)["tls"] == true), [true; 2]);
+    assert_eq!(
+        [&pair.a, &pair.b].map(|gateway| sa(&pair, gateway)["tls"] == true),
+        [true; 2]
+    );
     let said = pair.a.client(&pair.world, &["status"]);
-    assert!(said.contains("over TCP with TLS (the peer does not answer over UDP)"), "{said}");
-    assert!(pair.a.log(&pair.world).contains("opening a TCP connection with TLS to 198.51.100.2:443"));
+    assert!(
+        said.contains("over TCP with TLS (the peer does not answer over UDP)"),
+        "{said}"
+    );
+    assert!(
+        pair.a
+            .log(&pair.world)
+            .contains("opening a TCP connection with TLS to 198.51.100.2:443")
+    );
     both_ways(&pair.world);
     for gateway in [&pair.a, &pair.b] {
         let before = sa(&pair, gateway)["children"][0]["spi_in"].clone();
@@ -122,7 +143,9 @@ fn udp_is_blocked_and_opened_again() {
     assert!(travels(&pair, "tcp") && sa(&pair, &pair.a)["tls"] == true);
     both_ways(&pair.world);
     open_udp(&pair.world);
-    wait_until("it goes back to UDP", Duration::from_secs(150), || travels(&pair, "udp"));
+    wait_until("it goes back to UDP", Duration::from_secs(150), || {
+        travels(&pair, "udp")
+    });
     assert_eq!(sa(&pair, &pair.a)["spi_i"], before, "the same SA");
     assert_eq!(sa(&pair, &pair.a)["tls"], false);
     both_ways(&pair.world);
@@ -132,7 +155,11 @@ fn udp_is_blocked_and_opened_again() {
             .all(|gateway| metric(&pair, gateway, "landbridge_tcp_connections") == "0")
     });
     // Appendix B.2: close_notify, then the TCP connection.
-    assert!(pair.b.log(&pair.world).contains("the other end closed it (close_notify)"));
+    assert!(
+        pair.b
+            .log(&pair.world)
+            .contains("the other end closed it (close_notify)")
+    );
 }
 
 /// `openssl s_client` at gateway B's port: what it says of the connection.
@@ -154,7 +181,11 @@ fn certificates_are_looked_at_and_changed() {
     let mut world = World::two_sites(false, 1500);
     block_udp(&world);
     let b = start(&mut world, "gb", &responder(&SERVER));
-    let always = |text: &str| initiator(&CLIENT).replace("tcp = \"fallback\"", "tcp = \"always\"").replace("\"gw.example\"", text);
+    let always = |text: &str| {
+        initiator(&CLIENT)
+            .replace("tcp = \"fallback\"", "tcp = \"always\"")
+            .replace("\"gw.example\"", text)
+    };
     let a = start(&mut world, "ga", &always("\"else.example\""));
     wait_until("it is refused", Duration::from_secs(20), || {
         let log = a.log(&world);
@@ -174,9 +205,18 @@ fn certificates_are_looked_at_and_changed() {
     let (world, b) = (&pair.world, &pair.b);
 
     let ca = pair.a.folder().join("ca.crt");
-    let check = ["-CAfile", ca.to_str().unwrap(), "-verify_hostname", "gw.example", "-verify_return_error"];
+    let check = [
+        "-CAfile",
+        ca.to_str().unwrap(),
+        "-verify_hostname",
+        "gw.example",
+        "-verify_return_error",
+    ];
     let said = s_client(world, &check);
-    assert!(said.contains("TLSv1.3") && said.contains("Verify return code: 0 (ok)"), "{said}");
+    assert!(
+        said.contains("TLSv1.3") && said.contains("Verify return code: 0 (ok)"),
+        "{said}"
+    );
     assert!(said.contains("No client certificate CA names sent"), "{said}");
     let said = s_client(world, &["-tls1_2"]);
     assert!(said.contains("alert") && !said.contains("Cipher is ECDHE"), "{said}");
@@ -191,19 +231,51 @@ fn certificates_are_looked_at_and_changed() {
         load.join().unwrap();
     });
     assert!(s_client(world, &["-brief"]).contains("SHA384"));
-    assert_eq!((&sa(&pair, b)["spi_i"], &sa(&pair, b)["remote"]), (&spi, &remote), "nothing was cut");
+    assert_eq!(
+        (&sa(&pair, b)["spi_i"], &sa(&pair, b)["remote"]),
+        (&spi, &remote),
+        "nothing was cut"
+    );
     // A key that is another's changes nothing.
     b.secret("gw.key", &data(&["keys/p256.pem"]));
     let output = b.try_client(world, &["reload"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("the key is not that of the certificate"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("the key is not that of the certificate"),
+        "{said}"
+    );
     assert!(s_client(world, &["-brief"]).contains("SHA384"));
-    reset_tcp(world, Duration::from_millis(300));
+    // Longer than `dpd_delay`: a packet has to meet it.
+    reset_tcp(world, Duration::from_millis(2500));
     wait_until("another connection", Duration::from_secs(20), || {
         sa(&pair, b)["remote"] != remote && ping(world, "ha", "10.2.0.2")
     });
     assert_eq!(sa(&pair, b)["spi_i"], spi, "the same SA");
     both_ways(world);
+
+    // One that nobody has issued, as the guide makes it, at both ends.
+    let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=vpn.example \
+                 -addext subjectAltName=DNS:vpn.example -keyout gw.key -out gw.crt";
+    run(std::process::Command::new("openssl")
+        .args(words.split(' '))
+        .current_dir(b.folder()));
+    b.client(world, &["reload"]);
+    let refused = pair.a.log(world).matches("is not issued under").count();
+    let remote = sa(&pair, b)["remote"].clone();
+    reset_tcp(world, Duration::from_millis(2500));
+    wait_until("it is refused", Duration::from_secs(20), || {
+        pair.a.log(world).matches("is not issued under").count() > refused
+    });
+    pair.a
+        .secret("peer.crt", &fs::read_to_string(b.folder().join("gw.crt")).unwrap());
+    pair.a.configure(
+        &always("\"gw.example\"").replace("tcp_tls_cacert_file = \"ca.crt\"", "tcp_tls_cert_file = \"peer.crt\""),
+    );
+    pair.a.client(world, &["reload"]);
+    wait_until("another connection", Duration::from_secs(30), || {
+        sa(&pair, b)["remote"] != remote && ping(world, "ha", "10.2.0.2")
+    });
+    assert_eq!(sa(&pair, b)["spi_i"], spi, "the same SA");
 }
 
 /// What comes within TLS is treated as it is without.
@@ -275,9 +347,18 @@ fn strangers_at_the_port() {
         let text = format!("{:02x?}", &octets[..octets.len().min(12)]);
         assert!(is_closed_within(world, octets, SOON), "{text}");
     }
-    assert!(!is_closed_within(world, stream(&[0, 3, 0xff, 0, 2]), SOON), "a keepalive does no harm");
-    assert!(is_closed_within(world, Vec::new(), Duration::from_secs(15)), "who says nothing");
-    assert!(is_closed(world, 443, vec![0x16, 3], Duration::from_secs(15)), "who says nothing");
+    assert!(
+        !is_closed_within(world, stream(&[0, 3, 0xff, 0, 2]), SOON),
+        "a keepalive does no harm"
+    );
+    assert!(
+        is_closed_within(world, Vec::new(), Duration::from_secs(15)),
+        "who says nothing"
+    );
+    assert!(
+        is_closed(world, 443, vec![0x16, 3], Duration::from_secs(15)),
+        "who says nothing"
+    );
 
     // Random octets, also behind a header that may be TLS's, and connections that are left in the middle.
     inside(world, "net", || {
@@ -307,7 +388,9 @@ fn strangers_at_the_port() {
                 }
                 _ => {}
             }
-            let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(5)) else { continue };
+            let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(5)) else {
+                continue;
+            };
             drop(stream.write_all(&octets));
             stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
             drop(stream.read(&mut [0; 100]));
@@ -333,12 +416,17 @@ fn strangers_at_the_port() {
     let drops = &pair.b.status(world)["drops"];
     assert!(drops["tcp_refused"].as_u64().unwrap() >= 20, "{drops}");
     assert!(drops["tls_failed"].as_u64().unwrap() >= 100, "{drops}");
-    let told = pair.b.log(world).matches(" is refused: ").filter(|_| true).count();
-    assert!(told > 0, "it is told in words");
+    assert!(
+        pair.b.log(world).contains("INFO the TCP connection from "),
+        "it is told in words"
+    );
     assert!(travels(&pair, "tcp") && sa(&pair, &pair.b)["tls"] == true);
     both_ways(world);
     assert_eq!(pair.b.connection(world, "site")["ike_sas"].as_array().unwrap().len(), 1);
-    assert!(!pair.a.log(world).contains("opened again"), "the tunnel's connection stood");
+    assert!(
+        !pair.a.log(world).contains("opened again"),
+        "the tunnel's connection stood"
+    );
 }
 
 /// The other end does without TLS, or with it where none is expected: words in the log, and it is tried again.
@@ -348,7 +436,10 @@ fn one_end_without_tls() {
         return;
     }
     let mut world = World::two_sites(false, 1500);
-    let plain = SERVER.gateway.replace("tls_listen", "tcp_listen").replace("tls_", "# tls_");
+    let plain = SERVER
+        .gateway
+        .replace("tls_listen", "tcp_listen")
+        .replace("tls_", "# tls_");
     let b = start(&mut world, "gb", &responder(&SERVER).replace(SERVER.gateway, &plain));
     let always = initiator(&CLIENT).replace("tcp = \"fallback\"", "tcp = \"always\"");
     let a = start(&mut world, "ga", &always);
@@ -363,8 +454,9 @@ fn one_end_without_tls() {
     drop(b);
 }
 
-/// How fast, beside TCP without TLS: the figures are printed (`--nocapture`), for a note in decision 20.
+/// How fast, beside TCP without TLS in the same run: the figures are printed (`--nocapture`).
 #[test]
+#[ignore = "a measurement, for an idle machine; decision 20 has what came of it"]
 fn throughput_beside_plain_tcp() {
     if !privileged("TLS throughput") {
         return;
@@ -376,7 +468,9 @@ fn throughput_beside_plain_tcp() {
         let b = start(&mut world, "gb", &responder(&SERVER).replace(SERVER.gateway, &both));
         let mut text = initiator(&CLIENT).replace("tcp = \"fallback\"", "tcp = \"always\"");
         if !tls {
-            text = text.replace("tcp_port = 443", "tcp_port = 4500").replace("tcp_tls = true", "tcp_tls = false");
+            text = text
+                .replace("tcp_port = 443", "tcp_port = 4500")
+                .replace("tcp_tls = true", "tcp_tls = false");
         }
         let a = start(&mut world, "ga", &text);
         a.wait_up(&world, "site");
@@ -389,6 +483,9 @@ fn throughput_beside_plain_tcp() {
             rates.push(80.0 * TWENTY_MB as f64 / began.elapsed().as_secs_f64() / 1e9);
         }
     }
-    println!("Gbit/s, one stream, each way: plain {:.2?}, TLS {:.2?}", &rates[..2], &rates[2..]);
-    assert!(rates[2] > rates[0] / 10.0 && rates[3] > rates[1] / 10.0, "{rates:?}");
+    println!(
+        "Gbit/s, one stream, each way: plain {:.2?}, TLS {:.2?}",
+        &rates[..2],
+        &rates[2..]
+    );
 }

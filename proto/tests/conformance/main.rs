@@ -69,7 +69,7 @@ fn groups() -> Vec<(char, usize, Vec<Row>)> {
         ('M', 10, m_fragments::rows()),
         ('N', 24, n_esp::rows()),
         ('O', 4, o_policy::rows()),
-        ('P', 31, p_extensions::rows()),
+        ('P', 35, p_extensions::rows()),
         ('Q', 21, q_iptfs::rows()),
         ('R', 13, r_puzzles::rows()),
     ]

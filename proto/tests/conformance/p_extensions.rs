@@ -20,6 +20,7 @@ const METHODS: &str = "proto/tests/ike_methods.rs";
 const QCD: &str = "proto/tests/ike_qcd.rs";
 const STREAM: &str = "proto/src/esp/stream.rs";
 const TCP: &str = "proto/tests/ike_tcp.rs";
+const TLS: &str = "src/tls/tests.rs";
 const RESUME: &str = "proto/tests/ike_resume.rs";
 const RESUME_WIRE: &str = "proto/tests/ike_resume_wire.rs";
 const REDIRECT: &str = "proto/tests/ike_redirect.rs";
@@ -262,6 +263,39 @@ pub fn rows() -> Vec<Row> {
              time period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup.",
             there(REDIRECT, "from_one_to_the_next"),
             there(REDIRECT, "loops_end"),
+        ),
+        row(
+            ("P32", "RFC 9329 §4", Must),
+            "TLS around TCP: the prefix comes within, and what is no TLS or no IKETCP stream is closed",
+            "If other framing protocols are used within TCP to further encapsulate or encrypt the stream of IKE and ESP messages, the \
+             stream prefix must be at the start of the TCP Originator's IKE and ESP message stream within the added protocol layer",
+            there("src/data/streams/sealed.rs", "what_the_session_says_itself_is_sent"),
+            there("tests/netns/tls.rs", "strangers_at_the_port"),
+        ),
+        row(
+            ("P33", "RFC 9329 B.1", Should),
+            "TLS: no certificate is asked of the client; that of the server is looked at where there is something to hold it against",
+            "During the TLS handshake, the server SHOULD NOT request the client's certificate since authentication is handled as part \
+             of IKE negotiation.",
+            there("tests/netns/tls.rs", "certificates_are_looked_at_and_changed"),
+            there(
+                TLS,
+                "the_certificate_is_looked_at_if_there_is_something_to_hold_it_against",
+            ),
+        ),
+        row(
+            ("P34", "RFC 9329 B.3", Should),
+            "TLS: sessions are resumed",
+            "The client SHOULD attempt TLS session resumption if it has previously established a session with the server.",
+            there(TLS, "the_second_connection_is_resumed"),
+            out("nothing to break: without a ticket there is a full handshake"),
+        ),
+        row(
+            ("P35", "RFC 9329 A", Should),
+            "TLS: the NULL cipher",
+            "both the TCP Originator and the TCP Responder SHOULD allow the NULL cipher to be selected for performance reasons.",
+            out("there is TLS 1.3 alone, which \"only supports AEAD algorithms\" (same paragraph)"),
+            there(TLS, "tls_1_2_is_refused_in_words"),
         ),
     ]
 }

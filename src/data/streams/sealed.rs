@@ -228,7 +228,14 @@ mod tests {
     #[test]
     fn messages_that_have_no_room_are_counted() {
         let frames: Vec<u8> = [10, 20, 30, 5].iter().flat_map(|len| frame(1, *len)).collect();
-        for (room, length, dropped) in [(0, 0, 4), (11, 0, 4), (12, 12, 3), (34, 34, 2), (60, 34, 2), (500, 73, 0)] {
+        for (room, length, dropped) in [
+            (0, 0, 4),
+            (11, 0, 4),
+            (12, 12, 3),
+            (34, 34, 2),
+            (60, 34, 2),
+            (500, 73, 0),
+        ] {
             let (taken, beyond) = room_for(&frames, room);
             assert_eq!((taken.len(), beyond), (length, dropped), "{room}");
         }
