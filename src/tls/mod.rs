@@ -40,10 +40,14 @@ fn in_words(error: &Error) -> String {
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
             format!("TLS: what came is no TLS, or is broken ({error}): does the other end speak TLS on this port?")
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A self-signed one that is not pinned counts as a CA for webpki.
+        Error::InvalidCertificate(why) if *why == CertificateError::UnknownIssuer || is_ca(why) => {
             "TLS: the certificate of the other end is not issued under tcp_tls_cacert_files, and is none of \
              tcp_tls_cert_files"
                 .to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::Other(why)) => {
+            format!("TLS: the certificate of the other end is refused: {why}")
         }
         Error::InvalidCertificate(why) => format!("TLS: the certificate of the other end is refused: {why}"),
         Error::AlertReceived(AlertDescription::ProtocolVersion) => "TLS: the other end can't do TLS 1.3".to_owned(),
@@ -53,6 +57,10 @@ fn in_words(error: &Error) -> String {
         }
         error => format!("TLS: {error}"),
     }
+}
+
+fn is_ca(why: &CertificateError) -> bool {
+    matches!(why, CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity"))
 }
 
 #[cfg(test)]
