@@ -164,23 +164,35 @@ fn read_ike(table: &Table<'_, '_>, ike: &mut Gateway) {
 
 /// Another gateway (RFC 5685): its address, or its name.
 pub(super) fn redirect_to(value: &Value<'_, '_>) -> Option<GatewayIdentity> {
-    let text = value.string()?;
-    let nobody = |address: IpAddr| address.is_unspecified() || address.is_multicast() || address.is_loopback();
-    let found = GatewayIdentity::parse(text);
-    if let Some(GatewayIdentity::Name(_)) | None = found
-        && !is_host_name(text)
-    {
-        let remedy = "write the address or the name of the gateway that peers are to go to".to_owned();
-        value.error(format!("{text:?} is not an address or name"), Some(remedy));
-        return None;
+    match another_gateway(value.string()?) {
+        Ok(found) => Some(found),
+        Err((message, remedy)) => {
+            value.error(message, remedy.map(str::to_owned));
+            None
+        }
     }
-    if let Some(GatewayIdentity::Address(address)) = found
-        && nobody(address)
-    {
-        value.error(format!("{text} is no gateway's address"), None);
-        return None;
+}
+
+/// Where peers may be sent, by the configuration or by an order.
+///
+/// # Errors
+/// Why not, and what to write instead.
+pub fn another_gateway(text: &str) -> Result<GatewayIdentity, (String, Option<&'static str>)> {
+    let nobody = |address: IpAddr| {
+        let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast
+    };
+    match GatewayIdentity::parse(text) {
+        Some(GatewayIdentity::Address(address)) if nobody(address.to_canonical()) => {
+            Err((format!("{text} is no gateway's address"), None))
+        }
+        Some(found @ GatewayIdentity::Address(_)) => Ok(found),
+        Some(found @ GatewayIdentity::Name(_)) if is_host_name(text) => Ok(found),
+        _ => {
+            let remedy = "write the address or the name of the gateway that peers are to go to";
+            Err((format!("{text:?} is not an address or name"), Some(remedy)))
+        }
     }
-    found
 }
 
 /// The waits between attempts.
@@ -320,5 +332,32 @@ fn log_level(value: &Value<'_, '_>) -> Option<String> {
 pub(super) fn set<T>(place: &mut T, found: Option<T>) {
     if let Some(found) = found {
         *place = found;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_sent_to_gateways() {
+        for text in ["203.0.113.7", "2001:db8::7", "gw2.example.com", "gw_2.example"] {
+            assert_eq!(another_gateway(text).ok(), GatewayIdentity::parse(text), "{text}");
+        }
+        for text in [
+            "",
+            "203.0.113.777",
+            "_gw.example",
+            "two words",
+            "gw..example",
+            "0.0.0.0",
+            "::",
+            "127.0.0.1",
+            "::ffff:127.0.0.1",
+            "224.0.0.5",
+            "255.255.255.255",
+        ] {
+            assert!(another_gateway(text).is_err(), "{text}");
+        }
     }
 }

@@ -31,7 +31,7 @@ mod tls;
 mod units;
 
 pub use certificates::{EXPIRY_WARNING, Expiry, day};
-pub use gateway::DEFAULT_SOCKET;
+pub use gateway::{DEFAULT_SOCKET, another_gateway};
 pub use secrets::public_key_of as public_key;
 
 use crate::signer::Signers;

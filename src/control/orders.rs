@@ -7,7 +7,7 @@ use super::journal::Level;
 use super::server::{Answer, Order};
 use super::{metrics, status};
 use crate::config::Tunnel;
-use landbridge_proto::ike::{Command, CommandError};
+use landbridge_proto::ike::{Command, CommandError, Reason};
 use landbridge_proto::policy::connection::Target;
 use landbridge_proto::policy::sad::ConnectionName;
 use landbridge_proto::wire::GatewayIdentity;
@@ -140,22 +140,26 @@ impl Daemon {
 
     /// Where the peer sent us was resolved (or not): we go there, or stay.
     fn follow(&mut self, connection: ConnectionName, target: std::io::Result<Target>) {
-        let target = target.map_err(|error| error.to_string()).and_then(|target| {
+        let unresolved = |error: std::io::Error| (error.to_string(), NAME_RESOLUTION);
+        let target = target.map_err(unresolved).and_then(|target| {
             let tunnel = self.configuration.tunnels.get(&connection);
             let there = target.remote.ip();
             let within = |tunnel: &Tunnel| {
                 !tunnel.policy_routing && tunnel.routes.iter().any(|route| route.contains(there))
             };
             if tunnel.is_some_and(within) {
-                return Err(format!(
+                let why = format!(
                     "{there} lies behind the tunnel itself, where its packets would go: policy_routing = true leads them past it"
-                ));
+                );
+                return Err((why, Reason::Refused.name()));
             }
             Ok(target)
         });
-        if let Err(why) = &target {
+        if let Err((why, reason)) = &target {
             let text = format!("we don't go where the peer sends us: {why}");
             self.log(Level::Warn, Some(&connection), &text);
+            let unix = self.clock.now().unix;
+            self.history(&connection).failed(unix, reason);
         }
         let target = target.ok();
         let command = Command::Follow { connection, target };

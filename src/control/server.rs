@@ -3,6 +3,7 @@
 use super::RunError;
 use super::metrics::Gathered;
 use super::protocol::{LONGEST_LINE, Request, Response, Status};
+use crate::config::another_gateway;
 use landbridge_proto::policy::sad::{ChildName, ConnectionName};
 use landbridge_proto::wire::GatewayIdentity;
 use std::fs;
@@ -255,10 +256,9 @@ async fn serve(stream: UnixStream, orders: &mpsc::Sender<(Order, Answer)>, owner
                 connection: connection.into(),
             },
             Request::Redirect { connection, to } => {
-                let to = match to.map(|to| GatewayIdentity::parse(&to).ok_or(to)).transpose() {
+                let to = match to.as_deref().map(another_gateway).transpose() {
                     Ok(to) => to,
-                    Err(to) => {
-                        let message = format!("{to:?} is neither an address nor a name");
+                    Err((message, _)) => {
                         send(&mut writer, &Response::Error { message }).await?;
                         continue;
                     }

@@ -373,7 +373,8 @@ impl Endpoint {
         let Some(sa) = self.sas.get_mut(&spi) else { return };
         work(sa, &mut self.shared);
         // One that failed to authenticate goes on counting until it is forgotten: else a loop of wrong proofs is free.
-        let proven = sa.established.and_then(|_| sa.counted.take());
+        let proven = sa.established.is_some() || sa.redirection.away;
+        let proven = proven.then(|| sa.counted.take()).flatten();
         let complete = sa.is_complete() && std::mem::take(&mut sa.reauthenticates);
         proven.into_iter().for_each(|address| self.half_open_less(address));
         self.reindex(spi);

@@ -114,7 +114,7 @@ pub enum CommandError {
     NowhereToGo(ConnectionName),
     /// RFC 5685 §3, §10.
     #[error(
-        "connection {0:?} has no peer that can be sent elsewhere: it has to have begun the IKE SA, and to have said that it follows (RFC 5685)"
+        "connection {0:?} has no peer that can be sent elsewhere: it has to have begun the IKE SA, to have said that it follows (RFC 5685), and not to be there"
     )]
     CannotBeSent(ConnectionName),
     /// Nothing to rekey or take down.

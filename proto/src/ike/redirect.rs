@@ -15,7 +15,7 @@ use super::shared::{Effect, Shared};
 use crate::policy::connection::Connection;
 use crate::policy::sad::{ChildName, ConnectionName, Path};
 use crate::wire::message::{IkeAuthReply, IkeAuthResponse, Response};
-use crate::wire::{Authentication, Certificate, GatewayIdentity, Notify, Redirect, RedirectSupport};
+use crate::wire::{Authentication, Certificate, GatewayIdentity, IkeSpi, Notify, Redirect, RedirectSupport};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,14 @@ const UNUSED: Duration = Duration::from_secs(10);
 pub struct Redirection {
     /// As initiator: the gateway that sent us here.
     pub from: Option<IpAddr>,
-    /// As initiator: the gateway sends us away; another SA is to take this one's place.
-    pub told: bool,
+    /// As initiator: it is made beside an SA of ours, and takes its place though the gateway may have another identity.
+    pub beside: bool,
+    /// As initiator: that we don't go where an unauthenticated answer sends us was told already.
+    pub stays: bool,
     /// As responder: what the peer said of it.
     pub peer: Option<RedirectSupport>,
+    /// As responder: the peer was sent away when it had proven who it is.
+    pub away: bool,
 }
 
 /// A peer sends us to another gateway.
@@ -47,6 +51,8 @@ pub struct Sent {
     pub others: Vec<ChildName>,
     /// There is an SA, which lives until the new one is complete.
     pub beside: bool,
+    /// The attempt that was answered so in IKE_SA_INIT, by nobody knows whom: it ends if we go.
+    pub attempt: Option<IkeSpi>,
 }
 
 impl RedirectSupport {
@@ -75,25 +81,38 @@ impl IkeSa {
     // As client.
 
     /// The gateway sends us away before there is an SA: what it was to have goes to the next.
-    pub fn send_on(&mut self, shared: &mut Shared, to: GatewayIdentity) {
+    fn send_on(&self, shared: &mut Shared, to: GatewayIdentity, attempt: Option<IkeSpi>) {
         let Some(connection) = self.name() else { return };
         let sent = Sent {
             connection,
             path: self.path,
             to,
-            wanted: self.wanted.take(),
+            wanted: self.wanted.clone(),
             others: self.jobs.children(),
-            beside: std::mem::take(&mut self.reauthenticates),
+            beside: self.reauthenticates,
+            attempt,
         };
-        self.jobs.drop_if(|job| matches!(job, Job::CreateChild(_)));
         shared.effects.push(Effect::Sent(Box::new(sent)));
+    }
+
+    /// In IKE_SA_INIT, by somebody who has seen the request. The attempt goes on unless we go.
+    pub fn sent_in_init(&self, shared: &mut Shared, to: GatewayIdentity) {
+        self.send_on(shared, to, Some(self.own_spi()));
+    }
+
+    /// We go where that answer sends us.
+    pub fn leave_for(&mut self, shared: &mut Shared, to: &GatewayIdentity) {
+        self.reauthenticates = false;
+        let reason = format!("the peer {} sends us to {to}", self.path.remote);
+        self.close(shared, &reason);
     }
 
     /// In IKE_AUTH, when both have proven who they are. §6: "When the client receives the IKE_AUTH response with the REDIRECT
     /// payload, it SHOULD delete the IKEv2 security association with the gateway by sending an INFORMATIONAL message with a
     /// DELETE payload."
     pub fn sent_in_auth(&mut self, shared: &mut Shared, to: GatewayIdentity) -> Next {
-        self.send_on(shared, to);
+        self.send_on(shared, to, None);
+        self.reauthenticates = false;
         self.jobs.add(shared.now.instant, Job::DeleteIke);
         self.stage = Stage::Closing;
         Next::Done
@@ -111,7 +130,6 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        self.redirection.told = true;
         let current = self.children.iter().filter(|pair| pair.is_current());
         let mut others: Vec<ChildName> = current.map(|pair| Arc::clone(&pair.config.name)).collect();
         others.extend(self.jobs.children());
@@ -124,15 +142,17 @@ impl IkeSa {
             wanted: others.pop(),
             others,
             beside: true,
+            attempt: None,
         };
         shared.effects.push(Effect::Sent(Box::new(sent)));
     }
 
     // As gateway.
 
-    /// Whether the peer may be sent elsewhere while it is up.
-    pub const fn can_be_sent_away(&self) -> bool {
-        self.is_established() && !self.ours && self.redirection.peer.is_some()
+    /// Whether the peer may be sent there while it is up: not to where it is.
+    pub fn can_be_sent(&self, to: &GatewayIdentity) -> bool {
+        let here = GatewayIdentity::Address(self.path.local.ip());
+        self.is_established() && !self.ours && self.redirection.peer.is_some() && *to != here
     }
 
     /// Where the connection's peers are to go, if this one can be sent there.
@@ -153,6 +173,7 @@ impl IkeSa {
         to: GatewayIdentity,
     ) -> Reply {
         self.tell_sent_away(shared, connection, &to);
+        self.redirection.away = true;
         // "the IKEv2 security association is valid": as long as it takes to delete it.
         self.stage = Stage::Closing;
         self.jobs.add(shared.now.instant + UNUSED, Job::DeleteIke);

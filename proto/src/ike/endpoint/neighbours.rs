@@ -269,10 +269,11 @@ impl Endpoint {
     }
 }
 
-/// Whether one is to the other's peer; or to the gateway that this has sent us to, which may have another identity (RFC 5685 §3: "or
-/// both should be part of a group of responders that are authorized by the same PAD entry").
+/// Whether one is to the other's peer; or made beside it with the gateway that we were sent to, which may have another identity
+/// (RFC 5685 §3: "or both should be part of a group of responders that are authorized by the same PAD entry").
 fn takes_the_place(new: &IkeSa, old: &IkeSa) -> bool {
-    same_peer(new, old) || old.redirection.told && new.name() == old.name()
+    let sent = new.redirection.beside && old.ours && old.number < new.number;
+    same_peer(new, old) || sent && new.name() == old.name()
 }
 
 pub(super) fn same_peer(a: &IkeSa, b: &IkeSa) -> bool {

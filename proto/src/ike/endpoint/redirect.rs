@@ -12,14 +12,26 @@ use std::collections::VecDeque;
 const MAX_REDIRECTS: usize = 5;
 /// "The default value for the REDIRECT_LOOP_DETECT_PERIOD configuration variable is 300 seconds."
 const REDIRECT_LOOP_DETECT_PERIOD: Duration = Duration::from_secs(300);
+/// An SA that stands for so long ends the setup that led to it.
+const STANDS: Duration = Duration::from_secs(60);
 
 /// What is remembered of a connection that we were sent elsewhere with.
 #[derive(Clone, Default)]
 pub(super) struct Redirects {
-    /// When: the last [`MAX_REDIRECTS`] at most.
-    times: VecDeque<Instant>,
+    /// When at the word of nobody knows whom, and when of who has proven who it is: the last [`MAX_REDIRECTS`] at most.
+    unproven: VecDeque<Instant>,
+    proven: VecDeque<Instant>,
     /// The daemon looks for a way there.
     pending: Option<Box<Sent>>,
+}
+
+impl Redirects {
+    const fn times(&mut self, sent: &Sent) -> &mut VecDeque<Instant> {
+        match sent.attempt {
+            Some(_) => &mut self.unproven,
+            None => &mut self.proven,
+        }
+    }
 }
 
 impl Endpoint {
@@ -73,7 +85,7 @@ impl Endpoint {
         if established.is_empty() {
             return Err(CommandError::NotEstablished(Arc::clone(name)));
         }
-        let fits = |spi: &IkeSpi| self.sas.get(spi).is_some_and(IkeSa::can_be_sent_away);
+        let fits = |spi: &IkeSpi| self.sas.get(spi).is_some_and(|sa| sa.can_be_sent(&to));
         let fitting: Vec<IkeSpi> = established.into_iter().filter(fits).collect();
         if fitting.is_empty() {
             return Err(CommandError::CannotBeSent(Arc::clone(name)));
@@ -93,43 +105,78 @@ impl Endpoint {
 
     // As client.
 
-    /// The peer sends us elsewhere: the daemon finds the way, and the answer is [`Command::Follow`].
+    /// The peer sends us elsewhere: if we go, the daemon finds the way, and the answer is [`Command::Follow`].
     pub(super) fn sent(&mut self, sent: Sent) {
         if self.shutting_down {
             return;
         }
-        let (now, name) = (self.shared.now.instant, Arc::clone(&sent.connection));
+        let name = Arc::clone(&sent.connection);
         let beside = |sa: &IkeSa| sa.reauthenticates && sa.counts() && sa.name().as_ref() == Some(&name);
+        let another = |sa: &IkeSa| beside(sa) && Some(sa.own_spi()) != sent.attempt;
         // One place at a time.
-        if sent.beside && self.sas.values().any(beside) || self.is_sent(&name) {
+        if sent.beside && self.sas.values().any(another) || self.is_sent(&name) {
             self.shared.counters.unexpected += 1;
             return;
         }
-        let redirects = self.redirects.entry(Arc::clone(&name)).or_default();
-        let recent = |at: &Instant| now.saturating_since(*at) < REDIRECT_LOOP_DETECT_PERIOD;
-        redirects.times.retain(recent);
-        // "the client SHOULD be configured to not accept more than a certain number of redirects (MAX_REDIRECTS) within a short
-        // time period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup."
-        if redirects.times.len() >= MAX_REDIRECTS {
-            let why = format!("that is more than {MAX_REDIRECTS} times in five minutes");
-            let hint = "gateways may be sending their peers to each other: see redirect_to there";
-            return self.tell_not_followed(&sent, None, &why, Some(hint));
-        }
-        redirects.times.push_back(now);
-        if let GatewayIdentity::Address(address) = sent.to
-            && let Some(why) = self.refuses(&sent, address)
-        {
-            return self.tell_not_followed(&sent, None, why, None);
+        let refused = match sent.to {
+            GatewayIdentity::Address(address) => self.refuses(&sent, address).map(|why| (why.to_owned(), None)),
+            GatewayIdentity::Name(_) => None,
+        };
+        if let Some((why, hint)) = refused.or_else(|| self.too_often(&sent)) {
+            return self.stay_with(&sent, &why, hint);
         }
         self.shared.event(Event::Redirected {
             connection: Arc::clone(&name),
             from: sent.path.remote,
             to: sent.to.clone(),
         });
-        self.shared
-            .count(Some(Arc::clone(&name)), |tally| tally.redirects_followed += 1);
-        let redirects = self.redirects.entry(name).or_default();
-        redirects.pending = Some(Box::new(sent));
+        let (attempt, to) = (sent.attempt, sent.to.clone());
+        self.redirects.entry(name).or_default().pending = Some(Box::new(sent));
+        if let Some(attempt) = attempt {
+            self.with_sa(attempt, |sa, shared| sa.leave_for(shared, &to));
+        }
+    }
+
+    /// We don't go. Whoever has seen the request can have sent an answer to IKE_SA_INIT: as with errors, we go on waiting for
+    /// another, and tell it once. RFC 9329 §6.4: over TCP "an Initiator SHOULD NOT wait for additional messages".
+    fn stay_with(&mut self, sent: &Sent, why: &str, hint: Option<&str>) {
+        let Some(attempt) = sent.attempt else {
+            self.tell_not_followed(sent, None, why, hint);
+            if sent.beside {
+                self.not_reauthenticated(&sent.connection);
+            }
+            return;
+        };
+        let told = |sa: &mut IkeSa| std::mem::replace(&mut sa.redirection.stays, true);
+        if self.sas.get_mut(&attempt).is_none_or(told) {
+            self.shared.counters.unexpected += 1;
+            return;
+        }
+        self.tell_not_followed(sent, None, why, hint);
+        if sent.path.is_tcp() {
+            self.with_sa(attempt, |sa, shared| {
+                sa.close(shared, "the peer sends us where we don't go")
+            });
+        }
+    }
+
+    /// "the client SHOULD be configured to not accept more than a certain number of redirects (MAX_REDIRECTS) within a short time
+    /// period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup." What somebody on the way can forge does not count
+    /// against what the gateway has proven to say; nor what was before an SA that has stood since: that setup is over.
+    fn too_often(&mut self, sent: &Sent) -> Option<(String, Option<&'static str>)> {
+        let now = self.shared.now.instant;
+        let stands = |sa: &&IkeSa| sa.ours && sa.is_established() && sa.name().as_ref() == Some(&sent.connection);
+        let since = self.sas.values().filter(stands).filter_map(|sa| sa.established);
+        let since = since.filter(|since| now.saturating_since(*since) >= STANDS).max();
+        let times = self.redirects.get_mut(&sent.connection)?.times(sent);
+        times.retain(|at| {
+            now.saturating_since(*at) < REDIRECT_LOOP_DETECT_PERIOD && since.is_none_or(|since| *at >= since)
+        });
+        (times.len() >= MAX_REDIRECTS).then(|| {
+            let why = format!("that is more than {MAX_REDIRECTS} times in five minutes");
+            let hint = "gateways may be sending their peers to each other: see redirect_to there";
+            (why, Some(hint))
+        })
     }
 
     /// Whether we are about to go elsewhere with a connection.
@@ -146,6 +193,8 @@ impl Endpoint {
 
     /// An address where no other gateway can be.
     fn refuses(&self, sent: &Sent, address: IpAddr) -> Option<&'static str> {
+        // ::ffff:192.0.2.1 leads to the same place.
+        let address = address.to_canonical();
         let nowhere = match address {
             IpAddr::V4(v4) => v4.is_broadcast(),
             IpAddr::V6(_) => false,
@@ -172,7 +221,9 @@ impl Endpoint {
             let at = target.map(|target| target.remote);
             self.tell_not_followed(&sent, at, why, None);
         }
-        let Some(target) = target.filter(|_| refused.is_none()) else {
+        // Whether it is wanted may have changed since, too.
+        let goes = refused.is_none() && connection.follow_redirects;
+        let Some(target) = target.filter(|_| goes) else {
             // Back to what is configured; where an SA is up, it stays as long as the gateway lets it.
             if sent.beside {
                 self.not_reauthenticated(name);
@@ -180,6 +231,10 @@ impl Endpoint {
             self.went_down(Some(Arc::clone(name)), true, false);
             return Ok(());
         };
+        let redirects = self.redirects.entry(Arc::clone(name)).or_default();
+        redirects.times(&sent).push_back(self.shared.now.instant);
+        let followed = |tally: &mut Tally| tally.redirects_followed += 1;
+        self.shared.count(Some(Arc::clone(name)), followed);
         let path = match connection.tcp_use() {
             TcpUse::Always => tcp_path(&connection, target.local.ip(), target.remote.ip()),
             TcpUse::Never | TcpUse::Accept | TcpUse::Fallback => Path::udp(target.local, target.remote),
@@ -190,7 +245,7 @@ impl Endpoint {
         // would have used with the original gateway."
         sa.connection = Some(connection);
         sa.redirection.from = Some(sent.path.remote.ip());
-        sa.reauthenticates = sent.beside;
+        (sa.reauthenticates, sa.redirection.beside) = (sent.beside, sent.beside);
         sa.wanted = sent.wanted;
         let now = self.shared.now.instant;
         sent.others
@@ -211,8 +266,5 @@ impl Endpoint {
             wanted: vec![],
             hint: hint.map(str::to_owned),
         });
-        if sent.beside {
-            self.not_reauthenticated(&sent.connection);
-        }
     }
 }

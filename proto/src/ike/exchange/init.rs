@@ -238,14 +238,13 @@ impl InitExchange {
     /// RFC 5685 §3: "When the client receives the IKE_SA_INIT response, it MUST verify that the nonce data matches the value sent
     /// in the IKE_SA_INIT request. If the values do not match, the client MUST silently discard the response (and keep waiting
     /// for another response)." So it was said by somebody who has seen the request; no more is known of who it was.
-    fn redirected(self: Box<Self>, sa: &mut IkeSa, shared: &mut Shared, redirect: Redirect) -> Next {
+    fn redirected(self: Box<Self>, sa: &IkeSa, shared: &mut Shared, redirect: Redirect) -> Next {
         if !self.connection.follow_redirects || redirect.nonce != self.nonce.0 {
             shared.counters.unexpected += 1;
             return Next::KeepWaiting(Exchange::Init(self));
         }
-        let reason = format!("the peer {} sends us to {}", sa.path.remote, redirect.to);
-        sa.send_on(shared, redirect.to);
-        Next::Close(reason)
+        sa.sent_in_init(shared, redirect.to);
+        Next::KeepWaiting(Exchange::Init(self))
     }
 
     /// All IKE_SA_INIT requests of an SA have message ID 0 (§2.2).

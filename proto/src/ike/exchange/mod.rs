@@ -165,7 +165,7 @@ impl Exchange {
             (Self::Delete(exchange), Response::Informational(_)) => exchange.on_reply(sa, shared),
             (Self::Liveness(_), Response::Informational(reply)) => LivenessExchange::on_reply(sa, shared, &reply),
             (Self::Ticket(_), Response::Informational(reply)) => TicketExchange::on_reply(sa, shared, reply),
-            (Self::Redirect(_), Response::Informational(_)) => RedirectExchange::on_reply(sa, shared),
+            (Self::Redirect(_), Response::Informational(_)) => Next::Done,
             (Self::Mobike(exchange), Response::Informational(reply)) => exchange.on_reply(sa, shared, &reply),
             (exchange, _) => {
                 exchange.abandon(sa, shared);
