@@ -22,6 +22,7 @@ mod mesh;
 mod metrics;
 mod moving;
 mod packets;
+mod puzzles;
 mod queues;
 mod raw;
 mod rebind;
