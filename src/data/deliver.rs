@@ -88,7 +88,7 @@ impl Delivery {
         wakeup: &Wakeup<'_>,
     ) {
         let used = self.lanes.get(..self.used).unwrap_or_default();
-        let queue = interface.queues.to_write(child);
+        let queue = interface.queues.to_write(child, flow);
         let is_its = |lane: &Lane| {
             let same = |other: &Arc<Interface>| Arc::ptr_eq(&other.queues, &interface.queues);
             lane.queue == queue && lane.interface.as_ref().is_some_and(same)

@@ -8,7 +8,7 @@ use super::outbound::is_syn;
 use super::report::{Limits, Seldom, SeldomEach};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface, ports};
-use super::worker::Wakeup;
+use super::worker::{Letter, Wakeup};
 use crate::sys::receive::{Message, ReceiveBatch};
 use landbridge_proto::esp::aggfrag::Found;
 use landbridge_proto::esp::encap::{Datagram, classify};
@@ -208,13 +208,19 @@ impl Receiver {
         wakeup: &Wakeup<'_>,
     ) {
         let end = message.start + message.len;
-        for start in (message.start..end).step_by(message.segment) {
-            let range = start..end.min(start + message.segment);
-            let Some(datagram) = octets.get_mut(range) else { return };
+        let mut next = message.start;
+        while next < end {
+            let range = next..end.min(next + message.segment);
+            next = range.end;
+            let Some(datagram) = octets.get_mut(range.clone()) else {
+                return;
+            };
             match classify(datagram) {
                 Datagram::Esp(spi) => {
-                    let place = start..start + datagram.len();
-                    self.esp(own, octets, spi, place, message, handed_over, wakeup);
+                    let fate = self.esp(own, octets, spi, range, message, handed_over, wakeup);
+                    if let Fate::HandedOver(owner) = fate {
+                        next += hand_over_run(owner, octets.get(next..end).unwrap_or_default(), message, wakeup);
+                    }
                 }
                 Datagram::Ike => {
                     // It was merged behind ESP, else the filter would have steered it to control.
@@ -508,6 +514,27 @@ impl Receiving {
             });
         }
     }
+}
+
+/// Hands over what follows in a message for the same worker, all at once: with several pairs of one peer (RFC 9611) the kernel merges
+/// what each sent in a row. Returns its octets.
+fn hand_over_run(owner: usize, octets: &[u8], message: &Message, wakeup: &Wakeup<'_>) -> usize {
+    let is_its = |datagram: &&[u8]| match classify(datagram) {
+        Datagram::Esp(spi) => wakeup.shared.inbound_owner(spi) == owner,
+        _ => false,
+    };
+    let run: usize = octets.chunks(message.segment).take_while(is_its).map(<[u8]>::len).sum();
+    let datagrams = octets.get(..run).unwrap_or_default();
+    if run > 0
+        && !wakeup
+            .shared
+            .post(owner, Letter::datagrams(message, datagrams, message.segment))
+    {
+        wakeup
+            .counters
+            .dropped(Cause::Handover, run.div_ceil(message.segment) as u64);
+    }
+    run
 }
 
 /// What is told of an ESP packet.

@@ -150,7 +150,8 @@ pub struct InterfaceOptions {
     pub name: String,
     /// Inner MTU.
     pub mtu: u16,
-    /// Queues, at least 1: one for each of a child's pairs (RFC 9611), each read by a worker of its own as far as there are so many.
+    /// Queues, at least 1: one for each of a child's pairs (RFC 9611), each read by a worker of its own. No more are made than there are
+    /// workers.
     pub queues: u16,
     /// Clamp TCP MSS to the inner MTU.
     pub clamp_mss: bool,
@@ -309,7 +310,9 @@ impl DataPlane {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let offload = self.options.tun_offload;
-        let count = usize::from(options.queues).max(1);
+        // More than there are workers would only cost (RFC 9611 §4: "the peer with the least amount of resources may decide to not
+        // install a second outbound Child SA for the same resource, as it will never use it to send traffic").
+        let count = usize::from(options.queues).clamp(1, self.shared.desks.len().max(1));
         let tuns = Tun::create_queues(&options.name, TunOptions { offload }, count)?;
         let (vnet, uso) = self.granted.tun.unwrap_or((true, true));
         let all = |has: fn(&Tun) -> bool| tuns.iter().all(has);

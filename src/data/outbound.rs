@@ -72,14 +72,15 @@ impl Outbound {
     }
 
     /// Takes up a change: `owns` says which queues are this worker's. `came` and `went` hear of those that are to be read from now
-    /// on, and no more.
+    /// on, and no more. True if one was attached: another worker may have waited for that to leave its own.
     pub(super) fn take_up(
         &mut self,
         change: &Change,
         owns: impl Fn(usize, usize) -> bool,
         mut came: impl FnMut(usize, usize, &Tun),
         mut went: impl FnMut(&Tun),
-    ) {
+    ) -> bool {
+        let mut attached = false;
         for (number, new) in &change.interfaces {
             if self.interfaces.len() <= *number {
                 self.interfaces.resize_with(*number + 1, Vec::new);
@@ -106,7 +107,7 @@ impl Outbound {
                 if own.timed {
                     self.timed.push((*number, queue));
                 }
-                own.attach();
+                attached |= own.attach();
                 if !own.listening
                     && let Some(tun) = own.tun().filter(|_| own.is_attached())
                 {
@@ -119,6 +120,7 @@ impl Outbound {
             }
             places.truncate(count);
         }
+        attached
     }
 
     /// A queue is to be detached.
@@ -312,14 +314,16 @@ impl Own {
         self.interface.wants(self.queue)
     }
 
-    /// Attaches the queue when it is wanted.
-    fn attach(&self) {
-        if self.is_wanted()
-            && !self.is_attached()
-            && let Err(error) = self.interface.queues.set_attached(self.queue, true)
-        {
+    /// Attaches the queue when it is wanted; true if it was not attached before.
+    fn attach(&self) -> bool {
+        if !self.is_wanted() || self.is_attached() {
+            return false;
+        }
+        let result = self.interface.queues.set_attached(self.queue, true);
+        if let Err(error) = &result {
             tracing::error!(%error, queue = self.queue, "a queue can't be attached");
         }
+        result.is_ok()
     }
 
     /// Answers a packet that is too big.

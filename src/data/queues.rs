@@ -8,10 +8,11 @@ use super::stats::Cause;
 use super::table::{ChildSa, Interface};
 use super::worker::{Letter, Wakeup};
 use crate::sys::tun::Tun;
-use landbridge_proto::ip::flow::FlowKey;
+use landbridge_proto::ip::flow::{Flow, FlowKey, Ports};
 use landbridge_proto::policy::sad::ChildSaEntry;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -58,16 +59,22 @@ impl Queues {
         usize::from(child.entry.resource) % self.list.len().max(1)
     }
 
-    /// Where to write what came by a pair: to its own queue. The kernel then returns the flow by the same, so that both
-    /// directions go by one pair, at both gateways.
+    /// Where to write what came by a pair. The kernel returns the flow by the queue that it was written to, and so, by writing to
+    /// the pair's own, both directions come to go by one pair. If both ends did that, two that begin at once would follow each other
+    /// round and round; so for each flow one end leads: that which sends to the lower address has a queue of its own choice.
     #[inline]
-    pub(super) fn to_write(&self, child: &ChildSa) -> usize {
+    pub(super) fn to_write(&self, child: &ChildSa, flow: &Flow) -> usize {
         if self.list.len() == 1 {
             return 0;
         }
-        let own = self.of(child);
-        if self.is_attached(own) {
-            return own;
+        let key = &flow.key;
+        let queue = if key.source > key.destination && !flow.fragment {
+            spread(key) % self.list.len().max(1)
+        } else {
+            self.of(child)
+        };
+        if self.is_attached(queue) {
+            return queue;
         }
         self.any_attached().unwrap_or(0)
     }
@@ -94,6 +101,28 @@ impl Queues {
         queue.attached.store(attached == result.is_ok(), Ordering::Relaxed);
         result
     }
+}
+
+/// Flows spread over queues. Nobody gains by bringing his own together.
+fn spread(key: &FlowKey) -> usize {
+    let word = |address: &IpAddr| match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
+        }
+    };
+    let ports = match key.ports {
+        Ports::Pair { source, destination } => u64::from(source) << 16 | u64::from(destination),
+        Ports::Message(_) | Ports::None | Ports::Opaque => 0,
+    };
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let words = [
+        word(&key.source),
+        word(&key.destination),
+        ports << 8 | u64::from(key.protocol),
+    ];
+    (words.into_iter().fold(0, mix) >> 32) as usize
 }
 
 /// Which of `count` queues are to be attached: those for which each child that is sent by has a pair. If there is none, the first; and
@@ -225,6 +254,24 @@ mod tests {
         let before = before.map(|queue| queue == 1);
         let wanted = wanted(entries.iter(), 3, &before);
         [0, 1, 2].map(|queue| u8::from(wanted[queue]))
+    }
+
+    #[test]
+    fn flows_spread_over_all_queues() {
+        let mut counts = [0; 4];
+        for port in 40_000..40_400 {
+            let key = FlowKey {
+                source: [10, 2, 0, 1].into(),
+                destination: [10, 1, 0, 1].into(),
+                protocol: 6,
+                ports: Ports::Pair {
+                    source: 443,
+                    destination: port,
+                },
+            };
+            counts[spread(&key) % 4] += 1;
+        }
+        assert!(counts.iter().all(|count| (60..140).contains(count)), "{counts:?}");
     }
 
     #[test]

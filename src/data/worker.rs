@@ -74,8 +74,8 @@ pub(super) struct Desk {
 
 /// What came to one worker and is for another.
 pub(super) enum Letter {
-    /// A datagram: its message begins at 0.
-    Datagram(Message, Vec<u8>),
+    /// Datagrams: their message begins at 0.
+    Datagrams(Message, Vec<u8>),
     /// What was read from a TUN.
     Packet(Packet),
 }
@@ -83,13 +83,18 @@ pub(super) enum Letter {
 impl Letter {
     /// With a datagram that came as part of a message.
     pub(super) fn datagram(message: &Message, datagram: &[u8]) -> Self {
+        Self::datagrams(message, datagram, datagram.len())
+    }
+
+    /// With several, each of so many octets; the last may be shorter.
+    pub(super) fn datagrams(message: &Message, datagrams: &[u8], segment: usize) -> Self {
         let message = Message {
             start: 0,
-            len: datagram.len(),
-            segment: datagram.len().max(1),
+            len: datagrams.len(),
+            segment: segment.max(1),
             ..*message
         };
-        Self::Datagram(message, datagram.to_vec())
+        Self::Datagrams(message, datagrams.to_vec())
     }
 }
 
@@ -369,7 +374,7 @@ impl AtWork<'_> {
         for letter in self.worker.mailbox.try_iter().take(READY) {
             letters += 1;
             match letter {
-                Letter::Datagram(message, mut octets) => self.inbound.handed_over(&mut octets, &message, wakeup),
+                Letter::Datagrams(message, mut octets) => self.inbound.handed_over(&mut octets, &message, wakeup),
                 Letter::Packet(mut packet) => {
                     packets += 1;
                     self.outbound
@@ -447,7 +452,7 @@ impl AtWork<'_> {
     fn take_up(&mut self, change: &Change) {
         let (shared, number, poll) = (self.shared, self.worker.number, &self.worker.poll);
         self.inbound.take_up(change, |spi| shared.inbound_owner(spi) == number);
-        self.outbound.take_up(
+        let attached = self.outbound.take_up(
             change,
             |interface, queue| shared.outbound_owner(interface, queue) == number,
             |interface, queue, tun| {
@@ -458,6 +463,9 @@ impl AtWork<'_> {
             },
             |tun| left(poll, tun),
         );
+        if attached {
+            shared.desks.iter().for_each(|desk| desk.bell.ring());
+        }
         if self.timer.is_none() && (self.outbound.is_timed() || self.inbound.is_timed()) {
             self.start_timer();
         }

@@ -270,7 +270,11 @@ fn what_has_no_pair_in_its_queue_is_handed_over() {
 /// Before the first SA the gateway asks for one; a queue without a pair takes no part; all of them go with the interface.
 #[test]
 fn queues_without_pairs() {
-    let Some(pair) = Pair::with_queues("queues without pairs", options(), 4) else {
+    let four = DataOptions {
+        workers: 4,
+        ..options()
+    };
+    let Some(pair) = Pair::with_queues("queues without pairs", four, 4) else {
         return;
     };
     assert_eq!(attached(&pair), [1, 1]);
@@ -300,6 +304,26 @@ fn queues_without_pairs() {
         });
     }
     assert_eq!(attached(&pair), [1, 1]);
+}
+
+/// RFC 9611 §4: "it must install all inbound Child SAs"; but more queues than workers would only cost.
+#[test]
+fn more_pairs_than_workers() {
+    let Some(pair) = Pair::with_queues("more pairs than workers", options(), 4) else {
+        return;
+    };
+    for resource in 0..4 {
+        add(&pair, tunnel(resource), resource.into(), None);
+    }
+    assert_eq!(attached(&pair), [2, 2]);
+    let udp = flows(&pair, Duration::from_secs(2));
+    four_tcp_flows(&pair, 1_000_000);
+    assert_nothing_lost(&pair, &finish(udp));
+    // Of two in one place the newer sends.
+    for side in [&pair.a, &pair.b] {
+        let senders: Vec<bool> = carried(side).iter().map(|(.., sent)| *sent > 100).collect();
+        assert_eq!(senders, [false, false, true, true]);
+    }
 }
 
 #[test]
