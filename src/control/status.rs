@@ -5,7 +5,7 @@ use super::protocol::{
     CertificateStatus, ChildSaStatus, ConnectionState, ConnectionStatus, FailureStatus, IkeSaStatus, IptfsPath, Status,
 };
 use crate::config::{self, Configuration, Expiry};
-use crate::data::{ChildSaStats, ConnectionStats, usual_header};
+use crate::data::{ChildSaStats, ConnectionStats, USUAL_HEADER};
 use crate::sys::netdev;
 use landbridge_proto::crypto::ESP_PROVIDER;
 use landbridge_proto::esp::aggfrag::PathReport;
@@ -261,8 +261,8 @@ pub(super) fn inner_mtu(
         return LEAST_MTU;
     };
     // So much that a full packet with its AGGFRAG header fills one outer packet.
-    let aggregates = connection.children.values().filter_map(|child| child.iptfs.as_ref());
-    let header = aggregates.map(|iptfs| usual_header(iptfs.mode)).max().unwrap_or(0);
+    let aggregates = connection.children.values().any(|child| child.iptfs.is_some());
+    let header = if aggregates { USUAL_HEADER } else { 0 };
     let proposals = connection.children.values().flat_map(|child| &child.esp_proposals);
     let fits = proposals
         .flat_map(crate::config::suites)

@@ -87,7 +87,7 @@ impl Bundle {
         let size = child.entry.aggfrag.as_ref().and_then(|agreed| agreed.iptfs.size);
         let payload = match size {
             Some(outer) => transform::inner_mtu(sizes, usize::from(outer), child.path.is_ipv6(), udp),
-            None => usize::from(interface.mtu) + usual_header(self.mode),
+            None => usize::from(interface.mtu) + USUAL_HEADER,
         };
         self.payload = payload.clamp(PAYLOAD_LEAST, PAYLOAD_MOST);
         match self.mode {
@@ -135,6 +135,11 @@ impl Bundle {
         pace.due(now)
     }
 
+    /// It is not sent at a rate.
+    const fn gathers(&self) -> bool {
+        matches!(self.mode, SendMode::Aggregate { .. })
+    }
+
     /// Octets of data blocks in a full payload.
     const fn capacity(&self) -> usize {
         self.payload - self.header
@@ -163,8 +168,11 @@ impl Bundle {
                 if let (Some(old), Some(mut new)) = (child.pair.control(), new.pair.control()) {
                     new.inherit(&old);
                 }
-                to.pace = to.pace.or(self.pace);
+                if !to.gathers() && !self.gathers() {
+                    to.pace = to.pace.or(self.pace);
+                }
                 to.due = to.due.or(self.due);
+                to.encoder.set_most(to.encoder.most().max(self.encoder.most()));
                 self.encoder.hand_over(&mut to.encoder)
             }
             None => self.encoder.clear(),
@@ -207,13 +215,9 @@ fn outer_len(payload: usize, child: &ChildSa, sizes: &CipherSizes) -> usize {
     ip + udp + transform::sealed_len(sizes, payload)
 }
 
-/// Octets before the data blocks that an interface's MTU leaves room for.
-pub(crate) const fn usual_header(mode: SendMode) -> usize {
-    match mode {
-        SendMode::Aggregate { .. } | SendMode::Constant { .. } => Header::PLAIN,
-        SendMode::Congestion { .. } => Header::CONGESTION,
-    }
-}
+/// Octets before the data blocks that an interface's MTU leaves room for: the longer header, which the peer may ask for
+/// whatever our own mode is, and which our packets then have.
+pub(crate) const USUAL_HEADER: usize = Header::CONGESTION;
 
 /// What both owners of a pair know of the path, where one of the ends goes by it.
 pub(super) fn control(entry: &ChildSaEntry) -> Option<Mutex<Control>> {
@@ -303,8 +307,7 @@ impl Sending {
     }
 
     fn by_rate(&self) -> bool {
-        let mode = self.bundle.as_ref().map(|bundle| bundle.mode);
-        !matches!(mode, None | Some(SendMode::Aggregate { .. }))
+        self.bundle.as_ref().is_some_and(|bundle| !bundle.gathers())
     }
 
     /// Sends everything that waits.

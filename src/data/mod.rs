@@ -33,7 +33,7 @@ mod streams;
 mod table;
 mod worker;
 
-pub(crate) use aggfrag::usual_header;
+pub(crate) use aggfrag::USUAL_HEADER;
 pub use audit::Audit;
 pub use report::{FromStream, Sinks};
 

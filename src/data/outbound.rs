@@ -389,11 +389,24 @@ impl Own {
                 bundle.fit(child, interface, sa.sizes());
             }
         }
-        for Sending { child, bundle, .. } in resting {
+        // The newest first: what it knows of the path counts.
+        for Sending { child, bundle, .. } in resting.iter_mut().rev() {
             let Some(bundle) = bundle else { continue };
-            let to = active.iter_mut().find(|new| new.succeeds(child));
-            let to = to.and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
-            bundle.hand_over(to, child);
+            let mut to = active.iter_mut().find(|new| new.succeeds(child));
+            let heir = to
+                .as_mut()
+                .and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
+            bundle.hand_over(heir, child);
+            // A pace that was taken over is another rate's.
+            if let Some(Sending {
+                child,
+                sa,
+                bundle: Some(to),
+                ..
+            }) = to
+            {
+                to.fit(child, interface, sa.sizes());
+            }
         }
     }
 

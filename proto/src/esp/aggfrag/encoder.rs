@@ -70,6 +70,12 @@ impl Encoder {
         self.octets.get_mut(at..)
     }
 
+    /// Octets that it holds.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Another limit to what it holds. What waits stays.
     pub const fn set_most(&mut self, most: usize) {
         self.most = most;

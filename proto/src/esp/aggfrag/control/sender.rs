@@ -207,14 +207,13 @@ impl Sender {
 
     /// Another SA takes over on the same path: the nofeedback timer begins anew, since the peer may change later than we do.
     pub(super) fn inherit(&mut self, old: &Self) {
-        let bounds = self.bounds;
         *self = Self {
             heard: None,
+            // Its own, or none: it may be sent in another way.
+            bounds: self.bounds,
             ..old.clone()
         };
-        if let Some(bounds) = bounds {
-            self.set_bounds(bounds);
-        }
+        self.apart = self.clamp(self.apart);
     }
 }
 
@@ -277,6 +276,19 @@ mod tests {
         assert_eq!(between(&mut sender, 2, 100), 1780);
         assert_eq!(between(&mut sender, 3, 100), 1780);
         assert_eq!(between(&mut sender, 4, 0), 1780);
+    }
+
+    #[test]
+    fn an_heir_keeps_what_the_path_is_like_and_its_own_bounds() {
+        let mut old = sender();
+        rounds(&mut old, 1, &[0, 0, 0]);
+        let mut alike = Sender::default();
+        alike.set_bounds(Bounds::new(64_000, 2_000_000, 1500));
+        alike.inherit(&old);
+        assert_eq!((alike.rtt(), alike.apart().as_millis()), (old.rtt(), 6), "2 Mbit/s");
+        let mut other = Sender::default();
+        other.inherit(&old);
+        assert_eq!((other.rtt(), other.rate()), (old.rtt(), None));
     }
 
     /// RFC 9347 §2.4.2: "it is equal to 4 RTT intervals. When a "no feedback timeout" has occurred, the sending rate is halved".
