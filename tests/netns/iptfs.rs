@@ -126,12 +126,11 @@ fn a_bottleneck() {
         rates.iter().all(|rate| (5_000_000..25_000_000).contains(rate)),
         "{told}"
     );
-    // Back, where nothing is in the way, it is as fast as it may be.
-    assert_eq!(
-        path(&pair, &pair.b).0["rate"],
-        40_000_000,
-        "{:?}",
-        path(&pair, &pair.b).0
+    // Back, where nothing is in the way, it is as fast as it may be; almost, while the queue of the other way makes the RTT longer.
+    let back = path(&pair, &pair.b).0;
+    assert!(
+        (30_000_000..=40_000_000).contains(&back["rate"].as_u64().unwrap()),
+        "{back:?}"
     );
     let rtt = path(&pair, &pair.a).0["rtt_seconds"].as_f64().unwrap();
     assert!((0.01..0.1).contains(&rtt), "{rtt}");
