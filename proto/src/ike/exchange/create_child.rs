@@ -519,7 +519,8 @@ impl CreateChildExchange {
                     .at_once(shared.now.instant, Job::CreateChild(Arc::clone(&self.config.name)));
                 Next::Done
             }
-            // RFC 9611 §1: "the peer is unwilling to create more": those that are there do. Nor does anything else about a
+            // RFC 9611 §1: the peer is asked for "more additional Child SAs for a single set of Traffic Selectors than it is willing
+            // to create": those that are there do. Nor does anything else about a
             // further pair hurt the first.
             NotifyType::TS_MAX_QUEUE if self.beside.is_some() => Next::Done,
             NotifyType::TEMPORARY_FAILURE if self.beside.is_some() => Next::Later(self.again(), CHILD_RETRY),
