@@ -31,7 +31,7 @@ stage_simulation() {
     LANDBRIDGE_SIM_SEEDS=${LANDBRIDGE_SIM_SEEDS:-1000} cargo test -p landbridge-proto --test sim -- --nocapture &&
     LANDBRIDGE_SEARCH_FAULTS=${LANDBRIDGE_SEARCH_FAULTS:-2} cargo test -p landbridge-proto --test exhaustive -- --nocapture
 }
-stage_netns()   { cargo test -p landbridge --test netns -- --test-threads=1; }
+stage_netns()   { cargo test -p landbridge --test data_loopback --test netns -- --test-threads=1; }
 stage_interop() {
     export LANDBRIDGE_INTEROP_RESULTS=$LB_TOP/target/interop.jsonl
     rm -f "$LANDBRIDGE_INTEROP_RESULTS"

@@ -122,7 +122,8 @@ fn spread(key: &FlowKey) -> usize {
         word(&key.destination),
         ports << 8 | u64::from(key.protocol),
     ];
-    (words.into_iter().fold(0, mix) >> 32) as usize
+    // The low bits are those that everything before has gone into.
+    words.into_iter().fold(0, mix) as usize
 }
 
 /// Which of `count` queues are to be attached: those for which each child that is sent by has a pair. If there is none, the first; and
