@@ -302,6 +302,53 @@ fn a_solution_buys_one_sa() {
     assert_eq!(t.dut.load().half_open, 0);
 }
 
+/// Nor does it buy work again and again that comes to nothing: a public value that is no point costs us a key exchange.
+#[test]
+fn a_solution_buys_one_key_exchange() {
+    let mut t = Tester::with(side_b(), always());
+    let payloads = t.init_payloads();
+    let puzzle = puzzle_of(&t.init(&payloads));
+    let mut bad = solved(&puzzle, &payloads);
+    for payload in &mut bad {
+        if let Payload::Ke(ke) = payload {
+            ke.data.fill(0);
+        }
+    }
+    let datagram = t.init_datagram(&bad);
+    assert!(t.ask(&datagram).is_empty());
+    assert_eq!(t.dut.counters().malformed, 1);
+    puzzle_of(&t.init(&solved(&puzzle, &payloads)));
+    assert_eq!(t.dut.load().half_open, 0);
+}
+
+/// By UDP who solves nothing repeats its request and draws again; by TCP nothing is repeated (RFC 9329 §6.2), so it is asked again.
+#[test]
+fn who_solves_none_is_asked_again_by_tcp() {
+    for tcp in [false, true] {
+        // Nobody gets in without.
+        let gateway = Gateway {
+            half_open_limit: 2,
+            ..always()
+        };
+        let mut t = Tester::with(side_b(), gateway);
+        flood(&mut t, 0..1, true);
+        if tcp {
+            t.path = Path::tcp(t.path.local, t.path.remote);
+        }
+        let payloads = t.init_payloads();
+        let puzzle = puzzle_of(&t.init(&payloads));
+        let mut answers = 0;
+        for _ in 0..8 {
+            let datagram = t.init_datagram(&with(&puzzle, None, &payloads));
+            if let [sent] = &t.ask(&datagram)[..] {
+                puzzle_of(&t.open(std::slice::from_ref(sent)));
+                answers += 1;
+            }
+        }
+        assert_eq!(answers, if tcp { 8 } else { 0 });
+    }
+}
+
 /// §7.1.4: wrong solutions, and solutions of nothing, make a request no better than one without.
 #[test]
 fn what_is_no_solution() {

@@ -171,9 +171,11 @@ impl Endpoint {
             return Some(Admission::default());
         }
         if given.is_some() {
-            // It has been asked, and does not: what it repeats draws again.
+            // It has been asked, and does not: what it repeats draws again. By TCP nothing is repeated, so it is asked again.
             self.shared.counters.puzzles_unsolved += 1;
-            return None;
+            if !path.is_tcp() {
+                return None;
+            }
         }
         let Room::ForAll(candidates, offer) = room else {
             return None;

@@ -215,11 +215,14 @@ impl Endpoint {
         let Some(admission) = self.admit(path, header, &shown, Room::ForAll(&candidates, &request.sa)) else {
             return;
         };
-        match self.begin_responding(path, header, &request, &candidates, datagram.len()) {
-            Ok(sa) => {
-                self.use_up(admission);
-                self.keep_half_open(sa, path, digest, datagram);
-            }
+        let begun = self.begin_responding(path, header, &request, &candidates, datagram.len());
+        // Whatever came of it, except where another group is asked for: the work was done, and RFC 8019 §7.1.1.3: "an attacker
+        // gains no or insignificant benefit from reusing puzzle solutions in several requests."
+        if !matches!(begun, Err(IkeError::InvalidKe(_))) {
+            self.use_up(admission);
+        }
+        match begun {
+            Ok(sa) => self.keep_half_open(sa, path, digest, datagram),
             Err(IkeError::KeyExchange(_)) => self.shared.counters.malformed += 1,
             Err(error) => {
                 if !matches!(error, IkeError::InvalidKe(_)) {
