@@ -97,6 +97,7 @@ fn examine(path: &Path) -> Vec<Finding> {
         .iter()
         .flat_map(|c| c.gateway.tcp_listen.iter().chain(&c.gateway.tls_listen));
     let mut listens: Vec<u16> = listens.map(std::net::SocketAddr::port).collect();
+    listens.sort_unstable();
     listens.dedup();
     findings.extend(ports::tcp(&listens));
     findings.extend(machine::forwarding(configuration.as_ref()));

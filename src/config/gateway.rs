@@ -86,7 +86,12 @@ pub(super) fn read(table: Option<Table<'_, '_>>) -> Read {
     let tls_listen = table.get("tls_listen");
     if let Some(value) = &tls_listen {
         set(&mut settings.tls_listen, tcp_listen(value));
-        if let Some(both) = settings.tls_listen.iter().find(|at| settings.tcp_listen.contains(at)) {
+        let same = |at: &SocketAddr, other: &SocketAddr| {
+            let all = at.ip().is_unspecified() || other.ip().is_unspecified();
+            at.port() == other.port() && (all || at.ip() == other.ip())
+        };
+        let mut with = settings.tls_listen.iter();
+        if let Some(both) = with.find(|at| settings.tcp_listen.iter().any(|other| same(at, other))) {
             value.error(
                 format!("{both} is in tcp_listen too"),
                 Some("a port is with TLS or without".to_owned()),
