@@ -81,6 +81,12 @@ pub(super) fn client(
         }
         None => hosts.iter().map(String::as_str).find(is_host_name),
     };
+    let several = hosts.iter().map(String::as_str).filter(is_host_name).count() > 1;
+    if let (Some(value), None, Some(first), true) = (cas.first(), &name, given, several) {
+        value.warn(format!(
+            "a certificate is held against {first:?} whichever of remote_addrs it is from: if it has another name, write tcp_tls_name"
+        ));
+    }
     for (values, what) in [(&cas, AUTHORITY), (&certs, PEER)] {
         for value in values {
             let Some(list) = read(value, table, what) else {
