@@ -136,6 +136,14 @@ pub struct Tunnel {
     pub retry: (Duration, Duration),
 }
 
+impl Tunnel {
+    /// Whether packets to the peer at this address would go into the tunnel itself.
+    #[must_use]
+    pub fn hides(&self, peer: IpAddr) -> bool {
+        !self.policy_routing && self.routes.iter().any(|route| route.contains(peer))
+    }
+}
+
 /// An address with a prefix length.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prefix {

@@ -7,6 +7,7 @@ use landbridge_proto::policy::sad::{ChildName, ConnectionName};
 use landbridge_proto::wire::GatewayIdentity;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -79,7 +80,7 @@ impl Attempts {
         let connection = Arc::clone(name);
         attempt.task = Some(tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let target = resolve::target(&hosts, &locals, local_port, remote_port, turn).await;
+            let target = resolve::target(&hosts, &locals, local_port, remote_port, turn, |_| false).await;
             // The receiver lives as long as the loop; after that nobody wants the answer.
             drop(
                 sender
@@ -95,8 +96,14 @@ impl Attempts {
     }
 
     /// Resolves the gateway that the peer has sent us to, and reports the target: an attempt like another, which one that is made
-    /// later supersedes.
-    pub fn follow(&mut self, name: &ConnectionName, to: &GatewayIdentity, configuration: &Configuration) {
+    /// later supersedes. A name may have several addresses: where we don't go is asked for last.
+    pub fn follow(
+        &mut self,
+        name: &ConnectionName,
+        to: &GatewayIdentity,
+        configuration: &Configuration,
+        not_to: Vec<IpAddr>,
+    ) {
         let (Some(sender), Some(connection)) = (self.sender.clone(), configuration.ike.connections.get(name)) else {
             return;
         };
@@ -105,11 +112,13 @@ impl Attempts {
             task.abort();
         }
         attempt.due = None;
+        let tunnel = configuration.tunnels.get(name).cloned();
+        let avoid = move |address| not_to.contains(&address) || tunnel.as_ref().is_some_and(|t| t.hides(address));
         let (hosts, locals) = ([to.to_string()], connection.local_addrs.clone());
         let (local_port, remote_port) = (configuration.gateway.port, connection.remote_port);
         let connection = Arc::clone(name);
         attempt.task = Some(tokio::spawn(async move {
-            let target = resolve::target(&hosts, &locals, local_port, remote_port, 0).await;
+            let target = resolve::target(&hosts, &locals, local_port, remote_port, 0, avoid).await;
             let resolved = Resolved {
                 connection,
                 child: None,

@@ -127,7 +127,9 @@ impl Daemon {
             Event::Redirected { connection, from, to } => {
                 let text = format!("the peer {from} sends us to {to}");
                 self.log(Level::Info, Some(&connection), &text);
-                self.attempts.follow(&connection, &to, &self.configuration);
+                // Who sends us, and we ourselves, are no other gateway.
+                let not_to = self.addresses.iter().copied().chain([from.ip()]).collect();
+                self.attempts.follow(&connection, &to, &self.configuration, not_to);
             }
             Event::SentAway { connection, remote, to } => {
                 let text = format!("we send the peer {remote} to {to}");

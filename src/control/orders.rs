@@ -6,7 +6,6 @@ use super::history::NAME_RESOLUTION;
 use super::journal::Level;
 use super::server::{Answer, Order};
 use super::{metrics, status};
-use crate::config::Tunnel;
 use landbridge_proto::ike::{Command, CommandError, Reason};
 use landbridge_proto::policy::connection::Target;
 use landbridge_proto::policy::sad::ConnectionName;
@@ -144,10 +143,7 @@ impl Daemon {
         let target = target.map_err(unresolved).and_then(|target| {
             let tunnel = self.configuration.tunnels.get(&connection);
             let there = target.remote.ip();
-            let within = |tunnel: &Tunnel| {
-                !tunnel.policy_routing && tunnel.routes.iter().any(|route| route.contains(there))
-            };
-            if tunnel.is_some_and(within) {
+            if tunnel.is_some_and(|tunnel| tunnel.hides(there)) {
                 let why = format!(
                     "{there} lies behind the tunnel itself, where its packets would go: policy_routing = true leads them past it"
                 );

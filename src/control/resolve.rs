@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Resolves the peer's hosts and picks the target of attempt number `attempt` (from 0): the addresses in order, IPv4
-/// and IPv6 as the resolver sorts them.
+/// and IPv6 as the resolver sorts them; those to `avoid` come after all others.
 ///
 /// # Errors
 /// No name resolves, or no address of ours reaches the peer.
@@ -15,6 +15,7 @@ pub async fn target(
     local_port: u16,
     remote_port: u16,
     attempt: usize,
+    avoid: impl Fn(IpAddr) -> bool,
 ) -> io::Result<Target> {
     let mut addresses = Vec::new();
     let mut failure = None;
@@ -30,6 +31,7 @@ pub async fn target(
         }
     }
     addresses.dedup();
+    addresses.sort_by_key(|address| avoid(address.ip()));
     if addresses.is_empty() {
         return Err(failure.unwrap_or_else(|| io::Error::other("no remote_addrs to connect to")));
     }
@@ -88,4 +90,19 @@ fn probe(local: IpAddr, remote: SocketAddr) -> io::Result<IpAddr> {
     crate::sys::mark::mark(&probe);
     probe.connect(remote)?;
     Ok(probe.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_to_be_avoided_comes_last() {
+        let hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(str::to_owned);
+        for (avoided, expected) in [(&[2][..], 3), (&[2, 3], 4), (&[2, 3, 4], 2), (&[], 2)] {
+            let avoid = |address: IpAddr| avoided.iter().any(|last| address == Ipv4Addr::new(127, 0, 0, *last));
+            let target = target(&hosts, &[], 500, 500, 0, avoid).await.unwrap();
+            assert_eq!(target.remote.ip(), Ipv4Addr::new(127, 0, 0, expected));
+        }
+    }
 }
