@@ -82,7 +82,7 @@ impl Bundle {
 
     /// The pair's way or its interface changed: how long a full payload is. Without a size in the configuration a packet as
     /// long as the interface's MTU fills it.
-    pub(super) fn fit(&mut self, child: &ChildSa, interface: &Interface, sizes: &CipherSizes) {
+    fn fit(&mut self, child: &ChildSa, interface: &Interface, sizes: &CipherSizes) {
         let udp = child.encapsulation == Encapsulation::Udp;
         let size = child.entry.aggfrag.as_ref().and_then(|agreed| agreed.iptfs.size);
         let payload = match size {
@@ -162,7 +162,7 @@ impl Bundle {
     }
 
     /// What a packet that was begun leaves behind when another pair takes over; the others go by that one.
-    pub(super) fn hand_over(&mut self, to: Option<(&mut Self, &ChildSa)>, child: &ChildSa) {
+    fn hand_over(&mut self, to: Option<(&mut Self, &ChildSa)>, child: &ChildSa) {
         let lost = match to {
             Some((to, new)) => {
                 if let (Some(old), Some(mut new)) = (child.pair.control(), new.pair.control()) {
@@ -183,6 +183,44 @@ impl Bundle {
     /// What was begun and has to be ended before the pair that takes over sends anything.
     pub(super) const fn has_begun(&self) -> bool {
         self.encoder.has_begun()
+    }
+}
+
+/// What waits behind a pair that was replaced goes by the one that took its place.
+pub(super) fn take_up(interface: &Interface, active: &mut [Sending], resting: &mut [Sending]) {
+    for Sending { child, sa, bundle, .. } in active.iter_mut().chain(&mut *resting) {
+        if let Some(bundle) = bundle {
+            bundle.fit(child, interface, sa.sizes());
+        }
+    }
+    // The newest first: what it knows of the path counts.
+    for Sending { child, bundle, .. } in resting.iter_mut().rev() {
+        let Some(bundle) = bundle else { continue };
+        let mut to = active.iter_mut().find(|new| new.succeeds(child));
+        let heir = to
+            .as_mut()
+            .and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
+        bundle.hand_over(heir, child);
+        // A pace that was taken over is another rate's.
+        if let Some(Sending {
+            child,
+            sa,
+            bundle: Some(to),
+            ..
+        }) = to
+        {
+            to.fit(child, interface, sa.sizes());
+        }
+    }
+}
+
+/// The pair's way changed, perhaps: what was learnt of the old one is not true of another.
+pub(super) fn look_at_way(old: &ChildSa, new: &ChildSa) {
+    let way = |child: &ChildSa| (child.path.local.ip(), child.path.remote.ip());
+    if way(old) != way(new)
+        && let Some(mut control) = new.pair.control()
+    {
+        control.moved();
     }
 }
 

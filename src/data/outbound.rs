@@ -1,5 +1,6 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
+use super::aggfrag;
 use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
 use super::queues::{self, Packet};
@@ -354,6 +355,9 @@ impl Own {
                 Some(at) => {
                     next = at + 1;
                     let mut sending = old.get_mut(at)?.take()?;
+                    if sending.bundle.is_some() {
+                        aggfrag::look_at_way(&sending.child, child);
+                    }
                     sending.child = Arc::clone(child);
                     Some(sending)
                 }
@@ -372,41 +376,7 @@ impl Own {
             .chain(&self.resting)
             .any(|sending| sending.bundle.is_some());
         if self.timed {
-            self.take_up_bundles();
-        }
-    }
-
-    /// What waits behind a pair that was replaced goes by the one that took its place.
-    fn take_up_bundles(&mut self) {
-        let Self {
-            interface,
-            active,
-            resting,
-            ..
-        } = self;
-        for Sending { child, sa, bundle, .. } in active.iter_mut().chain(&mut *resting) {
-            if let Some(bundle) = bundle {
-                bundle.fit(child, interface, sa.sizes());
-            }
-        }
-        // The newest first: what it knows of the path counts.
-        for Sending { child, bundle, .. } in resting.iter_mut().rev() {
-            let Some(bundle) = bundle else { continue };
-            let mut to = active.iter_mut().find(|new| new.succeeds(child));
-            let heir = to
-                .as_mut()
-                .and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
-            bundle.hand_over(heir, child);
-            // A pace that was taken over is another rate's.
-            if let Some(Sending {
-                child,
-                sa,
-                bundle: Some(to),
-                ..
-            }) = to
-            {
-                to.fit(child, interface, sa.sizes());
-            }
+            aggfrag::take_up(&self.interface, &mut self.active, &mut self.resting);
         }
     }
 

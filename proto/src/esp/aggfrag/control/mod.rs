@@ -148,6 +148,11 @@ impl Control {
         self.own_delay = old.own_delay;
     }
 
+    /// The way there is another: how fast it is, is to be learnt anew.
+    pub fn moved(&mut self) {
+        self.sender.moved();
+    }
+
     /// What is known now.
     #[must_use]
     pub fn report(&self) -> PathReport {

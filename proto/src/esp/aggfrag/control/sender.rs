@@ -205,6 +205,15 @@ impl Sender {
         u64::try_from(bits / self.apart().as_nanos().max(1)).ok()
     }
 
+    /// Another path: the rate begins as on any, within its bounds.
+    pub(super) fn moved(&mut self) {
+        let bounds = self.bounds.take();
+        *self = Self::default();
+        if let Some(bounds) = bounds {
+            self.set_bounds(bounds);
+        }
+    }
+
     /// Another SA takes over on the same path: the nofeedback timer begins anew, since the peer may change later than we do.
     pub(super) fn inherit(&mut self, old: &Self) {
         *self = Self {
@@ -276,6 +285,16 @@ mod tests {
         assert_eq!(between(&mut sender, 2, 100), 1780);
         assert_eq!(between(&mut sender, 3, 100), 1780);
         assert_eq!(between(&mut sender, 4, 0), 1780);
+    }
+
+    #[test]
+    fn another_path_is_another_rate() {
+        let mut sender = sender();
+        rounds(&mut sender, 1, &[0, 0, 0, 0]);
+        assert_eq!(sender.interval(START + MS * 80).as_micros(), 856);
+        sender.moved();
+        assert_eq!(sender.interval(START + MS * 81).as_millis(), 50);
+        assert_eq!((sender.rtt(), sender.rate()), (None, Some(240_000)));
     }
 
     #[test]
