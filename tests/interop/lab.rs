@@ -454,8 +454,10 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
     /// Makes one step and waits until it is over.
     pub fn step(&mut self, case: &Case, step: Step) {
         let limit = Duration::from_secs(20);
+        if matches!(step, Step::TheyRekeyChild | Step::TheyRekeyIke) {
+            self.let_us_end();
+        }
         let (children, ikes) = (self.child_spis(), self.ike_spis());
-        let mut refused = self.put_off();
         match step {
             Step::WeRekeyChild => drop(self.ours().client(&self.world, &["rekey", "peer"])),
             Step::WeRekeyIke => drop(self.ours().client(&self.world, &["rekey", "peer", "--ike"])),
@@ -499,7 +501,6 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
         match step {
             Step::WeRekeyChild | Step::TheyRekeyChild => {
                 wait_until("the Child SA is another, and the only one", limit, || {
-                    self.order_again(step, &mut refused);
                     let now = self.child_spis();
                     now.len() == 1 && now != children
                 });
@@ -510,7 +511,6 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
             }
             Step::WeRekeyIke | Step::TheyRekeyIke => {
                 wait_until("the IKE SA is another, and the only one", limit, || {
-                    self.order_again(step, &mut refused);
                     let now = self.ike_spis();
                     now.len() == 1 && now != ikes
                 });
@@ -524,25 +524,21 @@ print(hashlib.sha256(data).hexdigest(), hashlib.sha256(back).hexdigest())'"#
         }
     }
 
-    /// How often we answered TEMPORARY_FAILURE.
-    fn put_off(&self) -> usize {
-        let log = self.ours().log(&self.world);
-        let ours = |line: &&str| line.contains(" -> ") && line.contains("[N(TEMPORARY_FAILURE)]");
-        log.lines().filter(ours).count()
-    }
-
-    /// What the peer was ordered to do met something of ours that was not over, such as a Delete whose answer was lost, and
-    /// we put it off (RFC 7296 §2.25.2). Libreswan does not try again by itself: who ordered it orders again.
-    fn order_again(&self, step: Step, refused: &mut usize) {
-        let order = match step {
-            Step::TheyRekeyChild => "rekey",
-            Step::TheyRekeyIke => "rekey-ike",
-            _ => return,
+    /// Waits until what we asked the peer is answered. An order for the peer that met something of ours which is not over, such as a
+    /// Delete whose answer was lost, would be put off (RFC 7296 §2.25.2), and Libreswan 4.10 then can't be ordered again: the SA is no
+    /// viable parent any more for it. What the peer has forgotten is never answered: for that nothing waits longer.
+    fn let_us_end(&self) {
+        let open = || {
+            let log = self.ours().log(&self.world);
+            let count = |way: &str, kind: &str| {
+                let is_one = |line: &&str| line.contains(way) && line.contains(kind);
+                log.lines().filter(is_one).count()
+            };
+            count(" -> ", " request ") > count(" <- ", " response ")
         };
-        let now = self.put_off();
-        if now > *refused {
-            *refused = now;
-            self.theirs.peer(&[order]);
+        let end = Instant::now() + Duration::from_secs(10);
+        while open() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(25));
         }
     }
 
