@@ -23,7 +23,9 @@ const TCP: &str = "proto/tests/ike_tcp.rs";
 const TLS: &str = "src/tls/tests.rs";
 const RESUME: &str = "proto/tests/ike_resume.rs";
 const RESUME_WIRE: &str = "proto/tests/ike_resume_wire.rs";
-const REDIRECT: &str = "proto/tests/ike_redirect.rs";
+const REDIRECT_AT_SETUP: &str = "proto/tests/ike_redirect/at_setup.rs";
+const REDIRECT_BY_ORDER: &str = "proto/tests/ike_redirect/by_order.rs";
+const REDIRECT_WIRE: &str = "proto/tests/ike_redirect/wire.rs";
 const MLKEM: &str = "proto/src/crypto/kex/mlkem.rs";
 
 pub fn rows() -> Vec<Row> {
@@ -238,31 +240,31 @@ pub fn rows() -> Vec<Row> {
             ("P28", "RFC 5685 §3", Must),
             "REDIRECT in IKE_SA_INIT: only to who announced it; followed only with the nonce of the request",
             "If the values do not match, the client MUST silently discard the response (and keep waiting for another response).",
-            there(REDIRECT, "everybody_is_sent_away_at_the_first_message"),
-            there(REDIRECT, "a_wrong_nonce_is_discarded"),
+            there(REDIRECT_AT_SETUP, "everybody_is_sent_away_at_the_first_message"),
+            there(REDIRECT_WIRE, "a_wrong_nonce_is_discarded"),
         ),
         row(
             ("P29", "RFC 5685 §6", Must),
             "REDIRECT in IKE_AUTH: from who has proven himself, to who has, and no Child SA",
             "The gateway MUST verify the client's AUTH payload before sending the REDIRECT payload, and the client MUST verify the \
              gateway's AUTH payload before acting on the REDIRECT payload.",
-            there(REDIRECT, "one_connection_is_sent_away_in_ike_auth"),
-            there(REDIRECT, "in_ike_auth_only_from_who_proves_itself"),
+            there(REDIRECT_AT_SETUP, "one_connection_is_sent_away_in_ike_auth"),
+            there(REDIRECT_WIRE, "in_ike_auth_only_from_who_proves_itself"),
         ),
         row(
             ("P30", "RFC 5685 §5", Must),
             "REDIRECT of an SA that is up: protected, from the original responder, and no gap",
             "The gateway MUST NOT include any nonce data in the REDIRECT payload",
-            there(REDIRECT, "by_order_without_a_gap"),
-            there(REDIRECT, "only_the_requests_of_the_original_responder_count"),
+            there(REDIRECT_BY_ORDER, "by_order_without_a_gap"),
+            there(REDIRECT_WIRE, "only_the_requests_of_the_original_responder_count"),
         ),
         row(
             ("P31", "RFC 5685 §7", Should),
             "redirects don't go round in circles",
             "the client SHOULD be configured to not accept more than a certain number of redirects (MAX_REDIRECTS) within a short \
              time period (REDIRECT_LOOP_DETECT_PERIOD) for a particular IKEv2 SA setup.",
-            there(REDIRECT, "from_one_to_the_next"),
-            there(REDIRECT, "loops_end"),
+            there(REDIRECT_AT_SETUP, "from_one_to_the_next"),
+            there(REDIRECT_AT_SETUP, "loops_end"),
         ),
         row(
             ("P32", "RFC 9329 §4", Must),
