@@ -188,28 +188,17 @@ impl Bundle {
 
 /// What waits behind a pair that was replaced goes by the one that took its place.
 pub(super) fn take_up(interface: &Interface, active: &mut [Sending], resting: &mut [Sending]) {
-    for Sending { child, sa, bundle, .. } in active.iter_mut().chain(&mut *resting) {
-        if let Some(bundle) = bundle {
-            bundle.fit(child, interface, sa.sizes());
-        }
-    }
     // The newest first: what it knows of the path counts.
     for Sending { child, bundle, .. } in resting.iter_mut().rev() {
         let Some(bundle) = bundle else { continue };
-        let mut to = active.iter_mut().find(|new| new.succeeds(child));
-        let heir = to
-            .as_mut()
-            .and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
+        let to = active.iter_mut().find(|new| new.succeeds(child));
+        let heir = to.and_then(|new| Some((new.bundle.as_deref_mut()?, &*new.child)));
         bundle.hand_over(heir, child);
-        // A pace that was taken over is another rate's.
-        if let Some(Sending {
-            child,
-            sa,
-            bundle: Some(to),
-            ..
-        }) = to
-        {
-            to.fit(child, interface, sa.sizes());
+    }
+    // After that: a pace that was taken over is another rate's.
+    for Sending { child, sa, bundle, .. } in active.iter_mut().chain(resting) {
+        if let Some(bundle) = bundle {
+            bundle.fit(child, interface, sa.sizes());
         }
     }
 }
