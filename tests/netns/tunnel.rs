@@ -1,9 +1,10 @@
 //! The main job: a tunnel comes up and carries data.
 
 use super::support::gateway::Gateway;
-use super::support::transfer::{both_ways, ping};
+use super::support::transfer::{both_ways, one_way, ping};
 use super::support::{World, privileged, run, wait_until};
 use super::{Options, Pair, configuration};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[test]
@@ -214,4 +215,49 @@ fn one_host_behind_each_gateway() {
     let gateway = Gateway::start(&mut world, "ga", &text);
     gateway.wait_up(&world, "site");
     both_ways(&world);
+}
+
+/// RFC 9611, key exchange and data path together: two pairs of one child, each rekeyed in its place.
+#[test]
+fn two_pairs_of_one_child() {
+    let options = Options {
+        gateway: "workers = 2",
+        child: "pairs = 2",
+        ..Options::default()
+    };
+    let Some(pair) = Pair::up("two pairs of one child", options) else {
+        return;
+    };
+    let spis = |gateway: &Gateway| -> BTreeMap<u64, String> {
+        let connection = gateway.connection(&pair.world, "site");
+        let children = connection["ike_sas"][0]["children"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        children
+            .iter()
+            .map(|child| (child["pair"].as_u64().unwrap(), child["spi_in"].to_string()))
+            .collect()
+    };
+    let both = |gateway: &Gateway| spis(gateway).len() == 2;
+    wait_until("both pairs are up", Duration::from_secs(10), || {
+        both(&pair.a) && both(&pair.b)
+    });
+    both_ways(&pair.world);
+    // Connections one after the other spread over the queues, and so over the pairs.
+    for _ in 0..16 {
+        assert!(ping(&pair.world, "ha", "10.2.0.2"));
+        one_way(&pair.world, "ha", "hb", "10.2.0.2", 100_000);
+    }
+    let connection = pair.a.connection(&pair.world, "site");
+    for child in connection["ike_sas"][0]["children"].as_array().unwrap() {
+        assert!(child["packets_out"].as_u64().unwrap() > 0, "{child}");
+    }
+    let before = spis(&pair.a);
+    pair.a.client(&pair.world, &["rekey", "site"]);
+    wait_until("both are others", Duration::from_secs(10), || {
+        let now = spis(&pair.a);
+        now.len() == 2 && now.iter().all(|(place, spi)| before[place] != *spi)
+    });
+    both_ways(&pair.world);
 }
