@@ -1,7 +1,7 @@
 //! Every algorithm we know, against strongSwan in both roles: in the handshake, in a Child rekey with PFS and in an IKE
 //! rekey, each begun by either end.
 
-use super::lab::{Case, Lab, REKEYS};
+use super::lab::Lab;
 use landbridge_proto::crypto::{Encryption, Group, Integrity, PrfAlgorithm};
 use landbridge_proto::policy::proposal::{EspProposal, IkeProposal};
 
@@ -30,17 +30,7 @@ fn run(initiate: bool) {
     let Some(mut lab) = Lab::namespace(test) else {
         return;
     };
-    for (ike, esp) in COMBINATIONS {
-        let case = Case {
-            what: "algorithms",
-            ike,
-            esp,
-            initiate,
-            steps: REKEYS,
-            ..Case::default()
-        };
-        lab.case(&case, |_| {});
-    }
+    lab.each("algorithms", COMBINATIONS, initiate, |_, _| {});
     lab.finish();
 }
 

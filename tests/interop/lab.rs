@@ -171,6 +171,27 @@ impl Lab {
         record(&self.row(case), made.is_ok());
     }
 
+    /// A case with all rekeys for each of these IKE and ESP proposals.
+    pub fn each(
+        &mut self,
+        what: &'static str,
+        proposals: &[(&'static str, &'static str)],
+        initiate: bool,
+        then: impl Fn(&Self, &Case),
+    ) {
+        for (ike, esp) in proposals {
+            let case = Case {
+                what,
+                ike,
+                esp,
+                initiate,
+                steps: REKEYS,
+                ..Case::default()
+            };
+            self.case(&case, |lab| then(lab, &case));
+        }
+    }
+
     /// All cases must have passed.
     pub fn finish(self) {
         let failed = self.failed.clone();

@@ -20,6 +20,7 @@ mod lab;
 mod lifecycle;
 mod mobike;
 mod nat;
+mod pairs;
 mod post_quantum;
 mod ppk;
 mod redirect;

@@ -32,17 +32,9 @@ fn run(initiate: bool) {
     let Some(mut lab) = Lab::newer(test) else {
         return;
     };
-    for (ike, esp) in COMBINATIONS {
-        let case = Case {
-            what: "hybrid key exchanges",
-            ike,
-            esp,
-            initiate,
-            steps: REKEYS,
-            ..Case::default()
-        };
-        lab.case(&case, |lab| says_so(lab, ike, esp));
-    }
+    lab.each("hybrid key exchanges", COMBINATIONS, initiate, |lab, case| {
+        says_so(lab, case.ike, case.esp)
+    });
     // RFC 9242 §1: "The IKE_INTERMEDIATE exchange messages can be fragmented using the IKE fragmentation mechanism".
     let case = Case {
         what: "hybrid key exchanges in small fragments",
