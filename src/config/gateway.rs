@@ -4,7 +4,7 @@ use super::document::{Table, Value};
 use super::units::{integer, is_host_name, some_duration};
 use super::{Expiry, GatewaySettings, identity, tls};
 use crate::tls::ServerTls;
-use landbridge_proto::ike::puzzle::HARDEST;
+use landbridge_proto::ike::puzzle::{HARDEST, TIME_TO_SEARCH, usual_time};
 use landbridge_proto::policy::connection::Gateway;
 use landbridge_proto::wire::{GatewayIdentity, Identification};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -239,7 +239,8 @@ fn retransmit_base(value: &Value<'_, '_>) -> Option<u32> {
     Some((factor * 100.0).round() as u32)
 }
 
-/// Zero bits of a puzzle; 0: none. RFC 8019 §4.4: "This is a number between 8 and 255"; above [`HARDEST`] no client has the time.
+/// Zero bits of a puzzle; 0: none. RFC 8019 §4.4: "This is a number between 8 and 255"; above [`HARDEST`] there are no solutions of
+/// ours, and whoever is slower than we take it for has no time for less.
 fn difficulty(value: &Value<'_, '_>) -> Option<u8> {
     let bits: u8 = integer(value, 0..=HARDEST.into())?;
     if (1..8).contains(&bits) {
@@ -248,6 +249,15 @@ fn difficulty(value: &Value<'_, '_>) -> Option<u8> {
             None,
         );
         return None;
+    }
+    let time = usual_time(bits);
+    if time > TIME_TO_SEARCH {
+        value.warn(format!(
+            "{bits} bits take one core {} seconds, and a search ends after {}: hardly anybody will solve that; {} bits are the most that fit",
+            time.as_secs(),
+            TIME_TO_SEARCH.as_secs(),
+            (0..bits).rfind(|bits| usual_time(*bits) <= TIME_TO_SEARCH).unwrap_or(0)
+        ));
     }
     Some(bits)
 }

@@ -1,20 +1,20 @@
-//! Puzzles of peers (RFC 8019): one thread solves them, behind everything else, and all of them in turn, so that a hard one, which
-//! anybody may have sent, holds no other up for long.
+//! Puzzles of peers (RFC 8019): one thread solves them, behind everything else, one after the other, so that what is begun comes to
+//! its end in time. The easiest goes first, so that a hard one, which anybody may have sent, holds no easier one up.
 
 use crate::sys;
-use landbridge_proto::ike::puzzle::{Progress, Search};
+use landbridge_proto::ike::puzzle::{Progress, Search, TIME_TO_SEARCH};
 use landbridge_proto::ike::{PuzzleTicket, SolveRequest};
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Orders that may wait for the thread.
 const QUEUE: usize = 64;
 
-/// Puzzles that are solved at the same time.
-const MOST: usize = 32;
+/// Puzzles that wait at most, with the one that is being solved.
+const MOST: usize = 64;
 
-/// Keys that are tried of one puzzle before the next has its turn: some milliseconds.
+/// Keys that are tried before somebody else may have the turn: some milliseconds.
 const TURN: u64 = 1 << 14;
 
 /// A solution, or that there is none.
@@ -72,61 +72,80 @@ impl SolvingDesk {
     }
 }
 
-/// Searches that take turns.
-struct Turns<T> {
-    searches: VecDeque<(T, Search)>,
+/// Searches that wait for their turn, in the order in which they came.
+struct Searches<T> {
+    waiting: Vec<Waiting<T>>,
+    /// A search that has run for so long is left.
+    patience: Duration,
 }
 
-impl<T: PartialEq> Turns<T> {
+struct Waiting<T> {
+    who: T,
+    search: Search,
+    /// How long it has run.
+    spent: Duration,
+}
+
+impl<T: PartialEq> Searches<T> {
+    const fn new(patience: Duration) -> Self {
+        let waiting = Vec::new();
+        Self { waiting, patience }
+    }
+
     /// One more; it is given back if there are too many.
     fn add(&mut self, who: T, search: Search) -> Result<(), T> {
-        if self.searches.len() >= MOST {
+        if self.waiting.len() >= MOST {
             return Err(who);
         }
-        self.searches.push_back((who, search));
+        let spent = Duration::ZERO;
+        self.waiting.push(Waiting { who, search, spent });
         Ok(())
     }
 
     fn remove(&mut self, who: &T) {
-        self.searches.retain(|(other, _)| other != who);
+        self.waiting.retain(|waiting| waiting.who != *who);
     }
 
-    /// The next one's turn; what it has come to, if it is over.
+    /// Goes on with the oldest of the easiest; what it has come to, if it is over.
     fn turn(&mut self) -> Option<(T, Option<Vec<u8>>)> {
-        let (who, mut search) = self.searches.pop_front()?;
-        match search.run(TURN) {
-            Progress::Solved(solution) => Some((who, Some(solution))),
-            Progress::Hopeless => Some((who, None)),
+        let places = self.waiting.iter_mut().enumerate();
+        let (at, waiting) = places.min_by_key(|(_, waiting)| waiting.search.difficulty())?;
+        let begun = Instant::now();
+        let solution = match waiting.search.run(TURN) {
+            Progress::Solved(solution) => Some(solution),
+            Progress::Hopeless => None,
             Progress::NotYet => {
-                self.searches.push_back((who, search));
+                waiting.spent += begun.elapsed();
+                if waiting.spent < self.patience {
+                    return None;
+                }
                 None
             }
-        }
+        };
+        Some((self.waiting.remove(at).who, solution))
     }
 }
 
 /// Until the desk or the daemon is gone.
 fn serve(inbox: &Receiver<Order>, answers: &UnboundedSender<Solution>) {
     sys::affinity::yield_to_all_others();
-    let mut turns = Turns {
-        searches: VecDeque::new(),
-    };
+    let mut searches = Searches::new(TIME_TO_SEARCH);
     loop {
-        let order = if turns.searches.is_empty() {
+        let order = if searches.waiting.is_empty() {
             inbox.recv().map_err(|RecvError| TryRecvError::Disconnected)
         } else {
             inbox.try_recv()
         };
         let over = match order {
-            Ok(Order::Solve(request)) => turns
+            Ok(Order::Solve(request)) => searches
                 .add(request.ticket, request.puzzle.search())
                 .err()
                 .map(|ticket| (ticket, None)),
             Ok(Order::NoMore(ticket)) => {
-                turns.remove(&ticket);
+                searches.remove(&ticket);
                 None
             }
-            Err(TryRecvError::Empty) => turns.turn(),
+            Err(TryRecvError::Empty) => searches.turn(),
             Err(TryRecvError::Disconnected) => return,
         };
         if over.is_some_and(|over| answers.send(over).is_err()) {
@@ -152,27 +171,50 @@ mod tests {
         .search()
     }
 
+    /// Turns until one is over.
+    fn next<T: PartialEq>(searches: &mut Searches<T>) -> (T, bool) {
+        let over = (0..1000).find_map(|_| searches.turn()).unwrap();
+        (over.0, over.1.is_some())
+    }
+
     #[test]
     fn a_hard_one_holds_no_other_up() {
-        let mut turns = Turns {
-            searches: VecDeque::new(),
-        };
-        turns.add("impossible", search(255)).unwrap();
-        turns.add("easy", search(10)).unwrap();
-        let (who, solution) = (0..10).find_map(|_| turns.turn()).unwrap();
-        assert_eq!((who, solution.unwrap().len()), ("easy", 16));
-        turns.remove(&"impossible");
-        assert!(turns.searches.is_empty() && turns.turn().is_none());
+        let mut searches = Searches::new(TIME_TO_SEARCH);
+        searches.add("impossible", search(255)).unwrap();
+        assert_eq!(searches.turn(), None);
+        searches.add("easy", search(10)).unwrap();
+        assert_eq!(next(&mut searches), ("easy", true));
+        searches.remove(&"impossible");
+        assert!(searches.waiting.is_empty() && searches.turn().is_none());
+    }
+
+    /// The time of each runs from its first turn on, and each has its end before the next begins.
+    #[test]
+    fn what_waits_is_not_late() {
+        let mut searches = Searches::new(TIME_TO_SEARCH);
+        for number in 0..40 {
+            searches.add(number, search(14)).unwrap();
+        }
+        for number in 0..40 {
+            assert_eq!(next(&mut searches), (number, true));
+            assert!(searches.waiting.iter().all(|waiting| waiting.spent.is_zero()));
+        }
+    }
+
+    #[test]
+    fn a_search_that_takes_too_long() {
+        let mut searches = Searches::new(Duration::ZERO);
+        searches.add("impossible", search(255)).unwrap();
+        assert_eq!(searches.turn(), Some(("impossible", None)));
+        assert_eq!(searches.turn(), None);
     }
 
     #[test]
     fn there_are_not_too_many() {
-        let mut turns = Turns {
-            searches: VecDeque::new(),
-        };
+        let mut searches = Searches::new(TIME_TO_SEARCH);
         for number in 0..MOST {
-            turns.add(number, search(255)).unwrap();
+            searches.add(number, search(255)).unwrap();
         }
-        assert_eq!(turns.add(MOST, search(8)), Err(MOST));
+        assert_eq!(searches.add(MOST, search(8)), Err(MOST));
     }
 }

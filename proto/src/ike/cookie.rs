@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 const ROTATION: Duration = Duration::from_secs(120);
 
 /// A puzzle has to be solved within so many seconds.
-const TIME_TO_SOLVE: u32 = 60;
+pub const TIME_TO_SOLVE: u32 = 60;
 
 /// Octets that say what was asked for.
 const TERMS: usize = 7;

@@ -5,6 +5,7 @@
 //! Looking for them takes long, so the caller does it, elsewhere, by [`Search::run`]: in pieces, the same each time.
 
 use crate::crypto::{Prf, PrfAlgorithm, prf};
+use std::time::Duration;
 
 /// §7.1.3: "This specification requires that the puzzle solution contains 4 different keys (i.e., N=4)."
 const KEYS: usize = 4;
@@ -17,6 +18,19 @@ const PATIENCE: u64 = 4;
 
 /// The hardest that there are keys of four octets enough for.
 pub const HARDEST: u8 = 28;
+
+/// So long one search may take, once it has begun. RFC 8019 §6: "by taking up to 10 seconds to solve the puzzle".
+pub const TIME_TO_SEARCH: Duration = Duration::from_secs(10);
+
+/// Keys that one core tries in a second (docs/decisions/0018-puzzles.md).
+const SPEED: u64 = 3_000_000;
+
+/// How long one core looks for a solution, more or less. It is too hard when this is more than [`TIME_TO_SEARCH`].
+#[must_use]
+pub fn usual_time(difficulty: u8) -> Duration {
+    let keys = (KEYS as u64).saturating_mul(1_u64.checked_shl(difficulty.into()).unwrap_or(u64::MAX));
+    Duration::from_millis(keys.saturating_mul(1000) / SPEED)
+}
 
 /// A puzzle.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -148,6 +162,12 @@ impl Search {
         Progress::NotYet
     }
 
+    /// Zero bits that are looked for.
+    #[must_use]
+    pub const fn difficulty(&self) -> u8 {
+        self.puzzle.difficulty
+    }
+
     /// Keys tried so far.
     #[must_use]
     pub const fn tried(&self) -> u64 {
@@ -247,6 +267,15 @@ mod tests {
             assert_eq!(whole, pieces);
             assert_eq!(puzzle.verify(&whole), Ok(()));
         }
+    }
+
+    /// What [`HARDEST`] lets through would take minutes.
+    #[test]
+    fn what_fits_into_the_time() {
+        assert_eq!(usual_time(20), Duration::from_millis(1398));
+        assert!(usual_time(22) <= TIME_TO_SEARCH && usual_time(23) > TIME_TO_SEARCH);
+        assert!(usual_time(HARDEST) > 30 * TIME_TO_SEARCH);
+        assert!(usual_time(255) > usual_time(HARDEST));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Waiting for the solution of a puzzle (RFC 8019 §7.1.2, §7.2.2), which is looked for elsewhere: by a thread of the caller's.
 //!
-//! Who asks for it has proven nothing. So a puzzle costs at most what the configuration allows and [`PATIENCE`], an attempt solves
-//! [`MOST`] of them, and whatever else comes meanwhile is heard: the answer of the real peer ends the search. Retransmissions
-//! pause: the request has been answered.
+//! Who asks for it has proven nothing. So a puzzle costs at most what the configuration allows and [`TIME_TO_SEARCH`], an attempt
+//! solves [`MOST`] of them, and whatever else comes meanwhile is heard: the answer of the real peer ends the search.
+//! Retransmissions pause: the request has been answered.
+//!
+//! [`TIME_TO_SEARCH`]: super::puzzle::TIME_TO_SEARCH
 
+use super::cookie::TIME_TO_SOLVE;
 use super::event::{Event, PuzzleTicket, SolveRequest};
 use super::exchange::{AuthExchange, Exchange, OwnProof};
 use super::puzzle::Puzzle;
@@ -14,8 +17,9 @@ use crate::time::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A puzzle that is not solved after this is left. RFC 8019 §6: "by taking up to 10 seconds to solve the puzzle".
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A puzzle that is not solved after this is left, even if it still waits for its turn: the cookie is worth nothing any more with a
+/// responder such as ours. RFC 8019 §10: who takes longer than the secrets live, "their solutions would be discarded".
+const PATIENCE: Duration = Duration::from_secs(TIME_TO_SOLVE as u64);
 
 /// Puzzles that an attempt solves; then it only returns cookies.
 pub const MOST: u32 = 3;
