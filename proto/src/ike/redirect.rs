@@ -130,21 +130,27 @@ impl IkeSa {
             shared.counters.unexpected += 1;
             return;
         }
-        let current = self.children.iter().filter(|pair| pair.is_current());
-        let mut others: Vec<ChildName> = current.map(|pair| Arc::clone(&pair.config.name)).collect();
-        others.extend(self.jobs.children());
-        others.sort();
-        others.dedup();
+        let (wanted, others) = self.children_along();
         let sent = Sent {
             connection: Arc::clone(&connection.name),
             path: self.path,
             to,
-            wanted: others.pop(),
+            wanted,
             others,
             beside: true,
             attempt: None,
         };
         shared.effects.push(Effect::Sent(Box::new(sent)));
+    }
+
+    /// The children that an SA elsewhere is to have instead of this one: the one that IKE_AUTH asks for, and the others.
+    pub fn children_along(&self) -> (Option<ChildName>, Vec<ChildName>) {
+        let current = self.children.iter().filter(|pair| pair.is_current());
+        let mut others: Vec<ChildName> = current.map(|pair| Arc::clone(&pair.config.name)).collect();
+        others.extend(self.jobs.children());
+        others.sort();
+        others.dedup();
+        (others.pop(), others)
     }
 
     // As gateway.

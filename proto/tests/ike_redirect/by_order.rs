@@ -330,3 +330,112 @@ fn while_authenticating_anew_to_another_identity() {
         assert_eq!(net.outages, 0);
     }
 }
+
+/// The client authenticates anew with the first gateway, whose answers are lost.
+fn authenticating_anew() -> Net {
+    let mut a = client();
+    a.reauth_time = Some(100 * SECOND);
+    let mut net = Net::new(a, vec![(side_b(), Gateway::default()), (side_b(), Gateway::default())]);
+    net.connect();
+    net.run(SECOND);
+    net.run_with(100 * SECOND, not_init);
+    let initiating = |sa: &IkeSaStatus| sa.stage == "initiating";
+    assert!(net.ends[0].status().iter().any(initiating));
+    net
+}
+
+/// What arrives unless it is IKE_SA_INIT at the first gateway.
+fn not_init(whom: usize, octets: &[u8]) -> bool {
+    whom != 1 || octets[18] != ExchangeType::IKE_SA_INIT.0
+}
+
+/// A gateway says it once: who authenticates anew meanwhile goes when that is over, whether something has come of it or not.
+#[test]
+fn heard_while_authenticating_anew() {
+    for comes in [true, false] {
+        let mut net = authenticating_anew();
+        net.order(1, Some(to(GATEWAYS[1]))).unwrap();
+        net.run_with(SECOND, not_init);
+        assert_eq!(net.sent(), 0);
+        net.run_with(50 * SECOND, |whom, octets| comes || not_init(whom, octets));
+        net.assert_with(2);
+        assert_eq!((net.outages, net.sent()), (0, 1));
+        assert_eq!(net.up(0)[0].redirected_from, Some(GATEWAYS[0].parse().unwrap()));
+        assert_eq!(net.saw(1, "IKE_AUTH request"), if comes { 2 } else { 1 });
+    }
+}
+
+/// The answer to the authentication anew sends it to the same place.
+#[test]
+fn heard_on_the_way_there() {
+    let mut net = authenticating_anew();
+    let now = net.at();
+    net.ends[1].reconfigure(now, config(vec![side_b()], sends(GATEWAYS[1])));
+    net.order(1, Some(to(GATEWAYS[1]))).unwrap();
+    net.run_with(SECOND, not_init);
+    net.run(30 * SECOND);
+    net.assert_with(2);
+    assert_eq!((net.outages, net.sent(), net.failures().len()), (0, 1, 0));
+}
+
+/// The way to the first place is still looked for when the gateway names another: the newest counts if the first leads nowhere.
+#[test]
+fn another_order_while_the_way_is_looked_for() {
+    let mut net = two_gateways();
+    net.resolves = false;
+    for there in ["nowhere.example", GATEWAYS[2], GATEWAYS[1]] {
+        net.order(1, Some(to(there))).unwrap();
+        net.run(SECOND);
+    }
+    assert_eq!(net.sent(), 1);
+    net.resolves = true;
+    net.follow(None);
+    net.run(SECOND);
+    net.assert_with(2);
+    assert_eq!((net.outages, net.sent()), (0, 2));
+    // Taken down: neither counts any more.
+    let mut net = two_gateways();
+    net.resolves = false;
+    for there in ["nowhere.example", GATEWAYS[1]] {
+        net.order(1, Some(to(there))).unwrap();
+        net.run(SECOND);
+    }
+    let (connection, child) = (SITE.into(), None);
+    net.command(0, Command::Down { connection, child }).unwrap();
+    net.follow(None);
+    net.run(20 * SECOND);
+    assert_eq!((net.sent(), net.ends[0].load().ike_sas), (1, 0));
+}
+
+/// `up` for what is up asks for children, and not to stay; they are wanted there, too.
+#[test]
+fn up_while_the_way_is_looked_for() {
+    let with = |mut c: Connection, ours: &str, theirs: &str| {
+        let child = ike_pump::child("more", ours, theirs, "aes256gcm16-x25519", StartAction::None);
+        c.children.insert("more".into(), child);
+        c
+    };
+    let b = || (with(side_b(), "10.4.0.0/16", "10.3.0.0/16"), Gateway::default());
+    let mut net = Net::new(with(client(), "10.3.0.0/16", "10.4.0.0/16"), vec![b(), b()]);
+    net.connect();
+    net.run(SECOND);
+    net.resolves = false;
+    net.order(1, Some(to(GATEWAYS[1]))).unwrap();
+    net.run(SECOND);
+    net.connect();
+    let up = Command::Up {
+        connection: SITE.into(),
+        child: Some("more".into()),
+        target: Net::target(GATEWAYS[0]),
+    };
+    net.command(0, up).unwrap();
+    net.run(SECOND);
+    net.follow(Some(GATEWAYS[1]));
+    net.run(20 * SECOND);
+    let [sa] = &net.up(0)[..] else {
+        panic!("{:#?}", net.ends[0].status())
+    };
+    let there: IpAddr = GATEWAYS[1].parse().unwrap();
+    assert_eq!((sa.path.remote.ip(), sa.children.len()), (there, 2));
+    assert_eq!((net.outages, net.ends[1].load().ike_sas), (0, 0));
+}

@@ -256,6 +256,7 @@ impl Endpoint {
                 }
             });
         }
+        self.sent_meanwhile(connection);
     }
 
     /// A new SA with all children is up beside the older ones: those go.
@@ -263,8 +264,12 @@ impl Endpoint {
         let Some(new) = self.sas.get(&newest) else { return };
         let older = |sa: &&IkeSa| sa.number < new.number && sa.ours && sa.is_established() && takes_the_place(new, sa);
         let older: Vec<IkeSpi> = self.sas.values().filter(older).map(IkeSa::own_spi).collect();
+        let name = new.name();
         for spi in older {
             self.delete_ike(spi);
+        }
+        if let Some(name) = name {
+            self.sent_meanwhile(&name);
         }
     }
 }

@@ -68,7 +68,6 @@ impl Endpoint {
         target: Target,
     ) -> Result<(), CommandError> {
         let connection = self.known(name, child.as_ref())?;
-        self.stay(name);
         self.standing.entry(Arc::clone(name)).or_default().wanted = true;
         self.shared
             .down
@@ -92,6 +91,8 @@ impl Endpoint {
             });
             return Ok(());
         }
+        // Where we were sent before is not wanted any more. (Of an SA that is up, only its children are wanted.)
+        self.stay(name);
         let trying = self
             .sas
             .values()

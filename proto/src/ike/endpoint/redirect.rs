@@ -23,6 +23,8 @@ pub(super) struct Redirects {
     proven: VecDeque<Instant>,
     /// The daemon looks for a way there.
     pending: Option<Box<Sent>>,
+    /// What the gateway of an SA that is up said last while something else was under way: it is followed then.
+    next: Option<Box<Sent>>,
 }
 
 impl Redirects {
@@ -113,9 +115,13 @@ impl Endpoint {
         let name = Arc::clone(&sent.connection);
         let beside = |sa: &IkeSa| sa.reauthenticates && sa.counts() && sa.name().as_ref() == Some(&name);
         let another = |sa: &IkeSa| beside(sa) && Some(sa.own_spi()) != sent.attempt;
-        // One place at a time.
+        // One place at a time; but a gateway that has proven who it is says it once, and deletes who has not gone in time (§5).
         if sent.beside && self.sas.values().any(another) || self.is_sent(&name) {
-            self.shared.counters.unexpected += 1;
+            if sent.beside && sent.attempt.is_none() {
+                self.redirects.entry(name).or_default().next = Some(Box::new(sent));
+            } else {
+                self.shared.counters.unexpected += 1;
+            }
             return;
         }
         let refused = match sent.to {
@@ -187,8 +193,24 @@ impl Endpoint {
     /// Where to is not wanted any more: there is something newer.
     pub(super) fn stay(&mut self, name: &ConnectionName) {
         if let Some(known) = self.redirects.get_mut(name) {
-            known.pending = None;
+            (known.pending, known.next) = (None, None);
         }
+    }
+
+    /// What was made beside an SA is complete, or has come to nothing: now we go where we were sent meanwhile, unless we are there.
+    pub(super) fn sent_meanwhile(&mut self, name: &ConnectionName) {
+        let next = self.redirects.get_mut(name).and_then(|known| known.next.take());
+        if let Some((sent, sa)) = next.zip(self.newest_of_ours(name))
+            && sent.to != GatewayIdentity::Address(sa.path.remote.ip())
+        {
+            self.sent(*sent);
+        }
+    }
+
+    fn newest_of_ours(&self, name: &ConnectionName) -> Option<&IkeSa> {
+        let established = self.established(Some(name)).into_iter();
+        let ours = established.filter_map(|spi| self.sas.get(&spi)).filter(|sa| sa.ours);
+        ours.max_by_key(|sa| sa.number)
     }
 
     /// An address where no other gateway can be.
@@ -213,7 +235,7 @@ impl Endpoint {
         let connection = self.known(name, None)?;
         let pending = self.redirects.get_mut(name).and_then(|known| known.pending.take());
         // Something else was wanted since.
-        let Some(sent) = pending.map(|sent| *sent) else {
+        let Some(mut sent) = pending.map(|sent| *sent) else {
             return Ok(());
         };
         let refused = target.and_then(|target| self.refuses(&sent, target.remote.ip()));
@@ -246,6 +268,11 @@ impl Endpoint {
         sa.connection = Some(connection);
         sa.redirection.from = Some(sent.path.remote.ip());
         (sa.reauthenticates, sa.redirection.beside) = (sent.beside, sent.beside);
+        // Of an SA that is up, the children by now.
+        let along = self.newest_of_ours(name).filter(|_| sent.beside);
+        if let Some(along) = along.map(IkeSa::children_along) {
+            (sent.wanted, sent.others) = along;
+        }
         sa.wanted = sent.wanted;
         let now = self.shared.now.instant;
         sent.others
