@@ -5,7 +5,7 @@ use crate::esp::aggfrag::{Congestion, DELAY_MOST, Pace};
 use crate::time::Instant;
 use std::time::Duration;
 
-/// No RTT is longer, whatever the peer's clock says.
+/// No RTT is longer, whatever the peer's clock says: what passes between TVal and TEcho less Echo Delay.
 const LONGEST_RTT: Duration = Duration::from_secs(10);
 /// Between two packets while there is no RTT. RFC 9347 §2.4.2: "Prior to establishing an RTT, the information SHOULD be sent
 /// constantly from the sender and the receiver so that an RTT estimate can be established." RFC 5348 §4.2 has a packet a second;
@@ -70,6 +70,8 @@ pub(super) struct Sender {
     echoed: u32,
     /// The nofeedback timer runs since then.
     heard: Option<Instant>,
+    /// When it was first seen to be over.
+    silent: Option<Instant>,
     /// tld, and when the rate was calculated last.
     changed: Instant,
 }
@@ -85,6 +87,7 @@ impl Default for Sender {
             inverse: 0,
             echoed: 0,
             heard: None,
+            silent: None,
             changed: Instant::ZERO,
         }
     }
@@ -116,18 +119,22 @@ impl Sender {
             return;
         }
         let passed = Duration::from_micros(stamp(now).wrapping_sub(heard.techo).into());
-        if passed > LONGEST_RTT {
+        // RFC 9347 §3: "The first is the actual delay found by subtracting the TEcho value from its current clock and then
+        // subtracting the Echo Delay as well." A delay that did not fit its field says nothing, but that a peer may take so long.
+        let delay = match heard.echo_delay {
+            DELAY_MOST.. => None,
+            micros => Some(Duration::from_micros(micros.into())),
+        };
+        let sample = passed.saturating_sub(delay.unwrap_or(BACKOFF_MOST));
+        if sample > LONGEST_RTT {
             return;
         }
-        (self.echoed, self.heard) = (heard.techo, Some(now));
+        (self.echoed, self.heard, self.silent) = (heard.techo, Some(now), None);
         let first = self.rtt.is_none();
         // What is reported is about packets that left after the last change; a queue that they fill makes this wait longer.
         let since = now.saturating_since(self.changed);
         let due = self.rtt.is_none_or(|rtt| since >= rtt && since >= passed);
-        // RFC 9347 §3: "The first is the actual delay found by subtracting the TEcho value from its current clock and then
-        // subtracting the Echo Delay as well." A delay that did not fit its field says nothing.
-        if heard.echo_delay < DELAY_MOST {
-            let sample = passed.saturating_sub(Duration::from_micros(heard.echo_delay.into()));
+        if delay.is_some() {
             self.sample(sample, due);
         }
         // "The second RTT estimate is found by adding the received Transmit Delay header value to the sender's own transmission
@@ -175,13 +182,20 @@ impl Sender {
 
     /// RFC 5348 §4.4: "Cut the allowed sending rate in half", and "Restart the nofeedback timer to expire after max(4*R, 2*s/X)
     /// seconds." From there it doubles each RTT as far as the equation allows.
+    ///
+    /// RFC 9347 §2.4.2: "Not receiving this information" is a congestion event. Who was held up himself, as a process is for a
+    /// while, has it in the buffers of his sockets when he looks at the timer: so that is over when it still is after [`FLOOR`],
+    /// in which they are read.
     fn no_feedback(&mut self, now: Instant) {
         let wait = match self.rtt {
             Some(rtt) => (rtt * 4).max(Duration::from_nanos(self.apart.saturating_mul(2))),
             None => FIRST_NO_FEEDBACK,
         };
-        if now.saturating_since(*self.heard.get_or_insert(now)) > wait {
-            (self.heard, self.changed) = (Some(now), now);
+        if now.saturating_since(*self.heard.get_or_insert(now)) <= wait {
+            return;
+        }
+        if now.saturating_since(*self.silent.get_or_insert(now)) >= FLOOR {
+            (self.heard, self.silent, self.changed) = (Some(now), None, now);
             self.apart = self.clamp(self.apart.saturating_mul(2));
         }
     }
@@ -218,6 +232,7 @@ impl Sender {
     pub(super) fn inherit(&mut self, old: &Self) {
         *self = Self {
             heard: None,
+            silent: None,
             // Its own, or none: it may be sent in another way.
             bounds: self.bounds,
             ..old.clone()
@@ -321,14 +336,15 @@ mod tests {
         for ms in 1..90 {
             sender.feedback(at(ms), &heard(START + MS * 80, MS * 20, 400), MS);
         }
-        assert_eq!(sender.interval(at(81)).as_micros(), before * 2);
-        assert_eq!(sender.interval(at(161)).as_micros(), before * 2);
-        assert_eq!(sender.interval(at(162)).as_micros(), before * 4);
-        for second in 1..200 {
+        // 4 RTTs, and what there may be in the buffers.
+        for (ms, times) in [(81, 1), (90, 1), (91, 2), (171, 2), (172, 2), (181, 2), (182, 4)] {
+            assert_eq!(sender.interval(at(ms)).as_micros(), before * times, "{ms}");
+        }
+        for second in 1..400 {
             sender.interval(at(second * 1000));
         }
         assert_eq!(
-            sender.interval(at(200_000)),
+            sender.interval(at(400_000)),
             Pace::interval(64_000, 1500),
             "not below the least rate"
         );
@@ -336,7 +352,49 @@ mod tests {
         let mut sender = self::sender();
         sender.interval(START);
         assert_eq!(sender.interval(START + MS * 2000).as_millis(), 50);
-        assert_eq!(sender.interval(START + MS * 2001).as_millis(), 100);
+        assert_eq!(sender.interval(START + MS * 2001).as_millis(), 50);
+        assert_eq!(sender.interval(START + MS * 2011).as_millis(), 100);
+    }
+
+    /// A worker that was held up looks at the timer before it reads what has come meanwhile.
+    #[test]
+    fn our_own_lateness_is_no_silence() {
+        let mut sender = sender();
+        let before = *rounds(&mut sender, 1, &[0, 0, 0, 0, 400]).last().unwrap();
+        let at = |ms: u32| START + MS * 100 + MS * ms;
+        for round in 1..10 {
+            let late = at(round * 1000);
+            assert_eq!(sender.interval(late).as_micros(), before);
+            sender.feedback(late, &heard(late, MS * 20, 400), MS);
+            assert_eq!(sender.interval(late + MS * 50).as_micros(), before);
+        }
+    }
+
+    /// What the peer keeps the echo for is not the path's: RFC 9347 §3.
+    #[test]
+    fn a_late_echo_is_an_echo() {
+        for (echo_delay, passed, rtt) in [
+            (2_000_000, 11_000, Some(MS * 9000)),
+            (2_000_000, 12_001, None),
+            (0, 10_001, None),
+            // It did not fit; the peer may send once in 64 seconds.
+            (DELAY_MOST, 60_000, Some(MS * 64)),
+            (DELAY_MOST, 75_000, None),
+        ] {
+            let mut sender = sender();
+            let now = START + MS * 200_000;
+            let late = Congestion {
+                echo_delay,
+                transmit_delay: if rtt == Some(MS * 64) { 63_000 } else { 0 },
+                ..heard(now, MS * passed, 500)
+            };
+            sender.feedback(now, &late, MS);
+            assert_eq!(
+                (sender.rtt(), sender.inverse()),
+                (rtt, rtt.map_or(0, |_| 500)),
+                "{passed}"
+            );
+        }
     }
 
     #[test]
