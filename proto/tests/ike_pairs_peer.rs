@@ -8,6 +8,7 @@ mod peer;
 use ike_pump::{side_a, side_b};
 use landbridge_proto::policy::connection::{Child, Connection, StartAction};
 use landbridge_proto::policy::sad::{Mode, SadReport};
+use landbridge_proto::policy::selector;
 use landbridge_proto::wire::{ExchangeType, KeMethod, NotifyType, Payload};
 use peer::messages::*;
 use peer::{Message, Tester};
@@ -230,6 +231,79 @@ fn what_is_not_alike() {
         );
         t.assert_alive();
         assert_eq!(updates(&t), 1);
+    }
+}
+
+/// The two gateways themselves: of the DUT, and of T.
+const HOSTS: [&str; 2] = ["198.51.100.2/32", "192.0.2.1/32"];
+
+fn in_transport_mode(connection: Connection, pairs: u16) -> Connection {
+    let [local, remote] = HOSTS.map(|host| vec![selector::parse(host).unwrap()]);
+    changed(with(connection, pairs), |child| {
+        child.mode = Mode::Transport;
+        (child.local_ts, child.remote_ts) = (local.clone(), remote.clone());
+    })
+}
+
+/// The same payloads for those two, and for a mode.
+fn of_hosts(payloads: Vec<Payload>, [initiator, responder]: [&str; 2], mode: Mode) -> Vec<Payload> {
+    let selectors = payloads.into_iter().map(|payload| match payload {
+        Payload::TsI(_) => tsi(&[initiator]),
+        Payload::TsR(_) => tsr(&[responder]),
+        other => other,
+    });
+    let transport = (mode == Mode::Transport).then(|| notify(NotifyType::USE_TRANSPORT_MODE));
+    selectors.chain(transport).collect()
+}
+
+/// "This includes cryptographic algorithms, Traffic Selectors, Mode (e.g., transport mode)" (§3): one that differs in its mode and
+/// in nothing else goes at once. (What was not asked for is no answer at all: see above.)
+#[test]
+fn a_further_pair_in_another_mode_goes() {
+    let (mut t, asked) = Tester::until_auth(in_transport_mode(side_a(), 3));
+    assert!(asked.has(NotifyType::USE_TRANSPORT_MODE));
+    let mut payloads = t.auth_answer();
+    payloads.splice(2..2, [notify(INFO)]);
+    let payloads = of_hosts(payloads, HOSTS, Mode::Transport);
+    t.respond(&asked.header, &payloads);
+    for (mode, pairs) in [(Mode::Transport, 2), (Mode::Tunnel, 2)] {
+        let asked = t.next_request().expect("a further pair");
+        assert!(asked.has(NotifyType::USE_TRANSPORT_MODE));
+        let payloads = t.further_answer(&asked);
+        t.respond(&asked.header, &of_hosts(payloads, HOSTS, mode));
+        assert_eq!(t.pairs(), pairs, "{mode:?}: {:?}", t.failures());
+    }
+    let failure = t.failures().pop().expect("it is told");
+    assert!(failure.contains("the mode"), "{failure}");
+    let delete = t.next_request().expect("a Delete");
+    assert_eq!(deleted(&delete.payloads).len(), 1);
+    t.respond(&delete.header, &[]);
+    assert!(t.sad.pairs.values().all(|pair| pair.mode == Mode::Transport));
+    assert_eq!(t.dut.spis_in_use(), 2);
+    t.assert_alive();
+}
+
+/// As responder: it is refused, whichever mode the first one is in.
+#[test]
+fn a_further_pair_in_another_mode_is_refused() {
+    let [dut, t] = HOSTS;
+    for (first, other) in [(Mode::Transport, Mode::Tunnel), (Mode::Tunnel, Mode::Transport)] {
+        let of = |payloads, mode| of_hosts(payloads, [t, dut], mode);
+        let mut t = Tester::new(in_transport_mode(side_b(), 2));
+        let payloads = t.init_payloads();
+        t.init(&payloads);
+        let mut payloads = t.auth_payloads();
+        payloads.splice(2..2, [notify(INFO)]);
+        let answer = t.request(ExchangeType::IKE_AUTH, &of(payloads, first)).unwrap();
+        assert_eq!(answer.has(NotifyType::USE_TRANSPORT_MODE), first == Mode::Transport);
+        for (mode, alike) in [(other, false), (first, true)] {
+            let request = t.further_request();
+            let answer = t.request(ExchangeType::CREATE_CHILD_SA, &of(request, mode)).unwrap();
+            assert_eq!(answer.has(INFO), alike, "{first:?} {mode:?}: {answer:?}");
+            assert_eq!(answer.has(NotifyType::NO_PROPOSAL_CHOSEN), !alike);
+        }
+        assert!(t.sad.pairs.values().all(|pair| pair.mode == first));
+        assert_eq!((t.pairs(), t.dut.spis_in_use()), (2, 2));
     }
 }
 
