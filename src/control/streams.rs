@@ -49,7 +49,7 @@ pub(super) struct Opened {
 
 /// All of them.
 pub(super) struct Streams {
-    /// Those of `tcp_listen`, and those of `tls_listen`.
+    /// Those of `tcp_listen`, and those of `tls_listen`; the one that somebody came to last is the last.
     listeners: Vec<(TcpListener, bool)>,
     open: BTreeMap<Path, Open>,
     pub handshakes: Handshakes,
@@ -274,17 +274,20 @@ async fn open(
     Ok((socket, Some(session)))
 }
 
-async fn accept(listeners: &[(TcpListener, bool)]) -> (TcpStream, bool) {
+/// Waits for somebody who opens a connection. The listeners take turns, so that a flood on one keeps nobody from another.
+async fn accept(listeners: &mut [(TcpListener, bool)]) -> (TcpStream, bool) {
     loop {
-        let accepted = poll_fn(|cx| {
-            for (listener, tls) in listeners {
+        let came = poll_fn(|cx| {
+            for (at, (listener, tls)) in listeners.iter().enumerate() {
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                    return Poll::Ready(accepted.map(|(socket, _)| (socket, *tls)));
+                    return Poll::Ready((at, accepted.map(|(socket, _)| (socket, *tls))));
                 }
             }
             Poll::Pending
         });
-        match accepted.await {
+        let (at, accepted) = came.await;
+        listeners.rotate_left(at + 1);
+        match accepted {
             Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::debug!(%error, "accepting a TCP connection");
@@ -512,6 +515,25 @@ mod tests {
             streams.add(Path::tcp(to, remote), 100, false, true);
         }
         assert!(streams.admit(of_one, BTreeMap::new).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_flood_on_one_listener_keeps_nobody_from_another() {
+        let mut listeners = Vec::new();
+        for tls in [false, true] {
+            listeners.push((TcpListener::bind("127.0.0.1:0").await.unwrap(), tls));
+        }
+        let to = |at: usize, listeners: &[(TcpListener, bool)]| listeners[at].0.local_addr().unwrap();
+        let (flooded, other) = (to(0, &listeners), to(1, &listeners));
+        let mut clients = vec![TcpStream::connect(other).await.unwrap()];
+        for _ in 0..10 {
+            clients.push(TcpStream::connect(flooded).await.unwrap());
+        }
+        assert!(!accept(&mut listeners).await.1);
+        assert!(accept(&mut listeners).await.1);
+        for _ in 0..9 {
+            assert!(!accept(&mut listeners).await.1);
+        }
     }
 
     #[test]
