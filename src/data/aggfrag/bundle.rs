@@ -1,30 +1,20 @@
-//! IP-TFS (RFC 9347) on the way out and in: inner packets gathered into outer ones, and outer ones taken apart.
-//!
-//! Outbound, a packet is copied twice: from the TUN's buffer into the queue, and from there to where it is sealed. Inbound, what
-//! came whole and in its turn stays where it was opened; only what was cut or overtaken is copied.
-//! Nothing here is called for a pair without it.
+//! The way out: what waits to be sent by a pair, and when it is.
 
-use super::audit::Audit;
-use super::batch::{Outer, Places, SendBatch};
-use super::deliver::Place;
-use super::inbound::{Fate, Inbound, Receiver, Receiving, event};
-use super::report::Nanos;
-use super::sending::Sending;
-use super::stats::Cause;
-use super::table::{ChildSa, Interface};
-use super::worker::Wakeup;
-use crate::sys::receive::Message;
+use super::USUAL_HEADER;
+use crate::data::batch::{Outer, Places, SendBatch};
+use crate::data::report::Nanos;
+use crate::data::sending::Sending;
+use crate::data::stats::Cause;
+use crate::data::table::{ChildSa, Interface};
+use crate::data::worker::Wakeup;
 use landbridge_proto::crypto::CipherSizes;
-use landbridge_proto::esp::aggfrag::{self, Bounds, Control, Decoder, Drops, Encoder, Found, Header, Pace};
-use landbridge_proto::esp::{NextHeader, Opened, transform};
+use landbridge_proto::esp::aggfrag::{self, Bounds, Encoder, Header, Pace};
+use landbridge_proto::esp::transform;
 use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::aggfrag::{Aggfrag, SendMode};
-use landbridge_proto::policy::sad::{ChildSaEntry, Encapsulation, SadReport};
-use landbridge_proto::policy::spi;
+use landbridge_proto::policy::sad::{Encapsulation, SadReport};
 use landbridge_proto::time::Instant;
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Octets that may wait while packets are gathered: more than one read from a TUN brings.
@@ -44,7 +34,7 @@ const CAUGHT_UP: Duration = Duration::from_millis(20);
 const PAD: usize = 4;
 
 /// What waits to be sent by a pair with IP-TFS, and when.
-pub(super) struct Bundle {
+pub(in crate::data) struct Bundle {
     encoder: Encoder,
     mode: SendMode,
     /// Octets before the data blocks.
@@ -60,7 +50,7 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn new(agreed: &Aggfrag) -> Self {
+    pub(in crate::data) fn new(agreed: &Aggfrag) -> Self {
         let mode = agreed.iptfs.mode;
         let most = match mode {
             SendMode::Aggregate { .. } => GATHERED,
@@ -147,12 +137,12 @@ impl Bundle {
 
     /// The longest packet that can be sent; `None` is any. RFC 9347 §2.2.7: "there is normally no effective MTU (EMTU) on an
     /// AGGFRAG tunnel", but where the peer takes no fragments.
-    pub(super) fn longest(&self) -> Option<usize> {
+    pub(in crate::data) fn longest(&self) -> Option<usize> {
         (!self.encoder.fragments()).then(|| self.capacity())
     }
 
     /// When [`Sending::tick`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
+    pub(in crate::data) fn deadline(&self) -> Option<Nanos> {
         match self.mode {
             SendMode::Aggregate { .. } => self.due.into_iter().chain(self.tell).min(),
             SendMode::Constant { .. } | SendMode::Congestion { .. } => {
@@ -181,13 +171,13 @@ impl Bundle {
     }
 
     /// What was begun and has to be ended before the pair that takes over sends anything.
-    pub(super) const fn has_begun(&self) -> bool {
+    pub(in crate::data) const fn has_begun(&self) -> bool {
         self.encoder.has_begun()
     }
 }
 
 /// What waits behind a pair that was replaced goes by the one that took its place.
-pub(super) fn take_up(interface: &Interface, active: &mut [Sending], resting: &mut [Sending]) {
+pub(in crate::data) fn take_up(interface: &Interface, active: &mut [Sending], resting: &mut [Sending]) {
     // The newest first: what it knows of the path counts.
     for Sending { child, bundle, .. } in resting.iter_mut().rev() {
         let Some(bundle) = bundle else { continue };
@@ -200,16 +190,6 @@ pub(super) fn take_up(interface: &Interface, active: &mut [Sending], resting: &m
         if let Some(bundle) = bundle {
             bundle.fit(child, interface, sa.sizes());
         }
-    }
-}
-
-/// The pair's way changed, perhaps: what was learnt of the old one is not true of another.
-pub(super) fn look_at_way(old: &ChildSa, new: &ChildSa) {
-    let way = |child: &ChildSa| (child.path.local.ip(), child.path.remote.ip());
-    if way(old) != way(new)
-        && let Some(mut control) = new.pair.control()
-    {
-        control.moved();
     }
 }
 
@@ -242,16 +222,6 @@ fn outer_len(payload: usize, child: &ChildSa, sizes: &CipherSizes) -> usize {
     ip + udp + transform::sealed_len(sizes, payload)
 }
 
-/// Octets before the data blocks that an interface's MTU leaves room for: the longer header, which the peer may ask for
-/// whatever our own mode is, and which our packets then have.
-pub(crate) const USUAL_HEADER: usize = Header::CONGESTION;
-
-/// What both owners of a pair know of the path, where one of the ends goes by it.
-pub(super) fn control(entry: &ChildSaEntry) -> Option<Mutex<Control>> {
-    let agreed = entry.aggfrag.as_ref().filter(|agreed| agreed.informs())?;
-    Some(Mutex::new(Control::new(agreed.iptfs.reorder_window.into())))
-}
-
 /// What decides the outer header. RFC 9347 §2.2.5.1: "The AGGFRAG mode never maps the inner DF bit"; §2.2.5.3: "By default, the
 /// DS field SHOULD NOT be copied"; §3.1: the ingress "always sets the newly constructed outer encapsulating packet header ECN
 /// field to Not-ECT". One DSCP for all is the operator's word.
@@ -264,7 +234,7 @@ fn outer(child: &ChildSa, interface: &Interface) -> Outer {
 
 impl Sending {
     /// Takes all `count` segments of a packet into the queue; sends what fills whole payloads, if no rate says when.
-    pub(super) fn gather(
+    pub(in crate::data) fn gather(
         &mut self,
         segmenter: &Segmenter<'_>,
         count: usize,
@@ -289,7 +259,7 @@ impl Sending {
     }
 
     /// Sends what is due.
-    pub(super) fn tick(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+    pub(in crate::data) fn tick(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
         let Some(bundle) = &mut self.bundle else { return };
         match bundle.mode {
             SendMode::Aggregate { .. } => {
@@ -321,12 +291,18 @@ impl Sending {
     }
 
     /// A packet of it has been sent in part.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(in crate::data) fn has_begun(&self) -> bool {
         self.bundle.as_ref().is_some_and(|bundle| bundle.has_begun())
     }
 
     /// Ends the packet that was begun before `new` took over; at a constant rate in its turns.
-    pub(super) fn finish(&mut self, new: &mut Self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+    pub(in crate::data) fn finish(
+        &mut self,
+        new: &mut Self,
+        interface: &Interface,
+        wakeup: &Wakeup<'_>,
+        batch: &mut SendBatch,
+    ) {
         let by_rate = new.by_rate();
         while self.has_begun() && (!by_rate || new.is_due(wakeup)) {
             self.emit(interface, wakeup, batch);
@@ -338,7 +314,7 @@ impl Sending {
     }
 
     /// Sends everything that waits.
-    pub(super) fn send_all(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+    pub(in crate::data) fn send_all(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
         while self.bundle.as_ref().is_some_and(|bundle| !bundle.encoder.is_empty()) {
             self.emit(interface, wakeup, batch);
         }
@@ -348,7 +324,7 @@ impl Sending {
     }
 
     /// Sends one outer packet: a full one, or where packets are only gathered one as long as what is in it.
-    pub(super) fn emit(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
+    pub(in crate::data) fn emit(&mut self, interface: &Interface, wakeup: &Wakeup<'_>, batch: &mut SendBatch) {
         let Self {
             child,
             sa,
@@ -399,203 +375,5 @@ impl Sending {
         if self.sent.due(wakeup.now) {
             (sinks.reports)(SadReport::Sent(id));
         }
-    }
-}
-
-/// What a pair with IP-TFS has received and not yet delivered.
-pub(super) struct Unbundle {
-    decoder: Decoder,
-}
-
-impl Unbundle {
-    pub(super) fn new(agreed: &Aggfrag) -> Self {
-        let window = usize::from(agreed.iptfs.reorder_window);
-        Self {
-            decoder: Decoder::new(window, agreed.iptfs.reorder_time),
-        }
-    }
-}
-
-/// An all-pad payload.
-const ALL_PAD: [u8; Header::PLAIN] = [0; Header::PLAIN];
-
-impl Receiving {
-    /// Takes what was opened apart; the packets are in `found`, not yet checked against the selectors. False if it is not
-    /// for a pair with IP-TFS; that is the caller's to count.
-    pub(super) fn unbundle(
-        &mut self,
-        opened: &Opened,
-        packet: &[u8],
-        tos: u8,
-        now: Nanos,
-        built: &mut Vec<u8>,
-        found: &mut Vec<Found>,
-    ) -> bool {
-        let Some(unbundle) = &mut self.unbundle else {
-            return false;
-        };
-        let payload = match opened.next_header {
-            NextHeader::Other(aggfrag::NEXT_HEADER) => packet.get(opened.payload.clone()).unwrap_or_default(),
-            // RFC 4303 §2.6: dummies are discarded "without prejudice"; but their turn was theirs.
-            NextHeader::Dummy => &ALL_PAD,
-            _ => return false,
-        };
-        let now = Instant::from_nanos(now);
-        if let Some(mut control) = self.child.pair.control() {
-            let header = Header::read(payload).ok();
-            let heard = header.and_then(|(header, _)| header.congestion);
-            control.arrived(now, opened.sequence, heard.as_ref());
-        }
-        let outer = aggfrag::Outer {
-            sequence: opened.sequence,
-            tos,
-            payload,
-        };
-        unbundle.decoder.take(now, outer, built, found);
-        true
-    }
-
-    /// When [`Self::overdue`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
-        let deadline = self.unbundle.as_ref()?.decoder.deadline();
-        deadline.map(Instant::as_nanos)
-    }
-
-    /// What was waited for in vain is given up.
-    pub(super) fn overdue(&mut self, now: Nanos, built: &mut Vec<u8>, found: &mut Vec<Found>) {
-        if let Some(unbundle) = &mut self.unbundle {
-            unbundle.decoder.timeout(Instant::from_nanos(now), built, found);
-        }
-    }
-
-    /// What came to nothing since this was asked last.
-    fn drops(&mut self) -> Drops {
-        let unbundle = self.unbundle.as_mut();
-        unbundle.map_or_else(Drops::default, |unbundle| unbundle.decoder.drops())
-    }
-}
-
-impl Inbound {
-    /// Some pair waits by time, or did.
-    pub(super) fn is_timed(&self) -> bool {
-        self.timed
-    }
-
-    /// When [`Self::tick`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
-        let waiting = self.receiver.waiting.iter();
-        let waiting = waiting.filter_map(|slot| self.own.get(*slot)?.as_ref()?.deadline());
-        waiting.min()
-    }
-
-    /// What was waited for too long is given up.
-    pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>) {
-        let Self { own, receiver, .. } = self;
-        let mut waiting = std::mem::take(&mut receiver.waiting);
-        waiting.retain(|slot| {
-            let Some(Some(receiving)) = own.get_mut(*slot) else {
-                return false;
-            };
-            if receiving.deadline().is_some_and(|deadline| deadline <= wakeup.now) {
-                receiving.overdue(wakeup.now, receiver.delivery.built(), &mut receiver.found);
-                receiver.count_lost(receiving, wakeup);
-                receiver.admit_found(receiving, &mut [], 0, wakeup);
-            }
-            receiving.deadline().is_some()
-        });
-        receiver.waiting = waiting;
-        receiver.delivery.write(&[], wakeup);
-    }
-}
-
-impl Receiver {
-    /// Takes one ESP packet of a pair with IP-TFS.
-    pub(super) fn take_apart(
-        &mut self,
-        receiving: &mut Receiving,
-        octets: &mut [u8],
-        spi: u32,
-        place: Range<usize>,
-        message: &Message,
-        wakeup: &Wakeup<'_>,
-    ) -> Fate {
-        let Some(packet) = octets.get_mut(place.clone()) else {
-            return Fate::Taken;
-        };
-        let Some(opened) = receiving.open_outer(packet, message, wakeup) else {
-            let forged = matches!(receiving.why, Some((Cause::Integrity, _)));
-            self.tell_why(receiving, event(spi, packet, message), wakeup);
-            return if forged { Fate::NotAuthentic } else { Fate::Taken };
-        };
-        // RFC 4301 §4.4.2.1: an SA's life is about outer packets, and about octets that the cipher worked on, padding too.
-        receiving.spend(opened.payload.len() as u64, wakeup);
-        let (built, found) = (self.delivery.built(), &mut self.found);
-        found.clear();
-        if !receiving.unbundle(&opened, packet, message.tos, wakeup.now, built, found) {
-            receiving.dropped::<()>(Cause::NextHeader);
-            self.tell_why(receiving, event(spi, packet, message), wakeup);
-            return Fate::Taken;
-        }
-        self.count_lost(receiving, wakeup);
-        let slot = spi::slot_of(spi);
-        if receiving.deadline().is_some() && !self.waiting.contains(&slot) {
-            self.waiting.push(slot);
-        }
-        self.admit_found(receiving, octets, place.start + opened.payload.start, wakeup);
-        Fate::Taken
-    }
-
-    /// Counts what came to nothing, and tells of it as of other drops. RFC 9347 §2.4.1: "packet loss should be reported to the
-    /// administrator".
-    fn count_lost(&mut self, receiving: &mut Receiving, wakeup: &Wakeup<'_>) {
-        let drops = receiving.drops();
-        if drops == Drops::default() {
-            return;
-        }
-        let child = &receiving.child;
-        for (cause, count) in [
-            (Cause::AggfragLost, drops.lost),
-            (Cause::AggfragLate, drops.late),
-            (Cause::AggfragMalformed, drops.malformed),
-            (Cause::AggfragIncomplete, drops.incomplete),
-        ] {
-            if count > 0 {
-                child.pair.inbound.dropped(cause, count);
-                self.tell(cause, wakeup, || Audit {
-                    connection: Some(Arc::clone(&child.entry.connection)),
-                    spi: Some(child.entry.inbound.spi),
-                    remote: Some(child.path.remote),
-                    ..Audit::default()
-                });
-            }
-        }
-    }
-
-    /// Delivers the packets found, those in the payload at `start` and those that were built.
-    fn admit_found(&mut self, receiving: &mut Receiving, octets: &mut [u8], start: usize, wakeup: &Wakeup<'_>) {
-        let mut found = std::mem::take(&mut self.found);
-        for Found { place, tos } in found.drain(..) {
-            let (place, inner) = match place {
-                aggfrag::Place::Payload(range) => {
-                    let range = start + range.start..start + range.end;
-                    (Place::Batch(range.clone()), octets.get_mut(range))
-                }
-                aggfrag::Place::Built(range) => (Place::Built(range.clone()), self.delivery.built().get_mut(range)),
-            };
-            let Some(inner) = inner else { continue };
-            if let Some(flow) = receiving.admit(inner, tos, wakeup) {
-                let Receiving { child, interface, .. } = &*receiving;
-                self.delivery.push(interface, child, &flow, octets, place, wakeup);
-            } else if receiving.why.is_some() {
-                let spi = receiving.child.entry.inbound.spi;
-                let about = Audit {
-                    spi: Some(spi),
-                    remote: Some(receiving.child.path.remote),
-                    ..Audit::default()
-                };
-                self.tell_why(receiving, about, wakeup);
-            }
-        }
-        self.found = found;
     }
 }
