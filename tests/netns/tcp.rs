@@ -55,24 +55,73 @@ pub(super) fn metric(pair: &Pair, gateway: &Gateway, name: &str) -> String {
 }
 
 /// Up where UDP is blocked; `None` (said) where it can't run.
-fn up_blocked(test: &str, options: Options) -> Option<Pair> {
+pub(super) fn up_blocked(
+    test: &str,
+    [a, b]: [&Options; 2],
+    start: impl Fn(&mut World, &str, &str) -> Gateway,
+) -> Option<Pair> {
     if !support::privileged(test) {
         return None;
     }
-    let mut world = World::two_sites(options.nat, options.mtu);
+    let mut world = World::two_sites(a.nat, a.mtu);
     block_udp(&world);
-    let b = Gateway::start(&mut world, "gb", &responder(&options));
-    let a = Gateway::start(&mut world, "ga", &initiator(&options));
+    let b = start(&mut world, "gb", &responder(b));
+    let a = start(&mut world, "ga", &initiator(a));
     a.wait_up(&world, "site");
     b.wait_up(&world, "site");
     Some(Pair { world, a, b })
+}
+
+/// Rekeys of both kinds by both ends.
+pub(super) fn rekeys(pair: &Pair) {
+    for gateway in [&pair.a, &pair.b] {
+        let before = sa(pair, gateway)["children"][0]["spi_in"].clone();
+        gateway.client(&pair.world, &["rekey", "site"]);
+        wait_until("rekeyed", Duration::from_secs(10), || {
+            sa(pair, gateway)["children"][0]["spi_in"] != before
+        });
+        both_ways(&pair.world);
+        let before = sa(pair, gateway)["spi_i"].clone();
+        gateway.client(&pair.world, &["rekey", "site", "--ike"]);
+        wait_until("the IKE SA is rekeyed", Duration::from_secs(10), || {
+            sa(pair, gateway)["spi_i"] != before
+        });
+    }
+    assert!(travels(pair, "tcp"));
+}
+
+/// The connection is reset in the middle of a transfer, and opened again.
+pub(super) fn is_reset_under_load(pair: &Pair) {
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| one_way(&pair.world, "ha", "hb", "10.2.0.2", 4 * TWENTY_MB));
+        std::thread::sleep(Duration::from_millis(150));
+        reset_tcp(&pair.world, Duration::from_millis(700));
+        load.join().unwrap();
+    });
+    assert!(pair.a.log(&pair.world).contains("the TCP connection is opened again"));
+    assert!(travels(pair, "tcp"));
+    both_ways(&pair.world);
+}
+
+/// UDP is open again: the same SA goes back to it, and nothing of TCP stays.
+pub(super) fn goes_back(pair: &Pair) {
+    let before = sa(pair, &pair.a)["spi_i"].clone();
+    open_udp(&pair.world);
+    wait_until("it goes back to UDP", Duration::from_secs(150), || travels(pair, "udp"));
+    assert_eq!(sa(pair, &pair.a)["spi_i"], before, "the same SA");
+    both_ways(&pair.world);
+    wait_until("the TCP connection is closed", Duration::from_secs(20), || {
+        [&pair.a, &pair.b]
+            .iter()
+            .all(|gateway| metric(pair, gateway, "landbridge_tcp_connections") == "0")
+    });
 }
 
 /// §5.1: UDP first, then TCP. Traffic, rekeys of both kinds by both ends, a connection that is reset in the middle; and when UDP is
 /// open again, the same SA goes back to it.
 #[test]
 fn udp_is_blocked_and_opened_again() {
-    let Some(pair) = up_blocked("UDP blocked", FALLBACK) else {
+    let Some(pair) = up_blocked("UDP blocked", [&FALLBACK; 2], Gateway::start) else {
         return;
     };
     assert!(travels(&pair, "tcp"));
@@ -85,42 +134,9 @@ fn udp_is_blocked_and_opened_again() {
     );
     assert_eq!(metric(&pair, &pair.a, "landbridge_connection_ike_sas_over_tcp"), "1");
     both_ways(&pair.world);
-    for gateway in [&pair.a, &pair.b] {
-        let before = sa(&pair, gateway)["children"][0]["spi_in"].clone();
-        gateway.client(&pair.world, &["rekey", "site"]);
-        wait_until("rekeyed", Duration::from_secs(10), || {
-            sa(&pair, gateway)["children"][0]["spi_in"] != before
-        });
-        both_ways(&pair.world);
-        let before = sa(&pair, gateway)["spi_i"].clone();
-        gateway.client(&pair.world, &["rekey", "site", "--ike"]);
-        wait_until("the IKE SA is rekeyed", Duration::from_secs(10), || {
-            sa(&pair, gateway)["spi_i"] != before
-        });
-    }
-    assert!(travels(&pair, "tcp"));
-    let before = sa(&pair, &pair.a)["spi_i"].clone();
-    // Whoever opens and closes connections meanwhile.
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| one_way(&pair.world, "ha", "hb", "10.2.0.2", 4 * TWENTY_MB));
-        std::thread::sleep(Duration::from_millis(150));
-        reset_tcp(&pair.world, Duration::from_millis(700));
-        load.join().unwrap();
-    });
-    assert!(pair.a.log(&pair.world).contains("the TCP connection is opened again"));
-    assert!(travels(&pair, "tcp"));
-    both_ways(&pair.world);
-    open_udp(&pair.world);
-    wait_until("it goes back to UDP", Duration::from_secs(150), || {
-        travels(&pair, "udp")
-    });
-    assert_eq!(sa(&pair, &pair.a)["spi_i"], before, "the same SA");
-    both_ways(&pair.world);
-    wait_until("the TCP connection is closed", Duration::from_secs(20), || {
-        [&pair.a, &pair.b]
-            .iter()
-            .all(|gateway| metric(&pair, gateway, "landbridge_tcp_connections") == "0")
-    });
+    rekeys(&pair);
+    is_reset_under_load(&pair);
+    goes_back(&pair);
 }
 
 /// §7.1: UDP is blocked while the tunnel is up: the same SA goes to TCP.
@@ -173,31 +189,68 @@ pub(super) fn is_closed(world: &World, port: u16, octets: Vec<u8>, patience: Dur
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("it listens");
         // It may be closed before all is written.
         drop(stream.write_all(&octets));
-        stream.set_read_timeout(Some(patience)).unwrap();
-        let end = Instant::now() + patience;
-        let mut buffer = [0; 4096];
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return true,
-                Ok(_) if Instant::now() < end => {}
-                Ok(_) => return false,
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-            }
-        }
+        ends(&mut stream, patience)
     })
     .join()
     .unwrap()
 }
 
+/// Whether the other end closes it within `patience`, whatever it says before.
+pub(super) fn ends(stream: &mut TcpStream, patience: Duration) -> bool {
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let end = Instant::now() + patience;
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(_) if Instant::now() < end => {}
+            Ok(_) => return false,
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// A message in a stream, and a stream.
+pub(super) fn framed(message: &[u8]) -> Vec<u8> {
+    [&u16::try_from(message.len() + 2).unwrap().to_be_bytes()[..], message].concat()
+}
+
+pub(super) fn stream(frames: &[u8]) -> Vec<u8> {
+    [b"IKETCP", frames].concat()
+}
+
+/// More connections to a port of gateway B's than one address may have at once: some are refused, and the tunnel's own stands.
+pub(super) fn too_many(pair: &Pair, port: u16) {
+    let refused = inside(&pair.world, "net", move || {
+        let to = SocketAddr::from(([198, 51, 100, 2], port));
+        let mut all: Vec<TcpStream> = (0..40)
+            .map(|_| TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap())
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let closed = |stream: &mut TcpStream| {
+            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            matches!(stream.read(&mut [0; 16]), Ok(0))
+        };
+        all.iter_mut().filter_map(|stream| closed(stream).then_some(())).count()
+    });
+    let refused = refused.join().unwrap();
+    assert!((20..40).contains(&refused), "{refused}");
+    assert!(pair.b.status(&pair.world)["drops"]["tcp_refused"].as_u64().unwrap() >= 20);
+    assert!(travels(pair, "tcp"));
+    both_ways(&pair.world);
+    let site = pair.b.connection(&pair.world, "site");
+    assert_eq!(site["ike_sas"].as_array().unwrap().len(), 1);
+    let log = pair.a.log(&pair.world);
+    assert!(!log.contains("opened again"), "the tunnel's connection stood");
+}
+
 /// What is no IKETCP stream, or a broken one, is closed; what says nothing for long too; and the tunnel does not notice.
 #[test]
 fn strangers_at_the_port() {
-    let Some(pair) = up_blocked("strangers at the TCP port", FALLBACK) else {
+    let Some(pair) = up_blocked("strangers at the TCP port", [&FALLBACK; 2], Gateway::start) else {
         return;
     };
     let soon = Duration::from_secs(2);
-    let framed = |message: &[u8]| [&u16::try_from(message.len() + 2).unwrap().to_be_bytes()[..], message].concat();
-    let stream = |frames: &[u8]| [b"IKETCP", frames].concat();
     let esp = framed(&[0x77; 100]);
     let closed_soon = [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -226,28 +279,7 @@ fn strangers_at_the_port() {
         is_closed(&pair.world, 4500, b"IKET".to_vec(), Duration::from_secs(15)),
         "who says nothing"
     );
-    // More than one address may have at once.
-    let refused = inside(&pair.world, "net", || {
-        let to: SocketAddr = "198.51.100.2:4500".parse().unwrap();
-        let mut all: Vec<TcpStream> = (0..40)
-            .map(|_| TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap())
-            .collect();
-        std::thread::sleep(Duration::from_millis(500));
-        let closed = |stream: &mut TcpStream| {
-            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            matches!(stream.read(&mut [0; 16]), Ok(0))
-        };
-        all.iter_mut().filter_map(|stream| closed(stream).then_some(())).count()
-    });
-    let refused = refused.join().unwrap();
-    assert!((20..40).contains(&refused), "{refused}");
-    assert!(pair.b.status(&pair.world)["drops"]["tcp_refused"].as_u64().unwrap() >= 20);
-    assert!(travels(&pair, "tcp"));
-    both_ways(&pair.world);
-    let site = pair.b.connection(&pair.world, "site");
-    assert_eq!(site["ike_sas"].as_array().unwrap().len(), 1);
-    let log = pair.a.log(&pair.world);
-    assert!(!log.contains("opened again"), "the tunnel's connection stood");
+    too_many(&pair, 4500);
 }
 
 /// Over IPv6, begun by TCP at once.

@@ -4,7 +4,10 @@
 use super::support::gateway::Gateway;
 use super::support::transfer::{TWENTY_MB, both_ways, inside, one_way, ping};
 use super::support::{World, privileged, run, wait_until};
-use super::tcp::{block_udp, is_closed, metric, open_udp, reset_tcp, sa, travels};
+use super::tcp::{
+    block_udp, ends, framed, goes_back, is_closed, is_reset_under_load, rekeys, reset_tcp, sa, stream, too_many,
+    travels, up_blocked,
+};
 use super::{Options, Pair, initiator, responder};
 use landbridge::tls::ClientTls;
 use std::fs;
@@ -51,20 +54,6 @@ fn start(world: &mut World, ns: &str, configuration: &str) -> Gateway {
     gateway.configure(configuration);
     gateway.launch(world);
     gateway
-}
-
-/// Up where UDP is blocked; `None` (said) where it can't run.
-fn up_blocked(test: &str) -> Option<Pair> {
-    if !privileged(test) {
-        return None;
-    }
-    let mut world = World::two_sites(false, 1500);
-    block_udp(&world);
-    let b = start(&mut world, "gb", &responder(&SERVER));
-    let a = start(&mut world, "ga", &initiator(&CLIENT));
-    a.wait_up(&world, "site");
-    b.wait_up(&world, "site");
-    Some(Pair { world, a, b })
 }
 
 /// As `tests/netns/tcp.rs` has it without TLS: UDP first, then TCP; traffic, rekeys, a connection that is reset; then back to UDP.
@@ -123,37 +112,11 @@ fn udp_is_blocked_and_opened_again() {
             .contains("opening a TCP connection with TLS to 198.51.100.2:443")
     );
     both_ways(&pair.world);
-    for gateway in [&pair.a, &pair.b] {
-        let before = sa(&pair, gateway)["children"][0]["spi_in"].clone();
-        gateway.client(&pair.world, &["rekey", "site"]);
-        wait_until("rekeyed", Duration::from_secs(10), || {
-            sa(&pair, gateway)["children"][0]["spi_in"] != before
-        });
-        both_ways(&pair.world);
-    }
-    let before = sa(&pair, &pair.a)["spi_i"].clone();
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| one_way(&pair.world, "ha", "hb", "10.2.0.2", 4 * TWENTY_MB));
-        std::thread::sleep(Duration::from_millis(150));
-        reset_tcp(&pair.world, Duration::from_millis(700));
-        load.join().unwrap();
-    });
-    let log = pair.a.log(&pair.world);
-    assert!(log.contains("the TCP connection is opened again"));
-    assert!(travels(&pair, "tcp") && sa(&pair, &pair.a)["tls"] == true);
-    both_ways(&pair.world);
-    open_udp(&pair.world);
-    wait_until("it goes back to UDP", Duration::from_secs(150), || {
-        travels(&pair, "udp")
-    });
-    assert_eq!(sa(&pair, &pair.a)["spi_i"], before, "the same SA");
+    rekeys(&pair);
+    is_reset_under_load(&pair);
+    assert_eq!(sa(&pair, &pair.a)["tls"], true);
+    goes_back(&pair);
     assert_eq!(sa(&pair, &pair.a)["tls"], false);
-    both_ways(&pair.world);
-    wait_until("the TCP connection is closed", Duration::from_secs(20), || {
-        [&pair.a, &pair.b]
-            .iter()
-            .all(|gateway| metric(&pair, gateway, "landbridge_tcp_connections") == "0")
-    });
     // Appendix B.2: close_notify, then the TCP connection.
     assert!(
         pair.b
@@ -301,16 +264,7 @@ fn is_closed_within(world: &World, octets: Vec<u8>, patience: Duration) -> bool 
         }
         session.seal(&octets).unwrap();
         send(&mut session, &mut stream);
-        stream.set_read_timeout(Some(patience)).unwrap();
-        let end = Instant::now() + patience;
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return true,
-                Ok(_) if Instant::now() < end => {}
-                Ok(_) => return false,
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-            }
-        }
+        ends(&mut stream, patience)
     })
     .join()
     .unwrap()
@@ -318,7 +272,7 @@ fn is_closed_within(world: &World, octets: Vec<u8>, patience: Duration) -> bool 
 
 #[test]
 fn strangers_at_the_port() {
-    let Some(pair) = up_blocked("strangers at the TLS port") else {
+    let Some(pair) = up_blocked("strangers at the TLS port", [&CLIENT, &SERVER], start) else {
         return;
     };
     let world = &pair.world;
@@ -335,8 +289,6 @@ fn strangers_at_the_port() {
         assert!(is_closed(world, 443, octets, SOON), "{text}");
     }
     // Within TLS: what is no IKETCP stream, or a broken one.
-    let stream = |frames: &[u8]| [b"IKETCP", frames].concat();
-    let framed = |message: &[u8]| [&u16::try_from(message.len() + 2).unwrap().to_be_bytes()[..], message].concat();
     for octets in [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
         stream(&[0, 1, 7]),
@@ -398,35 +350,15 @@ fn strangers_at_the_port() {
     })
     .join()
     .unwrap();
-    // More than one address may have at once, in the handshake or after it.
-    let refused = inside(world, "net", || {
-        let to: SocketAddr = "198.51.100.2:443".parse().unwrap();
-        let mut all: Vec<TcpStream> = (0..40)
-            .map(|_| TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap())
-            .collect();
-        std::thread::sleep(Duration::from_millis(500));
-        let closed = |stream: &mut TcpStream| {
-            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            matches!(stream.read(&mut [0; 16]), Ok(0))
-        };
-        all.iter_mut().filter_map(|stream| closed(stream).then_some(())).count()
-    });
-    let refused = refused.join().unwrap();
-    assert!((20..40).contains(&refused), "{refused}");
+    // In the handshake or after it.
+    too_many(&pair, 443);
     let drops = &pair.b.status(world)["drops"];
-    assert!(drops["tcp_refused"].as_u64().unwrap() >= 20, "{drops}");
     assert!(drops["tls_failed"].as_u64().unwrap() >= 100, "{drops}");
     assert!(
         pair.b.log(world).contains("INFO the TCP connection from "),
         "it is told in words"
     );
-    assert!(travels(&pair, "tcp") && sa(&pair, &pair.b)["tls"] == true);
-    both_ways(world);
-    assert_eq!(pair.b.connection(world, "site")["ike_sas"].as_array().unwrap().len(), 1);
-    assert!(
-        !pair.a.log(world).contains("opened again"),
-        "the tunnel's connection stood"
-    );
+    assert_eq!(sa(&pair, &pair.b)["tls"], true);
 }
 
 /// The other end does without TLS, or with it where none is expected: words in the log, and it is tried again.

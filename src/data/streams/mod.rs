@@ -257,14 +257,15 @@ mod tests {
         (sinks, told)
     }
 
-    fn pair() -> (Stream, TcpStream) {
+    /// A connection that we opened, and the other end of it.
+    pub(super) fn pair(session: Option<Session>) -> (Stream, TcpStream) {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         prepare(&socket).unwrap();
         listener.set_nonblocking(false).unwrap();
         let (other, _) = listener.accept().unwrap();
         let path = Path::tcp(socket.local_addr().unwrap(), socket.peer_addr().unwrap());
-        (Stream::new(socket, path, 1, true, None), other)
+        (Stream::new(socket, path, 1, true, session), other)
     }
 
     pub(super) fn frame(number: u32, len: usize) -> Vec<u8> {
@@ -274,10 +275,13 @@ mod tests {
         frame
     }
 
-    /// However slow the other end reads, what arrives are whole messages in order, and what did not is counted.
-    #[test]
-    fn messages_are_whole_whatever_is_dropped() {
-        let (stream, mut other) = pair();
+    /// However slow the other end reads, what arrives are whole messages in order, and what did not is counted. `read_all` is
+    /// the other end, which begins when a lot waits, and `ike` are messages that are not dropped.
+    pub(super) fn assert_messages_are_whole(
+        stream: &Stream,
+        ike: &[&[u8]],
+        read_all: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) {
         let (sinks, told) = sinks();
         let (mut dropped, mut sent) = (0, 0);
         for number in 0..6000 {
@@ -285,14 +289,9 @@ mod tests {
             dropped += stream.send_esp(&batch, &sinks);
             sent += 4;
         }
-        // An IKE message is not dropped.
-        stream.send_ike(b"a message", &sinks);
+        ike.iter().for_each(|message| stream.send_ike(message, &sinks));
         assert!(dropped > 0, "nobody reads");
-        let reader = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            other.read_to_end(&mut all).unwrap();
-            all
-        });
+        let reader = std::thread::spawn(read_all);
         while !stream.lock().octets.is_empty() {
             stream.flush(&sinks);
             std::thread::yield_now();
@@ -302,6 +301,7 @@ mod tests {
         assert_eq!(told.lock().unwrap().len(), 1);
         let all = reader.join().unwrap();
         let (mut deframer, mut at, mut last, mut came) = (Deframer::responder(), 0, 0, 0);
+        let mut others = Vec::new();
         while let Some(range) = deframer.next(&all, &mut at).unwrap() {
             let message = &all[range];
             if message.len() == 900 {
@@ -309,17 +309,29 @@ mod tests {
                 assert!(number > last);
                 (last, came) = (number, came + 1);
             } else {
-                assert_eq!(message, [&[0; 4][..], b"a message"].concat());
+                assert_eq!(message[..4], [0; 4]);
+                others.push(&message[4..]);
             }
         }
         assert_eq!(at, all.len());
         assert_eq!(came + dropped, sent);
+        assert_eq!(others, ike);
+    }
+
+    #[test]
+    fn messages_are_whole_whatever_is_dropped() {
+        let (stream, mut other) = pair(None);
+        assert_messages_are_whole(&stream, &[b"a message"], move || {
+            let mut all = Vec::new();
+            other.read_to_end(&mut all).unwrap();
+            all
+        });
     }
 
     /// What was written does not stay, though there is always something that waits.
     #[test]
     fn a_slow_reader_does_not_fill_the_memory() {
-        let (stream, mut other) = pair();
+        let (stream, mut other) = pair(None);
         let (sinks, _) = sinks();
         let waits = |stream: &Stream| {
             let waiting = stream.lock();
@@ -342,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_takes_nothing_is_closed_by_ike() {
-        let (stream, _other) = pair();
+        let (stream, _other) = pair(None);
         let (sinks, told) = sinks();
         for _ in 0..2000 {
             stream.send_ike(&[7; 60_000], &sinks);

@@ -121,25 +121,17 @@ fn keep(session: &mut Session, octets: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{frame, sinks};
+    use super::super::tests::{assert_messages_are_whole, frame, sinks};
     use super::super::{MOST_WAITING, MOST_WAITING_IKE};
     use super::*;
     use crate::data::report::FromStream;
-    use crate::sys::stream::{listen, prepare};
-    use landbridge_proto::esp::stream::Deframer;
-    use landbridge_proto::policy::sad::Path;
     use std::io::Read as _;
 
     /// A connection that we opened, and the other end of it.
     fn pair() -> (Stream, TcpStream, Session) {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        prepare(&socket).unwrap();
-        listener.set_nonblocking(false).unwrap();
-        let (other, _) = listener.accept().unwrap();
-        let path = Path::tcp(socket.local_addr().unwrap(), socket.peer_addr().unwrap());
         let (client, server) = crate::tls::tests::pair();
-        (Stream::new(socket, path, 1, true, Some(client)), other, server)
+        let (stream, other) = super::super::tests::pair(Some(client));
+        (stream, other, server)
     }
 
     /// All that is in it until it is closed; whether that was told.
@@ -158,46 +150,15 @@ mod tests {
         }
     }
 
-    /// However slow the other end reads, what arrives are whole messages in order, and what did not is counted.
+    /// Also a message that takes several records.
     #[test]
     fn messages_are_whole_whatever_is_dropped() {
         let (stream, other, session) = pair();
-        let (sinks, told) = sinks();
-        let (mut dropped, mut sent) = (0, 0);
-        for number in 0..6000 {
-            let batch: Vec<u8> = (0..4).flat_map(|part| frame(1 + number * 4 + part, 900)).collect();
-            dropped += stream.send_esp(&batch, &sinks);
-            sent += 4;
-        }
-        // An IKE message is not dropped, nor one that takes several records.
-        stream.send_ike(b"a message", &sinks);
-        stream.send_ike(&[5; 50_000], &sinks);
-        assert!(dropped > 0, "nobody reads");
-        let reader = std::thread::spawn(move || read_all(other, session));
-        while !stream.lock().octets.is_empty() {
-            stream.flush(&sinks);
-            std::thread::yield_now();
-        }
-        stream.close("done", &sinks);
-        stream.close("done", &sinks);
-        assert_eq!(told.lock().unwrap().len(), 1);
-        let (all, was_told) = reader.join().unwrap();
-        assert!(was_told, "close_notify");
-        let (mut deframer, mut at, mut last, mut came) = (Deframer::responder(), 0, 0, 0);
-        let mut ike = Vec::new();
-        while let Some(range) = deframer.next(&all, &mut at).unwrap() {
-            let message = &all[range];
-            if message.len() == 900 {
-                let number = u32::from_be_bytes(message[..4].try_into().unwrap());
-                assert!(number > last);
-                (last, came) = (number, came + 1);
-            } else {
-                ike.push(message.len());
-            }
-        }
-        assert_eq!(at, all.len());
-        assert_eq!(came + dropped, sent);
-        assert_eq!(ike, [4 + 9, 4 + 50_000]);
+        assert_messages_are_whole(&stream, &[b"a message", &[5; 50_000]], move || {
+            let (all, was_told) = read_all(other, session);
+            assert!(was_told, "close_notify");
+            all
+        });
     }
 
     #[test]
