@@ -331,13 +331,19 @@ fn while_authenticating_anew_to_another_identity() {
     }
 }
 
-/// The client authenticates anew with the first gateway, whose answers are lost.
-fn authenticating_anew() -> Net {
+/// The client authenticates anew after 100 seconds, of which some have passed.
+fn authenticating_anew_in(rest: Duration) -> Net {
     let mut a = client();
     a.reauth_time = Some(100 * SECOND);
     let mut net = Net::new(a, vec![(side_b(), Gateway::default()), (side_b(), Gateway::default())]);
     net.connect();
-    net.run(SECOND);
+    net.run(100 * SECOND - rest);
+    net
+}
+
+/// The client authenticates anew with the first gateway, whose answers are lost.
+fn authenticating_anew() -> Net {
+    let mut net = authenticating_anew_in(SECOND * 99);
     net.run_with(100 * SECOND, not_init);
     let initiating = |sa: &IkeSaStatus| sa.stage == "initiating";
     assert!(net.ends[0].status().iter().any(initiating));
@@ -405,6 +411,25 @@ fn another_order_while_the_way_is_looked_for() {
     net.follow(None);
     net.run(20 * SECOND);
     assert_eq!((net.sent(), net.ends[0].load().ike_sas), (1, 0));
+}
+
+/// The time to authenticate anew comes while we are on the way elsewhere: it waits, so that there are no two SAs in the end.
+#[test]
+fn no_authentication_anew_on_the_way() {
+    for looks in [true, false] {
+        let mut net = authenticating_anew_in(SECOND * 15);
+        net.resolves = !looks;
+        net.order(1, Some(to(GATEWAYS[1]))).unwrap();
+        let lost = |whom: usize, octets: &[u8]| whom != 2 || octets[18] != ExchangeType::IKE_SA_INIT.0;
+        net.run_with(20 * SECOND, lost);
+        assert_eq!((net.saw(1, "IKE_SA_INIT request"), net.sent()), (1, 1));
+        if looks {
+            net.follow(Some(GATEWAYS[1]));
+        }
+        net.run(20 * SECOND);
+        net.assert_with(2);
+        assert_eq!(net.outages, 0);
+    }
 }
 
 /// `up` for what is up asks for children, and not to stay; they are wanted there, too.

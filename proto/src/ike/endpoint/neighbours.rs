@@ -223,6 +223,10 @@ impl Endpoint {
         let Some(connection) = old.connection.clone().filter(|_| !self.shutting_down) else {
             return;
         };
+        // One is made that takes its place already, or is about to be: elsewhere.
+        if self.goes_elsewhere(&connection.name, None) {
+            return self.not_reauthenticated(&connection.name);
+        }
         let children = old.children.iter().filter(|pair| pair.is_current());
         let mut children: Vec<ChildName> = children.map(|pair| Arc::clone(&pair.config.name)).collect();
         children.sort();

@@ -113,10 +113,8 @@ impl Endpoint {
             return;
         }
         let name = Arc::clone(&sent.connection);
-        let beside = |sa: &IkeSa| sa.reauthenticates && sa.counts() && sa.name().as_ref() == Some(&name);
-        let another = |sa: &IkeSa| beside(sa) && Some(sa.own_spi()) != sent.attempt;
         // One place at a time; but a gateway that has proven who it is says it once, and deletes who has not gone in time (§5).
-        if sent.beside && self.sas.values().any(another) || self.is_sent(&name) {
+        if self.goes_elsewhere(&name, sent.attempt) {
             if sent.beside && sent.attempt.is_none() {
                 self.redirects.entry(name).or_default().next = Some(Box::new(sent));
             } else {
@@ -188,6 +186,13 @@ impl Endpoint {
     /// Whether we are about to go elsewhere with a connection.
     pub(super) fn is_sent(&self, name: &ConnectionName) -> bool {
         self.redirects.get(name).is_some_and(|known| known.pending.is_some())
+    }
+
+    /// Whether we are, or an SA is being made beside one that is up, other than by this attempt.
+    pub(super) fn goes_elsewhere(&self, name: &ConnectionName, attempt: Option<IkeSpi>) -> bool {
+        let beside = |sa: &IkeSa| sa.reauthenticates && sa.counts() && sa.name().as_ref() == Some(name);
+        let another = |sa: &IkeSa| beside(sa) && Some(sa.own_spi()) != attempt;
+        self.is_sent(name) || self.sas.values().any(another)
     }
 
     /// Where to is not wanted any more: there is something newer.
