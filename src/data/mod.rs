@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `table` | the register of all SAs, and the changes of it that the workers hear of |
 //! | `worker` | the loop of one thread, and what all threads see |
+//! | `eagerness` | how a worker wants to be scheduled |
 //! | `outbound` | TUN -> UDP or IP protocol 50: split, choose the pair |
 //! | `sending` | an outbound SA: seal |
 //! | `queues` | several queues of an interface, one for each of a child's pairs |
@@ -23,6 +24,7 @@ mod aggfrag;
 mod audit;
 mod batch;
 mod deliver;
+mod eagerness;
 mod inbound;
 mod outbound;
 mod queues;
@@ -43,6 +45,7 @@ use crate::sys::raw::{no_such_family, open_raw};
 use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
+use eagerness::Busy;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::aggfrag::PathReport;
 use landbridge_proto::esp::encap::{Datagram, classify};
@@ -275,6 +278,7 @@ impl DataPlane {
             told_segment_size: AtomicBool::new(false),
             coalesce_tcp: AtomicBool::new(options.coalesce),
             coalesce_udp: AtomicBool::new(options.coalesce),
+            busy: Busy::default(),
         });
         let mut data = Self {
             shared: Arc::clone(&shared),

@@ -2,6 +2,7 @@
 //! the kernel is asked again: so no direction and no tunnel starves another.
 
 use super::batch::SendBatch;
+use super::eagerness::{Busy, Eagerness};
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::queues::Packet;
@@ -56,6 +57,7 @@ pub(super) struct Shared {
     /// TCP and UDP packets are joined for the TUN.
     pub coalesce_tcp: AtomicBool,
     pub coalesce_udp: AtomicBool,
+    pub busy: Busy,
 }
 
 /// Where a worker is reached.
@@ -257,6 +259,7 @@ impl Worker {
             rings: None,
         };
         let begin = shared.began;
+        let mut eagerness = Eagerness::new(0);
         let mut ready = Ready::new(READY);
         while !shared.stop.load(Ordering::Acquire) {
             at_work.worker.poll.wait(&mut ready, None)?;
@@ -267,6 +270,9 @@ impl Worker {
                     let now = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
                     at_work.tick(now);
                 }
+            }
+            if eagerness.is_due(now) {
+                eagerness.look(now, &shared.busy);
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::time::Duration;
 
 /// Binds the calling thread to the `index`-th of the processors it may run on (counted around).
 ///
@@ -41,6 +42,38 @@ pub fn yield_to_all_others() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
+/// What the calling thread has used of a processor so far.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes. It can't fail: the clock is there since Linux 2.6.12; if it did, `time` stays 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
+
+/// The calling thread does not take the processor from another when it is woken (SCHED_BATCH), or does so again (SCHED_OTHER); see sched(7).
+///
+/// # Errors
+/// The process may not choose, such as under a system call filter.
+pub fn schedule_as_batch(batch: bool) -> io::Result<()> {
+    let policy = if batch { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    // SAFETY: all-zero octets are a valid sched_param.
+    let parameters: libc::sched_param = unsafe { mem::zeroed() };
+    // SAFETY: `parameters` is valid for reads; 0 is the calling thread.
+    if unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Whether the calling thread is scheduled so.
+#[cfg(test)]
+pub fn is_batch() -> bool {
+    // SAFETY: no pointers; 0 is the calling thread.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_BATCH }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +91,20 @@ mod tests {
         });
         assert_eq!(there.join().unwrap(), 19);
         assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn what_a_thread_used_is_its_own() {
+        let before = thread_cpu_time();
+        let there = std::thread::spawn(|| {
+            let end = std::time::Instant::now() + Duration::from_millis(30);
+            while std::time::Instant::now() < end {
+                std::hint::black_box(thread_cpu_time());
+            }
+            thread_cpu_time()
+        });
+        let theirs = there.join().unwrap();
+        assert!(theirs > Duration::ZERO && thread_cpu_time().saturating_sub(before) < theirs);
     }
 
     #[test]
