@@ -4,7 +4,7 @@
 //! acknowledgments of what another carries. What it gains: docs/decisions/0013.
 
 use super::report::Nanos;
-use crate::sys::affinity::{self, thread_cpu_time};
+use crate::sys::affinity::{Scheduling, schedule_as_batch, scheduling, thread_cpu_time};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub(super) struct Eagerness {
     used: Duration,
     /// As the kernel was told last.
     batch: bool,
-    /// The kernel does not let us.
-    refused: bool,
+    /// It stays as it is: the operator has chosen (as by CPUSchedulingPolicy= of systemd), or the kernel does not let us.
+    fixed: bool,
 }
 
 impl Eagerness {
@@ -38,14 +38,14 @@ impl Eagerness {
             looked: now,
             used: thread_cpu_time(),
             batch: false,
-            refused: false,
+            fixed: scheduling() != Scheduling::Usual,
         }
     }
 
     /// Whether it is time for a look.
     #[inline]
     pub(super) const fn is_due(&self, now: Nanos) -> bool {
-        now >= self.next && !self.refused
+        now >= self.next && !self.fixed
     }
 
     /// Looks how much the thread has used since the last time, and tells the kernel what it wants.
@@ -60,9 +60,9 @@ impl Eagerness {
             return;
         }
         self.batch = batch;
-        if let Err(error) = affinity::schedule_as_batch(batch) {
+        if let Err(error) = schedule_as_batch(batch) {
             tracing::debug!(%error, "SCHED_BATCH is not to be had: a busy worker interrupts others as often as it is woken");
-            self.refused = true;
+            self.fixed = true;
         }
     }
 }
@@ -91,19 +91,30 @@ mod tests {
                 assert!(!one.is_due(LOOK - 1) && one.is_due(LOOK));
                 while thread_cpu_time() < one.used + Duration::from_millis(60) {}
                 one.look(LOOK, &busy);
-                affinity::is_batch()
+                scheduling()
             });
-            assert!(one.join().unwrap());
+            assert_eq!(one.join().unwrap(), Scheduling::Batch);
             let other = scope.spawn(|| {
                 let mut other = Eagerness::new(0);
                 let mut look = |now| {
                     other.look(now, &busy);
-                    affinity::is_batch()
+                    scheduling()
                 };
                 // It has done nothing itself.
                 [2 * LOOK, LOOK + HOLDS, 9 * LOOK].map(&mut look)
             });
-            assert_eq!(other.join().unwrap(), [true, false, false]);
+            let (batch, usual) = (Scheduling::Batch, Scheduling::Usual);
+            assert_eq!(other.join().unwrap(), [batch, usual, usual]);
         });
+    }
+
+    #[test]
+    fn what_the_operator_chose_stays() {
+        let there = std::thread::spawn(|| {
+            // One that is not the usual, and that anybody may choose.
+            schedule_as_batch(true).unwrap();
+            Eagerness::new(0).is_due(Nanos::MAX)
+        });
+        assert!(!there.join().unwrap());
     }
 }

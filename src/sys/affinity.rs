@@ -67,11 +67,26 @@ pub fn schedule_as_batch(batch: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the calling thread is scheduled so.
-#[cfg(test)]
-pub fn is_batch() -> bool {
+/// How a thread is scheduled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheduling {
+    /// SCHED_OTHER.
+    Usual,
+    /// SCHED_BATCH.
+    Batch,
+    /// As somebody has chosen for the process: real time, or idle.
+    Chosen,
+}
+
+/// How the calling thread is.
+#[must_use]
+pub fn scheduling() -> Scheduling {
     // SAFETY: no pointers; 0 is the calling thread.
-    unsafe { libc::sched_getscheduler(0) == libc::SCHED_BATCH }
+    match unsafe { libc::sched_getscheduler(0) } {
+        libc::SCHED_OTHER => Scheduling::Usual,
+        libc::SCHED_BATCH => Scheduling::Batch,
+        _ => Scheduling::Chosen,
+    }
 }
 
 #[cfg(test)]
