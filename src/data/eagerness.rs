@@ -3,16 +3,12 @@
 //! there, and each look at the kernel brings more. That holds most of all for a worker that has little to do itself because it has the
 //! acknowledgments of what another carries. What it gains: docs/decisions/0013.
 
+use super::load::{LOOK, MUCH};
 use super::report::Nanos;
-use crate::sys::affinity::{Scheduling, schedule_as_batch, scheduling, thread_cpu_time};
+use crate::sys::affinity::{Scheduling, schedule_as_batch, scheduling};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// How long a look at a worker's load is about.
-const LOOK: Nanos = 100_000_000;
-/// Thousandths of a processor from which a worker has much to do.
-const MUCH: u128 = 250;
-/// How long that holds for all of them.
+/// How long it holds for all of them that one has much to do.
 const HOLDS: Nanos = 3 * LOOK;
 
 /// Until when one of the workers counts as one that has much to do.
@@ -21,9 +17,6 @@ pub(super) struct Busy(AtomicU64);
 
 /// A worker's, in its thread.
 pub(super) struct Eagerness {
-    next: Nanos,
-    looked: Nanos,
-    used: Duration,
     /// As the kernel was told last.
     batch: bool,
     /// It stays as it is: the operator has chosen (as by CPUSchedulingPolicy= of systemd), or the kernel does not let us.
@@ -32,31 +25,20 @@ pub(super) struct Eagerness {
 
 impl Eagerness {
     /// Of the calling thread.
-    pub(super) fn new(now: Nanos) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            next: now + LOOK,
-            looked: now,
-            used: thread_cpu_time(),
             batch: false,
             fixed: scheduling() != Scheduling::Usual,
         }
     }
 
-    /// Whether it is time for a look.
-    #[inline]
-    pub(super) const fn is_due(&self, now: Nanos) -> bool {
-        now >= self.next && !self.fixed
-    }
-
-    /// Looks how much the thread has used since the last time, and tells the kernel what it wants.
-    pub(super) fn look(&mut self, now: Nanos, busy: &Busy) {
-        let used = thread_cpu_time();
-        if is_much(used.saturating_sub(self.used), now.saturating_sub(self.looked)) {
+    /// At a look of the calling thread, which used so many thousandths of a processor: tells the kernel what it wants.
+    pub(super) fn look(&mut self, used: u32, now: Nanos, busy: &Busy) {
+        if used >= MUCH {
             busy.0.fetch_max(now + HOLDS, Ordering::Relaxed);
         }
-        (self.next, self.looked, self.used) = (now + LOOK, now, used);
         let batch = busy.0.load(Ordering::Relaxed) > now;
-        if batch == self.batch {
+        if batch == self.batch || self.fixed {
             return;
         }
         self.batch = batch;
@@ -67,45 +49,32 @@ impl Eagerness {
     }
 }
 
-fn is_much(used: Duration, passed: Nanos) -> bool {
-    used.as_nanos().saturating_mul(1000) >= MUCH * u128::from(passed.max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_of_a_processor_is_much() {
-        let of = |milliseconds| is_much(Duration::from_millis(milliseconds), LOOK);
-        assert_eq!([0, 24, 25, 100].map(of), [false, false, true, true]);
-        assert!(!is_much(Duration::ZERO, 0));
-    }
-
-    #[test]
     fn what_one_has_to_do_holds_for_all_for_a_while() {
         let busy = Busy::default();
-        std::thread::scope(|scope| {
-            let one = scope.spawn(|| {
-                let mut one = Eagerness::new(0);
-                assert!(!one.is_due(LOOK - 1) && one.is_due(LOOK));
-                while thread_cpu_time() < one.used + Duration::from_millis(60) {}
-                one.look(LOOK, &busy);
-                scheduling()
-            });
-            assert_eq!(one.join().unwrap(), Scheduling::Batch);
-            let other = scope.spawn(|| {
-                let mut other = Eagerness::new(0);
-                let mut look = |now| {
-                    other.look(now, &busy);
-                    scheduling()
-                };
-                // It has done nothing itself.
-                [2 * LOOK, LOOK + HOLDS, 9 * LOOK].map(&mut look)
-            });
-            let (batch, usual) = (Scheduling::Batch, Scheduling::Usual);
-            assert_eq!(other.join().unwrap(), [batch, usual, usual]);
-        });
+        let looks = |looks: [(u32, Nanos); 3]| {
+            std::thread::scope(|scope| {
+                let there = scope.spawn(|| {
+                    let mut eagerness = Eagerness::new();
+                    looks.map(|(used, now)| {
+                        eagerness.look(used, now, &busy);
+                        scheduling()
+                    })
+                });
+                there.join().unwrap()
+            })
+        };
+        let (batch, usual) = (Scheduling::Batch, Scheduling::Usual);
+        assert_eq!(looks([(0, 0), (MUCH - 1, 1), (MUCH, LOOK)]), [usual, usual, batch]);
+        // It has done nothing itself.
+        assert_eq!(
+            looks([(0, 2 * LOOK), (0, LOOK + HOLDS), (0, 9 * LOOK)]),
+            [batch, usual, usual]
+        );
     }
 
     #[test]
@@ -113,8 +82,11 @@ mod tests {
         let there = std::thread::spawn(|| {
             // One that is not the usual, and that anybody may choose.
             schedule_as_batch(true).unwrap();
-            Eagerness::new(0).is_due(Nanos::MAX)
+            let mut eagerness = Eagerness::new();
+            eagerness.look(MUCH, 0, &Busy::default());
+            eagerness.look(0, 9 * LOOK, &Busy::default());
+            scheduling()
         });
-        assert!(!there.join().unwrap());
+        assert_eq!(there.join().unwrap(), Scheduling::Batch);
     }
 }

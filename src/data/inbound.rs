@@ -4,7 +4,7 @@
 use super::aggfrag::Unbundle;
 use super::audit::{Audit, Auditor};
 use super::deliver::{Delivery, Place};
-use super::outbound::is_syn;
+use super::own::is_syn;
 use super::report::{Limits, Seldom, SeldomEach};
 use super::stats::Cause;
 use super::table::{Change, ChildSa, Interface, ports};

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | `table` | the register of all SAs, and the changes of it that the workers hear of |
 //! | `worker` | the loop of one thread, and what all threads see |
+//! | `load` | how busy a worker is |
 //! | `eagerness` | how a worker wants to be scheduled |
-//! | `outbound` | TUN -> UDP or IP protocol 50: split, choose the pair |
+//! | `outbound` | TUN -> UDP or IP protocol 50: the queues that a worker reads |
+//! | `own` | one of them: choose the pair, split |
+//! | `placing` | which worker reads the queue of an interface |
 //! | `sending` | an outbound SA: seal |
 //! | `queues` | several queues of an interface, one for each of a child's pairs |
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
@@ -17,8 +20,8 @@
 //! | `audit` | what was dropped, for the log |
 //!
 //! Who owns what: an inbound SA belongs to the worker that its SPI names (`policy::spi::owner_of`), which is also where the
-//! socket filter steers its packets; an outbound SA to the worker that reads its queue of the connection's TUN. Sequence counter and
-//! replay window are handed to the owner once, and live until the pair is removed.
+//! socket filter steers its packets; an outbound SA to the worker that reads its queue of the connection's TUN, and goes with that from
+//! worker to worker (`placing`). Sequence counter and replay window are made once, and live until the pair is removed.
 
 mod aggfrag;
 mod audit;
@@ -26,7 +29,10 @@ mod batch;
 mod deliver;
 mod eagerness;
 mod inbound;
+mod load;
 mod outbound;
+mod own;
+mod placing;
 mod queues;
 mod report;
 mod sending;
@@ -37,7 +43,9 @@ mod worker;
 
 pub(crate) use aggfrag::USUAL_HEADER;
 pub use audit::Audit;
+pub use placing::Placement;
 pub use report::{FromStream, Sinks};
+pub use stats::{ChildSaStats, ConnectionStats, Traffic};
 
 use crate::sys::netdev::index_of;
 use crate::sys::poll::{Poll, Waker};
@@ -47,13 +55,12 @@ use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
 use eagerness::Busy;
 use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
-use landbridge_proto::esp::aggfrag::PathReport;
 use landbridge_proto::esp::encap::{Datagram, classify};
 use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
-use landbridge_proto::policy::sad::{ChildName, ChildSaId, ConnectionName, Path, SadUpdate};
+use landbridge_proto::policy::sad::{ConnectionName, Path, SadUpdate};
 use landbridge_proto::policy::spi;
+use load::Load;
 use stats::{Cause, Counters};
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -68,7 +75,7 @@ use worker::{Desk, Letter, Shared, Worker};
 
 /// The kernel's buffers of each UDP socket, in octets: some milliseconds at ten gigabits a second.
 const SOCKET_BUFFER: usize = 8 << 20;
-/// Datagrams that may wait for a worker that they did not come to.
+/// Letters that may wait for a worker: datagrams that came to another, mostly.
 const MAILBOX: usize = 256;
 /// The MTU of an interface for transport mode: with ESP and UDP around it, it still fits an IP packet.
 pub const TRANSPORT_MTU: u16 = 65_000;
@@ -113,6 +120,8 @@ pub struct DataOptions {
     pub pin: bool,
     /// ESP without UDP.
     pub raw: RawEsp,
+    /// How queues of interfaces go from worker to worker. No configuration says otherwise than the default; tests may.
+    pub placement: Placement,
     /// Who seals and opens. No configuration says otherwise than the default; benchmarks and tests may.
     pub provider: &'static Provider,
 }
@@ -141,6 +150,7 @@ impl Default for DataOptions {
             coalesce: true,
             pin: false,
             raw: RawEsp::default(),
+            placement: Placement::default(),
             provider: &ESP_PROVIDER,
         }
     }
@@ -165,39 +175,6 @@ pub struct InterfaceOptions {
     pub dont_fragment: DontFragment,
     /// DSCP outside.
     pub dscp: OuterDscp,
-}
-
-/// Counters of one direction of a Child SA pair.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Traffic {
-    /// Inner packets (segments, not super-packets).
-    pub packets: u64,
-    /// Octets of inner packets.
-    pub bytes: u64,
-}
-
-/// Counters of a Child SA pair.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ChildSaStats {
-    /// Received.
-    pub inbound: Traffic,
-    /// Sent.
-    pub outbound: Traffic,
-    /// Drops by cause (names as in metrics: `replayed`, `integrity`, `selector_in`, `selector_out`, `malformed`, ...).
-    pub drops: Vec<(&'static str, u64)>,
-    /// With congestion information of IP-TFS, what is known of the path now.
-    pub path: Option<PathReport>,
-}
-
-/// Counters of a connection: they go on across rekeys and while the tunnel is down.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ConnectionStats {
-    /// Sums of all its Child SAs, past and present.
-    pub total: ChildSaStats,
-    /// The same for each child, those included that are no more.
-    pub by_child: BTreeMap<ChildName, ChildSaStats>,
-    /// Each present Child SA, by its identity.
-    pub children: Vec<(ChildSaId, ChildSaStats)>,
 }
 
 impl DataPlane {
@@ -253,6 +230,8 @@ impl DataPlane {
                 arrivals: Mutex::default(),
                 seen: AtomicU64::new(0),
                 counters: Counters::default(),
+                load: Load::default(),
+                given: AtomicU64::new(0),
             };
             let worker = Worker {
                 number,
@@ -279,6 +258,7 @@ impl DataPlane {
             coalesce_tcp: AtomicBool::new(options.coalesce),
             coalesce_udp: AtomicBool::new(options.coalesce),
             busy: Busy::default(),
+            placement: options.placement,
         });
         let mut data = Self {
             shared: Arc::clone(&shared),
@@ -410,6 +390,13 @@ impl DataPlane {
             stats::add_drops(&mut list, desk.counters.drops());
         }
         list
+    }
+
+    /// How often the queue of an interface went from one worker to another.
+    #[must_use]
+    pub fn queues_moved(&self) -> u64 {
+        let desks = self.shared.desks.iter();
+        desks.map(|desk| desk.given.load(Ordering::Relaxed)).sum()
     }
 
     /// What the kernel granted and what was degraded, for `doctor` and `status`: e.g. `("udp-gso", true)`.

@@ -1,22 +1,17 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
-use super::aggfrag;
-use super::audit::{Audit, Auditor};
-use super::batch::{Outer, SendBatch};
-use super::queues::{self, Packet};
-use super::report::{FewASecond, Nanos, Seldom};
+use super::own::Own;
+use super::queues::Packet;
+use super::report::Nanos;
 use super::sending::Sending;
 use super::stats::Cause;
 use super::streams::StreamBatch;
-use super::table::{Change, ChildSa, Interface};
-use super::worker::{Sockets, Wakeup, send_all, socket_of};
+use super::table::{Change, Interface};
+use super::worker::{Sockets, Wakeup, send_all};
 use crate::sys::tun::{Pieces, Tun};
-use landbridge_proto::ip::flow::{Flow, FlowKey, protocol};
-use landbridge_proto::ip::icmp::{self, IcmpError};
-use landbridge_proto::ip::mss;
-use landbridge_proto::ip::segment::Segmenter;
+use landbridge_proto::ip::icmp;
 use landbridge_proto::ip::vnet::VnetHeader;
-use landbridge_proto::policy::sad::{Encapsulation, SadReport};
+use landbridge_proto::policy::sad::Encapsulation;
 use std::sync::Arc;
 
 /// Packets of a TUN in one turn.
@@ -30,8 +25,10 @@ const LONGEST: usize = VnetHeader::LEN + 65_536;
 
 /// The outbound half of a worker.
 pub(super) struct Outbound {
-    /// By number and queue; those of other workers are `None`.
-    interfaces: Vec<Vec<Option<Own>>>,
+    /// By number.
+    interfaces: Vec<Heard>,
+    /// Of which interface a packet was read last, since a queue came.
+    latest: Option<usize>,
     /// Those with pairs that send by time.
     timed: Vec<(usize, usize)>,
     /// Those that are to be detached.
@@ -41,29 +38,20 @@ pub(super) struct Outbound {
     icmp: Vec<u8>,
 }
 
-/// A queue of an interface that this worker reads; mostly it is the only one.
-struct Own {
-    interface: Arc<Interface>,
-    number: usize,
-    queue: usize,
-    /// Its worker waits for it: since it is attached.
-    listening: bool,
-    /// In the order of [`Interface::active`], of which these are the queue's.
-    active: Vec<Sending>,
-    resting: Vec<Sending>,
-    /// One of the pairs has IP-TFS.
-    timed: bool,
-    /// The latest flow, and which of the active pairs it goes by.
-    latest: Option<(FlowKey, usize)>,
-    acquire: Seldom,
-    errors: FewASecond,
-    auditor: Auditor,
+/// An interface as a worker knows it.
+#[derive(Default)]
+struct Heard {
+    /// As it is now, whoever reads it.
+    interface: Option<Arc<Interface>>,
+    /// Its queues; those that other workers read are `None`.
+    queues: Vec<Option<Own>>,
 }
 
 impl Outbound {
     pub(super) fn new() -> Self {
         Self {
             interfaces: Vec::new(),
+            latest: None,
             timed: Vec::new(),
             leaving: Vec::new(),
             buffer: vec![0; LONGEST],
@@ -72,38 +60,42 @@ impl Outbound {
         }
     }
 
-    /// Takes up a change: `owns` says which queues are this worker's. `came` and `went` hear of those that are to be read from now
-    /// on, and no more. True if one was attached: another worker may have waited for that to leave its own.
+    /// Takes up a change: `owns` says which queues are this worker's to begin with. `came` and `went` hear of those that are to be read
+    /// from now on, and no more; `came` says whether it can be waited for. True if one was attached: another worker may have waited for
+    /// that to leave its own.
     pub(super) fn take_up(
         &mut self,
         change: &Change,
         owns: impl Fn(usize, usize) -> bool,
-        mut came: impl FnMut(usize, usize, &Tun),
+        mut came: impl FnMut(usize, usize, &Tun) -> bool,
         mut went: impl FnMut(&Tun),
     ) -> bool {
         let mut attached = false;
         for (number, new) in &change.interfaces {
             if self.interfaces.len() <= *number {
-                self.interfaces.resize_with(*number + 1, Vec::new);
+                self.interfaces.resize_with(*number + 1, Heard::default);
             }
-            let Some(places) = self.interfaces.get_mut(*number) else {
+            let Some(heard) = self.interfaces.get_mut(*number) else {
                 continue;
             };
+            heard.interface.clone_from(new);
+            let places = &mut heard.queues;
             self.timed.retain(|(timed, _)| timed != number);
             self.leaving.retain(|(leaving, _)| leaving != number);
             let count = new.as_ref().map_or(0, |new| new.queues.len());
             places.resize_with(places.len().max(count), || None);
             for (queue, own) in places.iter_mut().enumerate() {
-                let new = new.as_ref().filter(|_| queue < count && owns(*number, queue));
-                // Another connection may have taken over the number.
-                let same = |own: &Own, new: &Arc<Interface>| Arc::ptr_eq(&own.interface.queues, &new.queues);
-                if let Some(old) = own.take_if(|own| !new.is_some_and(|new| same(own, new)))
+                let new = new.as_ref().filter(|_| queue < count);
+                if let Some(old) = own.take_if(|own| !new.is_some_and(|new| own.is_of(new)))
                     && let Some(tun) = old.tun().filter(|_| old.listening)
                 {
                     went(tun);
                 }
                 let Some(new) = new else { continue };
-                let own = own.get_or_insert_with(|| Own::new(new, *number, queue));
+                if own.is_none() && owns(*number, queue) && new.queues.begin(queue) {
+                    *own = Some(Own::new(new, *number, queue));
+                }
+                let Some(own) = own else { continue };
                 own.take_up(new);
                 if own.timed {
                     self.timed.push((*number, queue));
@@ -112,8 +104,7 @@ impl Outbound {
                 if !own.listening
                     && let Some(tun) = own.tun().filter(|_| own.is_attached())
                 {
-                    came(*number, queue, tun);
-                    own.listening = true;
+                    own.listening = came(*number, queue, tun);
                 }
                 if own.is_attached() && !own.is_wanted() {
                     self.leaving.push((*number, queue));
@@ -161,12 +152,52 @@ impl Outbound {
     }
 
     fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {
-        self.interfaces.get_mut(number)?.get_mut(queue)?.as_mut()
+        self.interfaces.get_mut(number)?.queues.get_mut(queue)?.as_mut()
+    }
+
+    /// The interface that was read last, if another worker may have its queue, and the SPI of ours that goes with it.
+    pub(super) fn latest(&self) -> Option<(usize, u32)> {
+        let latest = self.latest?;
+        let own = self.interfaces.get(latest)?.queues.first()?.as_ref()?;
+        Some((latest, own.spi()?)).filter(|_| own.may_go())
+    }
+
+    /// Gives the queue of an interface away. `went` hears of what is to be read no more.
+    pub(super) fn let_go(&mut self, number: usize, went: impl Fn(&Tun)) -> Option<Own> {
+        let place = self.interfaces.get_mut(number)?.queues.first_mut()?;
+        let mut own = place.take_if(|own| own.may_go())?;
+        if let Some(tun) = own.tun().filter(|_| own.listening) {
+            went(tun);
+        }
+        own.listening = false;
+        Some(own)
+    }
+
+    /// Takes a queue that another worker has given away. `came` hears of what is to be read from now on.
+    pub(super) fn take_queue(&mut self, number: usize, mut own: Own, came: impl Fn(&Tun) -> bool) {
+        let Some(Heard { interface, queues }) = self.interfaces.get_mut(number) else {
+            return;
+        };
+        // It may have gone meanwhile.
+        let interface = interface.as_ref().filter(|interface| own.is_of(interface));
+        let (Some(interface), Some(place)) = (interface, queues.first_mut()) else {
+            return;
+        };
+        if !Arc::ptr_eq(&own.interface, interface) {
+            own.take_up(interface);
+        }
+        if own.timed {
+            self.timed.push((number, 0));
+        }
+        own.listening = own.tun().is_some_and(came);
+        *place = Some(own);
+        // It is read here before it goes on.
+        self.latest = None;
     }
 
     /// Whether an interface has several queues.
     pub(super) fn is_one_of_several(&self, number: usize) -> bool {
-        self.interfaces.get(number).is_some_and(|queues| queues.len() > 1)
+        self.interfaces.get(number).is_some_and(|heard| heard.queues.len() > 1)
     }
 
     /// A packet that another worker read.
@@ -179,7 +210,7 @@ impl Outbound {
     ) {
         let Packet { interface, queue, .. } = *packet;
         let places = self.interfaces.get_mut(interface);
-        let own = places.and_then(|places| places.get_mut(queue)?.as_mut());
+        let own = places.and_then(|heard| heard.queues.get_mut(queue)?.as_mut());
         // Another connection may have taken over the number.
         let Some(own) = own.filter(|own| packet.is_of(&own.interface)) else {
             return wakeup.counters.dropped(Cause::Handover, 1);
@@ -200,7 +231,7 @@ impl Outbound {
         let owns = self
             .timed
             .iter()
-            .filter_map(|(number, queue)| self.interfaces.get(*number)?.get(*queue)?.as_ref());
+            .filter_map(|(number, queue)| self.interfaces.get(*number)?.queues.get(*queue)?.as_ref());
         // A pair without a socket would be due for ever.
         let pairs = owns.flat_map(|own| &own.active);
         let pairs = pairs.filter(|sending| sending.child.encapsulation != Encapsulation::Tcp);
@@ -211,8 +242,8 @@ impl Outbound {
     /// Sends what is due by time.
     pub(super) fn tick(&mut self, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
         for (number, queue) in &self.timed {
-            let queues = self.interfaces.get_mut(*number);
-            if let Some(Some(own)) = queues.and_then(|queues| queues.get_mut(*queue)) {
+            let heard = self.interfaces.get_mut(*number);
+            if let Some(Some(own)) = heard.and_then(|heard| heard.queues.get_mut(*queue)) {
                 own.tick(wakeup, sockets);
             }
         }
@@ -232,15 +263,17 @@ impl Outbound {
     ) -> bool {
         let Self {
             interfaces,
+            latest,
             buffer,
             pieces,
             icmp,
             ..
         } = self;
-        let queues = interfaces.get_mut(number);
-        let Some(Some(own)) = queues.and_then(|queues| queues.get_mut(queue)) else {
+        let heard = interfaces.get_mut(number);
+        let Some(Some(own)) = heard.and_then(|heard| heard.queues.get_mut(queue)) else {
             return false;
         };
+        *latest = Some(number);
         let interface = Arc::clone(&own.interface);
         let Some(tun) = interface.queues.tun(queue) else {
             return false;
@@ -268,313 +301,4 @@ impl Outbound {
         send_all(sockets, streams, wakeup);
         more
     }
-}
-
-/// A packet to answer with an ICMP error.
-struct TooBig {
-    flow: Flow,
-    mtu: u16,
-    quoted: Vec<u8>,
-}
-
-impl TooBig {
-    /// The answer comes from the packet's destination: an address of our own would be a martian on the TUN, and any other
-    /// fails the strict reverse path check.
-    fn build(&self, out: &mut [u8]) -> Option<usize> {
-        let (source, mtu) = (self.flow.key.destination, self.mtu);
-        icmp::build(IcmpError::TooBig { mtu }, &self.flow, &self.quoted, source, out)
-    }
-}
-
-impl Own {
-    fn new(interface: &Arc<Interface>, number: usize, queue: usize) -> Self {
-        Self {
-            interface: Arc::clone(interface),
-            number,
-            queue,
-            listening: false,
-            active: Vec::new(),
-            resting: Vec::new(),
-            timed: false,
-            latest: None,
-            acquire: Seldom::default(),
-            errors: FewASecond::default(),
-            auditor: Auditor::default(),
-        }
-    }
-
-    fn tun(&self) -> Option<&Tun> {
-        self.interface.queues.tun(self.queue)
-    }
-
-    fn is_attached(&self) -> bool {
-        self.interface.queues.is_attached(self.queue)
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.interface.wants(self.queue)
-    }
-
-    /// Attaches the queue when it is wanted; true if it was not attached before.
-    fn attach(&self) -> bool {
-        if !self.is_wanted() || self.is_attached() {
-            return false;
-        }
-        let result = self.interface.queues.set_attached(self.queue, true);
-        if let Err(error) = &result {
-            tracing::error!(%error, queue = self.queue, "a queue can't be attached");
-        }
-        result.is_ok()
-    }
-
-    /// Answers a packet that is too big.
-    fn answer(&self, error: &TooBig, icmp: &mut [u8], pieces: &mut Pieces) {
-        let (Some(len), Some(tun)) = (error.build(icmp), self.tun()) else {
-            return;
-        };
-        let header = [0; VnetHeader::LEN];
-        let header = if tun.vnet() { &header[..] } else { &[] };
-        let answer = icmp.get(..len).unwrap_or_default();
-        if tun.write(pieces, [header, answer].into_iter()).is_err() {
-            self.interface.counters.dropped(Cause::TunWrite, 1);
-        }
-    }
-
-    /// Pairs that stay keep their state; a new one brings its SA, which can be taken only once.
-    fn take_up(&mut self, interface: &Arc<Interface>) {
-        let mut old: Vec<Option<Sending>> = self.active.drain(..).chain(self.resting.drain(..)).map(Some).collect();
-        // Nearly all of them stay, in their order: the next is looked for behind the one before.
-        let mut next = 0;
-        let mut take = |child: &Arc<ChildSa>| {
-            let is_it = |place: &Option<Sending>| {
-                let pair = place.as_ref().map(|sending| &sending.child.pair);
-                pair.is_some_and(|pair| Arc::ptr_eq(pair, &child.pair))
-            };
-            let behind = old.iter().skip(next).position(is_it).map(|at| next + at);
-            match behind.or_else(|| old.iter().take(next).position(is_it)) {
-                Some(at) => {
-                    next = at + 1;
-                    let mut sending = old.get_mut(at)?.take()?;
-                    if sending.bundle.is_some() {
-                        aggfrag::look_at_way(&sending.child, child);
-                    }
-                    sending.child = Arc::clone(child);
-                    Some(sending)
-                }
-                None => Some(Sending::new(child, child.pair.take_outbound()?)),
-            }
-        };
-        let queue = self.queue;
-        let is_its = |child: &&Arc<ChildSa>| interface.queues.of(child) == queue;
-        self.active = interface.active.iter().filter(is_its).filter_map(&mut take).collect();
-        self.resting = interface.resting.iter().filter(is_its).filter_map(&mut take).collect();
-        self.latest = None;
-        self.interface = Arc::clone(interface);
-        self.timed = self
-            .active
-            .iter()
-            .chain(&self.resting)
-            .any(|sending| sending.bundle.is_some());
-        if self.timed {
-            aggfrag::take_up(&self.interface, &mut self.active, &mut self.resting);
-        }
-    }
-
-    /// Sends what is due by time.
-    fn tick(&mut self, wakeup: &Wakeup<'_>, sockets: &mut Sockets) {
-        let Self {
-            interface,
-            active,
-            resting,
-            ..
-        } = self;
-        for sending in active.iter_mut().filter(|sending| sending.bundle.is_some()) {
-            let begun = resting
-                .iter_mut()
-                .find(|old| old.has_begun() && sending.succeeds(&old.child));
-            if let Some(old) = begun
-                && let Some(batch) = batch_of(sockets, &old.child)
-            {
-                old.finish(sending, interface, wakeup, batch);
-            }
-            if let Some(batch) = batch_of(sockets, &sending.child) {
-                sending.tick(interface, wakeup, batch);
-            }
-        }
-    }
-
-    /// Sends one packet as read from the TUN, after so many hops between workers.
-    fn send(
-        &mut self,
-        packet: &mut [u8],
-        hops: u8,
-        wakeup: &Wakeup<'_>,
-        sockets: &mut Sockets,
-        streams: &mut StreamBatch,
-    ) -> Option<TooBig> {
-        let interface = &*self.interface;
-        let (vnet, packet) = if self.tun()?.vnet() {
-            let (header, packet) = packet.split_first_chunk_mut::<{ VnetHeader::LEN }>()?;
-            (VnetHeader::from_octets(header), packet)
-        } else {
-            (VnetHeader::default(), packet)
-        };
-        let Ok(mut segmenter) = Segmenter::new(&vnet, packet) else {
-            interface.counters.dropped(Cause::OutMalformed, 1);
-            return None;
-        };
-        let flow = *segmenter.flow();
-        let count = segmenter.count();
-        let Some(index) = self.choose(&flow, packet) else {
-            self.without_pair(&flow, (&vnet, packet), count, hops, wakeup);
-            return None;
-        };
-        if self.interface.clamp_mss && is_syn(&flow, packet) {
-            mss::clamp(packet, &flow, self.interface.mtu, vnet.needs_checksum());
-            segmenter = Segmenter::new(&vnet, packet).ok()?;
-        }
-        let longest = self.active.get(index)?.longest(&self.interface);
-        if segmenter.max_segment_len() > longest {
-            self.interface.counters.dropped(Cause::TooBig, count as u64);
-            if !flow.dont_fragment || !self.errors.allows(wakeup.now) {
-                return None;
-            }
-            // Rare, and limited: it may allocate.
-            let mut quoted = vec![0; segmenter.max_segment_len()];
-            segmenter.write_segment(0, &mut quoted)?;
-            let total_len = quoted.len();
-            return Some(TooBig {
-                flow: Flow { total_len, ..flow },
-                mtu: u16::try_from(longest).unwrap_or(u16::MAX).min(self.interface.mtu),
-                quoted,
-            });
-        }
-        let sending = self.active.get_mut(index)?;
-        let socket = socket_of(&sending.child.path, sending.child.encapsulation);
-        if sending.bundle.is_some() {
-            // What was begun by the pair before goes first.
-            if let Some(old) = self
-                .resting
-                .iter_mut()
-                .find(|old| old.has_begun() && sending.succeeds(&old.child))
-                && let Some(batch) = batch_of(sockets, &old.child)
-            {
-                old.finish(sending, &self.interface, wakeup, batch);
-            }
-            // None goes by TCP: the key exchange does not allow it.
-            let Some(batch) = sockets.get_mut(socket).and_then(Option::as_mut) else {
-                wakeup.counters.dropped(Cause::SendFailed, count as u64);
-                return None;
-            };
-            sending.gather(&segmenter, count, &self.interface, wakeup, batch);
-            return None;
-        }
-        let outer = Outer {
-            tos: self.interface.dscp.tos(flow.tos),
-            dont_fragment: self.interface.dont_fragment.of(&flow) && !sending.child.path.is_ipv6(),
-        };
-        // RFC 4303 §2.7: behind the inner packet, whose own length says where it ends.
-        let least = sending.child.entry.tfc_padding.unwrap_or(0).min(self.interface.mtu);
-        let lengths = (count, usize::from(least));
-        let sealed = if let Some(batch) = sockets.get_mut(socket).and_then(Option::as_mut) {
-            sending.seal(&segmenter, &flow, lengths, outer, wakeup, batch)
-        } else if let Some(stream) = &sending.child.stream {
-            streams.turn_to(stream, wakeup.shared, wakeup.counters);
-            sending.seal(&segmenter, &flow, lengths, outer, wakeup, streams)
-        } else {
-            wakeup.counters.dropped(Cause::SendFailed, count as u64);
-            return None;
-        };
-        if !sealed {
-            let entry = &sending.child.entry;
-            // RFC 4303 §3.3.3: "An attempt to transmit a packet that would result in sequence number overflow is an
-            // auditable event."
-            self.auditor.tell(Cause::Expired, wakeup, || Audit {
-                connection: Some(Arc::clone(&entry.connection)),
-                spi: Some(entry.outbound.spi),
-                inner: Some(flow.key),
-                ..Audit::default()
-            });
-        }
-        None
-    }
-
-    /// The pair for a flow.
-    fn choose(&mut self, flow: &Flow, packet: &[u8]) -> Option<usize> {
-        if let Some((key, index)) = &self.latest
-            && *key == flow.key
-        {
-            return Some(*index);
-        }
-        let covering = |key: &FlowKey| self.active.iter().position(|sending| sending.child.covers(key));
-        if let Some(index) = covering(&flow.key) {
-            self.latest = Some((flow.key, index));
-            return Some(index);
-        }
-        // RFC 4301 §6.2: an ICMP error that no SA is for goes by "the SA that would carry the return traffic associated with
-        // the packet that triggered the ICMP error message". It is not remembered: the next may be about another.
-        icmp::return_flow(flow, packet).and_then(|key| covering(&key))
-    }
-
-    /// No pair of this queue is for a packet: another's may be. If none is, it is counted and control may hear of it.
-    #[cold]
-    fn without_pair(
-        &mut self,
-        flow: &Flow,
-        (vnet, packet): (&VnetHeader, &[u8]),
-        count: usize,
-        hops: u8,
-        wakeup: &Wakeup<'_>,
-    ) {
-        let interface = &*self.interface;
-        if interface.queues.len() > 1 {
-            let header = vnet.to_octets();
-            let has_header = self.tun().is_some_and(Tun::vnet);
-            let from = queues::From {
-                interface: self.number,
-                queue: self.queue,
-                hops,
-                parts: [if has_header { &header[..] } else { &[] }, packet],
-                packets: count,
-            };
-            let flows = [flow.key].into_iter().chain(icmp::return_flow(flow, packet));
-            if queues::hand_over(interface, flows, &from, wakeup) {
-                return;
-            }
-        }
-        let cause = if interface.active.is_empty() {
-            Cause::NoSa
-        } else {
-            Cause::SelectorOut
-        };
-        self.interface.counters.dropped(cause, count as u64);
-        // What the kernel itself multicasts on an interface that comes up is nobody's traffic.
-        if !flow.key.destination.is_multicast() {
-            self.auditor.tell(cause, wakeup, || Audit {
-                connection: Some(Arc::clone(&self.interface.connection)),
-                inner: Some(flow.key),
-                ..Audit::default()
-            });
-        }
-        // What the kernel itself multicasts on every interface that comes up is no reason for a tunnel.
-        if !flow.key.destination.is_multicast() && self.acquire.due(wakeup.now) {
-            (wakeup.shared.sinks.reports)(SadReport::Acquire {
-                source: flow.key.source,
-                destination: flow.key.destination,
-            });
-        }
-    }
-}
-
-/// The batch that a pair's packets leave by.
-fn batch_of<'a>(sockets: &'a mut Sockets, child: &ChildSa) -> Option<&'a mut SendBatch> {
-    sockets.get_mut(socket_of(&child.path, child.encapsulation))?.as_mut()
-}
-
-/// A TCP SYN, whose MSS option may want clamping.
-pub(super) fn is_syn(flow: &Flow, packet: &[u8]) -> bool {
-    const SYN: u8 = 0x02;
-    flow.key.protocol == protocol::TCP
-        && !flow.later_fragment
-        && packet.get(flow.header_len + 13).is_some_and(|flags| flags & SYN != 0)
 }

@@ -30,6 +30,8 @@ struct Queue {
     tun: Tun,
     /// The kernel puts packets there, and takes them by it. The worker that reads it changes it, and nobody else.
     attached: AtomicBool,
+    /// What reads it has been made; from then on it goes from worker to worker.
+    begun: AtomicBool,
 }
 
 impl Queues {
@@ -38,6 +40,7 @@ impl Queues {
         let queue = |(number, tun)| Queue {
             tun,
             attached: AtomicBool::new(number == 0),
+            begun: AtomicBool::new(false),
         };
         Self {
             list: tuns.into_iter().enumerate().map(queue).collect(),
@@ -87,6 +90,12 @@ impl Queues {
     pub(super) fn is_attached(&self, queue: usize) -> bool {
         let queue = self.list.get(queue);
         queue.is_some_and(|queue| queue.attached.load(Ordering::Relaxed))
+    }
+
+    /// Whether what reads it is to be made: true once.
+    pub(super) fn begin(&self, queue: usize) -> bool {
+        let queue = self.list.get(queue);
+        queue.is_some_and(|queue| !queue.begun.swap(true, Ordering::Relaxed))
     }
 
     /// Attaches or detaches one. It may take as long as another program holds the kernel's lock of network devices.

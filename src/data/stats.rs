@@ -1,8 +1,43 @@
 //! Counters. Packets and octets of an SA's direction are written by its one owner and read by control; drops are counted
 //! by whoever drops.
 
-use super::{ChildSaStats, Traffic};
+use landbridge_proto::esp::aggfrag::PathReport;
+use landbridge_proto::policy::sad::{ChildName, ChildSaId};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of one direction of a Child SA pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Inner packets (segments, not super-packets).
+    pub packets: u64,
+    /// Octets of inner packets.
+    pub bytes: u64,
+}
+
+/// Counters of a Child SA pair.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ChildSaStats {
+    /// Received.
+    pub inbound: Traffic,
+    /// Sent.
+    pub outbound: Traffic,
+    /// Drops by cause (names as in metrics: `replayed`, `integrity`, `selector_in`, `selector_out`, `malformed`, ...).
+    pub drops: Vec<(&'static str, u64)>,
+    /// With congestion information of IP-TFS, what is known of the path now.
+    pub path: Option<PathReport>,
+}
+
+/// Counters of a connection: they go on across rekeys and while the tunnel is down.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionStats {
+    /// Sums of all its Child SAs, past and present.
+    pub total: ChildSaStats,
+    /// The same for each child, those included that are no more.
+    pub by_child: BTreeMap<ChildName, ChildSaStats>,
+    /// Each present Child SA, by its identity.
+    pub children: Vec<(ChildSaId, ChildSaStats)>,
+}
 
 /// Why a packet went no further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -248,7 +248,7 @@ impl Register {
         std::mem::take(&mut self.untold)
     }
 
-    /// Adds a connection's interface; its number is as low as possible, and decides its owner.
+    /// Adds a connection's interface; its number is as low as possible, and decides who reads it first.
     pub(super) fn add_interface(&mut self, connection: &ConnectionName, tuns: Vec<Tun>, options: &InterfaceOptions) {
         let registered = Registered {
             name: options.name.clone(),

@@ -4,7 +4,9 @@
 use super::batch::SendBatch;
 use super::eagerness::{Busy, Eagerness};
 use super::inbound::Inbound;
+use super::load::{Load, Meter};
 use super::outbound::Outbound;
+use super::placing::{self, Handed, Placement, Places, Placing};
 use super::queues::Packet;
 use super::report::{Nanos, Sinks};
 use super::stats::{Cause, Counters};
@@ -24,7 +26,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,13 +60,14 @@ pub(super) struct Shared {
     pub coalesce_tcp: AtomicBool,
     pub coalesce_udp: AtomicBool,
     pub busy: Busy,
+    pub placement: Placement,
 }
 
 /// Where a worker is reached.
 pub(super) struct Desk {
     pub bell: Waker,
     pub mailbox: SyncSender<Letter>,
-    /// Control alone sends here, and the worker takes all there is at each turn.
+    /// Control alone sends here, and the worker takes all there is at each turn, or what a queue that comes to it has heard of already.
     pub changes: Sender<Arc<Change>>,
     /// TCP connections that the worker is to read from now on.
     pub arrivals: Mutex<Vec<Reading>>,
@@ -72,6 +75,9 @@ pub(super) struct Desk {
     pub seen: AtomicU64,
     /// What belongs to no connection.
     pub counters: Counters,
+    pub load: Load,
+    /// Queues that the worker gave to others.
+    pub given: AtomicU64,
 }
 
 /// What came to one worker and is for another.
@@ -80,6 +86,8 @@ pub(super) enum Letter {
     Datagrams(Message, Vec<u8>),
     /// What was read from a TUN.
     Packet(Packet),
+    /// What reads a TUN.
+    Queue(Box<Handed>),
 }
 
 impl Letter {
@@ -141,8 +149,8 @@ impl Shared {
         usize::from(spi::owner_of(spi)) % self.desks.len().max(1)
     }
 
-    /// The worker that reads a queue of an interface. Numbers go down while the owners of SPIs go up: with two workers, a lone
-    /// tunnel whose SPI has owner 0 is sealed by the other one.
+    /// The worker that reads a queue of an interface: for good where there are several queues, at first where there is one (then see
+    /// `placing`). Numbers go down while the owners of SPIs go up.
     pub(super) fn outbound_owner(&self, number: usize, queue: usize) -> usize {
         let count = self.desks.len().max(1);
         count - 1 - (number + queue) % count
@@ -161,14 +169,19 @@ impl Shared {
 
     /// Puts a letter into a worker's mailbox and wakes the worker; false if it is full.
     pub(super) fn post(&self, worker: usize, letter: Letter) -> bool {
+        self.try_post(worker, letter).is_ok()
+    }
+
+    /// Likewise; returns the letter if it is full.
+    pub(super) fn try_post(&self, worker: usize, letter: Letter) -> Result<(), Letter> {
         let Some(desk) = self.desks.get(worker) else {
-            return false;
+            return Err(letter);
         };
-        let posted = desk.mailbox.try_send(letter).is_ok();
-        if posted {
-            desk.bell.ring();
-        }
-        posted
+        desk.mailbox.try_send(letter).map_err(|error| match error {
+            TrySendError::Full(letter) | TrySendError::Disconnected(letter) => letter,
+        })?;
+        desk.bell.ring();
+        Ok(())
     }
 }
 
@@ -255,11 +268,14 @@ impl Worker {
             readers: Readers::new(),
             streams: StreamBatch::new(),
             generation: 0,
+            changes: 0,
+            placing: Placing::new(shared.placement),
             timer: None,
             rings: None,
         };
         let begin = shared.began;
-        let mut eagerness = Eagerness::new(0);
+        let mut meter = Meter::new(shared.placement.look(), 0);
+        let mut eagerness = Eagerness::new();
         let mut ready = Ready::new(READY);
         while !shared.stop.load(Ordering::Acquire) {
             at_work.worker.poll.wait(&mut ready, None)?;
@@ -271,8 +287,10 @@ impl Worker {
                     at_work.tick(now);
                 }
             }
-            if eagerness.is_due(now) {
-                eagerness.look(now, &shared.busy);
+            if meter.is_due(now) {
+                let used = meter.look(now, &desk.load);
+                eagerness.look(used, now, &shared.busy);
+                at_work.place(used, now);
             }
         }
         Ok(())
@@ -305,6 +323,9 @@ struct AtWork<'a> {
     readers: Readers,
     streams: StreamBatch,
     generation: u64,
+    /// How many changes it has taken up.
+    changes: u64,
+    placing: Placing,
     /// Since there was a pair that sends or waits by time (IP-TFS), and when it rings.
     timer: Option<Timer>,
     rings: Option<Nanos>,
@@ -377,7 +398,9 @@ impl AtWork<'_> {
     /// What other workers have handed over; false if there may be more.
     fn read_letters(&mut self, wakeup: &Wakeup<'_>) -> bool {
         let (mut letters, mut packets) = (0, 0);
-        for letter in self.worker.mailbox.try_iter().take(READY) {
+        while letters < READY
+            && let Ok(letter) = self.worker.mailbox.try_recv()
+        {
             letters += 1;
             match letter {
                 Letter::Datagrams(message, mut octets) => self.inbound.handed_over(&mut octets, &message, wakeup),
@@ -386,6 +409,7 @@ impl AtWork<'_> {
                     self.outbound
                         .handed_over(&mut packet, wakeup, &mut self.sending, &mut self.streams);
                 }
+                Letter::Queue(handed) => self.take_queue(*handed),
             }
         }
         if packets > 0 {
@@ -395,6 +419,43 @@ impl AtWork<'_> {
             self.desk.bell.ring();
         }
         letters < READY
+    }
+
+    /// Gives the queue that was read last to another worker if that is better.
+    fn place(&mut self, used: u32, now: Nanos) {
+        let (me, shared) = (self.worker.number, self.shared);
+        let workers = shared.desks.len();
+        let Some((number, spi)) = self.outbound.latest().filter(|_| workers > 1) else {
+            return;
+        };
+        let places = Places::new(shared.inbound_owner(spi), shared.outbound_owner(number, 0), workers);
+        let load = |worker| shared.desks.get(worker).map_or(0, |desk: &Desk| desk.load.get(now));
+        let to = self.placing.look(me, places, used, load);
+        let poll = &self.worker.poll;
+        let Some((to, own)) = to.and_then(|to| Some((to, self.outbound.let_go(number, |tun| left(poll, tun))?))) else {
+            return;
+        };
+        let changes = self.changes;
+        match placing::hand(Box::new(Handed { number, own, changes }), to, shared) {
+            Ok(()) => {
+                self.desk.given.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(back) => self.take_queue(*back),
+        }
+    }
+
+    /// Takes a queue that another worker had.
+    fn take_queue(&mut self, handed: Handed) {
+        // What the giver knew already has been sent to it; control is just about to send it here.
+        while self.changes < handed.changes
+            && let Ok(change) = self.worker.changes.recv()
+        {
+            self.take_up(&change);
+        }
+        let (poll, number) = (&self.worker.poll, handed.number);
+        self.outbound
+            .take_queue(number, handed.own, |tun| came(poll, number, 0, tun));
+        self.look_at_timer();
     }
 
     /// Lets go of the queues for which there is no pair any more.
@@ -431,7 +492,10 @@ impl AtWork<'_> {
     }
 
     /// The first pair with IP-TFS brings a timer.
-    fn start_timer(&mut self) {
+    fn look_at_timer(&mut self) {
+        if self.timer.is_some() || !(self.outbound.is_timed() || self.inbound.is_timed()) {
+            return;
+        }
         let added = Timer::new().and_then(|timer| self.worker.poll.add(&timer, TIMER).map(|()| timer));
         match added {
             Ok(timer) => self.timer = Some(timer),
@@ -448,9 +512,6 @@ impl AtWork<'_> {
         while let Ok(change) = self.worker.changes.try_recv() {
             self.take_up(&change);
         }
-        for batch in self.sending.iter_mut().flatten() {
-            batch.paths_changed();
-        }
         // Last: what is no more is let go now.
         self.desk.seen.store(generation, Ordering::Release);
     }
@@ -461,21 +522,28 @@ impl AtWork<'_> {
         let attached = self.outbound.take_up(
             change,
             |interface, queue| shared.outbound_owner(interface, queue) == number,
-            |interface, queue, tun| {
-                let token = INTERFACES + interface as u64 + ((queue as u64) << QUEUE_SHIFT);
-                if let Err(error) = poll.add(tun, token) {
-                    tracing::error!(%error, "a TUN can't be waited for");
-                }
-            },
+            |interface, queue, tun| came(poll, interface, queue, tun),
             |tun| left(poll, tun),
         );
         if attached {
             shared.desks.iter().for_each(|desk| desk.bell.ring());
         }
-        if self.timer.is_none() && (self.outbound.is_timed() || self.inbound.is_timed()) {
-            self.start_timer();
+        for batch in self.sending.iter_mut().flatten() {
+            batch.paths_changed();
         }
+        self.changes += 1;
+        self.look_at_timer();
     }
+}
+
+/// Waits for a TUN, too; false if that can't be.
+fn came(poll: &Poll, interface: usize, queue: usize, tun: &Tun) -> bool {
+    let token = INTERFACES + interface as u64 + ((queue as u64) << QUEUE_SHIFT);
+    let added = poll.add(tun, token);
+    if let Err(error) = &added {
+        tracing::error!(%error, "a TUN can't be waited for");
+    }
+    added.is_ok()
 }
 
 /// Waits for a TUN no more.

@@ -16,6 +16,7 @@ mod hostile;
 mod inner;
 mod life;
 mod outer;
+mod placing;
 
 /// Octets that keep a tunnel busy for a moment.
 const SOME: usize = 5_000_000;
