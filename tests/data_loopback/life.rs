@@ -1,10 +1,9 @@
 //! Limits of a pair, and an interface that comes, goes and changes.
 
 use crate::SOME;
-use crate::support::static_keys::{Pair, Tunnel, add_interface, find, name};
+use crate::support::static_keys::{Pair, Tunnel, find, name};
 use crate::support::transfer::one_way;
 use landbridge::data::DataOptions;
-use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaId, SadReport, SadUpdate, TrafficLimits};
 
 #[test]
@@ -42,13 +41,7 @@ fn an_interface_comes_goes_and_comes_again() {
         return;
     };
     for id in 1..20 {
-        pair.a.with(|data, _| data.remove_interface(&name()));
-        add_interface(&pair.a, DontFragment::Clear);
-        pair.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
-        pair.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
-        pair.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);
-        pair.install(Tunnel::default(), id);
-        pair.activate(id, None);
+        pair.renew_interface(id);
     }
     assert!(pair.ping("10.2.0.1"));
     // Deactivated: nothing leaves; activated again: the numbers go on, so the peer does not take it for a replay.

@@ -1,11 +1,10 @@
 //! A tunnel's queue goes from worker to worker, by how busy they are.
 
 use crate::SOME;
-use crate::support::static_keys::{Pair, Side, Tunnel, add_interface, name};
+use crate::support::static_keys::{Pair, Side, Tunnel, name};
 use crate::support::transfer::one_way;
 use crate::support::{World, wait_until};
 use landbridge::data::{DataOptions, DataPlane, Placement};
-use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::sad::{ChildSaId, SadUpdate};
 use landbridge_proto::policy::spi::OWNER_SHIFT;
 use std::sync::Arc;
@@ -122,16 +121,8 @@ fn an_interface_goes_while_its_queue_goes_round() {
     let flood = flood(&mut pair.world);
     for id in 1..20 {
         assert!(pair.ping("10.2.0.1"), "{id}");
-        // It returns when the interface is gone: nobody keeps the queue.
-        pair.a.with(|data, _| data.remove_interface(&name()));
-        let mut show = pair.world.command("a", "ip");
-        assert!(!show.args(["link", "show", "tun0"]).output().unwrap().status.success());
-        add_interface(&pair.a, DontFragment::Clear);
-        pair.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
-        pair.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
-        pair.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);
-        pair.install(Tunnel::default(), id);
-        pair.activate(id, None);
+        // Nobody keeps the queue, or it would not be gone.
+        pair.renew_interface(id);
     }
     assert!(pair.ping("10.2.0.1"));
     pair.world.end(flood, libc::SIGINT);

@@ -319,6 +319,19 @@ impl Pair {
         }
     }
 
+    /// A's interface is removed, which returns when it is gone, and made anew; then a new pair is sent by.
+    pub fn renew_interface(&self, id: u64) {
+        self.a.with(|data, _| data.remove_interface(&name()));
+        let mut show = self.world.command("a", "ip");
+        assert!(!show.args(["link", "show", "tun0"]).output().unwrap().status.success());
+        add_interface(&self.a, DontFragment::Clear);
+        self.world.ip("a", &["addr", "add", "10.1.0.1/24", "dev", "tun0"]);
+        self.world.ip("a", &["link", "set", "tun0", "mtu", "1400", "up"]);
+        self.world.ip("a", &["route", "add", "10.2.0.0/24", "dev", "tun0"]);
+        self.install(Tunnel::default(), id);
+        self.activate(id, None);
+    }
+
     pub fn ping(&self, address: &str) -> bool {
         let mut command = self.world.command("a", "ping");
         command.args(["-c", "2", "-i", "0.05", "-W", "2", address]);
