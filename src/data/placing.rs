@@ -80,13 +80,20 @@ impl Placing {
         Self { placement, much: 0 }
     }
 
-    /// At a look of worker `me`, which used so many thousandths of a processor: the worker that is to have the queue that was read last.
-    pub(super) fn look(&mut self, me: usize, places: Places, used: u32, load: impl Fn(usize) -> u32) -> Option<usize> {
-        let Places { together, apart } = places;
+    /// At a look of worker `me`, which used so many thousandths of a processor: the worker that is to have the queue that was read last,
+    /// if there is one that may go to these `places`.
+    pub(super) fn look(
+        &mut self,
+        me: usize,
+        places: Option<Places>,
+        used: u32,
+        load: impl Fn(usize) -> u32,
+    ) -> Option<usize> {
+        self.much = if used < MUCH { 0 } else { self.much.saturating_add(1) };
+        let Places { together, apart } = places?;
         if self.placement == Placement::Restless {
             return Some(if me == together { apart } else { together });
         }
-        self.much = if used < MUCH { 0 } else { self.much.saturating_add(1) };
         if me != together {
             let sum = used.saturating_add(load(together));
             return (sum <= LITTLE).then_some(together);
@@ -115,7 +122,7 @@ mod tests {
     /// What follows from looks that find the same over and over, of three workers: the inbound SA is with the first.
     fn of(me: usize, loads: [u32; 3]) -> Option<usize> {
         let mut placing = Placing::default();
-        let mut look = || placing.look(me, Places::new(0, 1, 3), loads[me], |worker| loads[worker]);
+        let mut look = || placing.look(me, Some(Places::new(0, 1, 3)), loads[me], |worker| loads[worker]);
         let first = look();
         if me == 0 {
             assert_eq!(first, None, "a single look is not enough");
@@ -158,10 +165,15 @@ mod tests {
     #[test]
     fn one_queue_after_another_and_only_while_there_is_much() {
         let mut placing = Placing::default();
-        let mut look = |used| placing.look(0, Places::new(0, 1, 2), used, |_| 0);
+        let mut look = |used| placing.look(0, Some(Places::new(0, 1, 2)), used, |_| 0);
         let looks = [300, 300, 300, 300, 300, 0, 300, 300];
         let (stay, go) = (None, Some(1));
         assert_eq!(looks.map(&mut look), [stay, go, stay, go, stay, stay, stay, go]);
+        // Looks count also while there is nothing to give.
+        let mut placing = Placing::default();
+        let looks = [300, 0, 300].map(|used| placing.look(0, None, used, |_| 0));
+        assert_eq!(looks, [None; 3]);
+        assert_eq!(placing.look(0, Some(Places::new(0, 1, 2)), 300, |_| 0), go);
     }
 
     /// Whatever the work of a queue is, as long as it is the same it does not go to and fro.

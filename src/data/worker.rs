@@ -425,14 +425,16 @@ impl AtWork<'_> {
     fn place(&mut self, used: u32, now: Nanos) {
         let (me, shared) = (self.worker.number, self.shared);
         let workers = shared.desks.len();
-        let Some((number, spi)) = self.outbound.latest().filter(|_| workers > 1) else {
-            return;
-        };
-        let places = Places::new(shared.inbound_owner(spi), shared.outbound_owner(number, 0), workers);
+        let latest = self.outbound.latest().filter(|_| workers > 1);
+        let places = latest
+            .map(|(number, spi)| Places::new(shared.inbound_owner(spi), shared.outbound_owner(number, 0), workers));
         let load = |worker| shared.desks.get(worker).map_or(0, |desk: &Desk| desk.load.get(now));
         let to = self.placing.look(me, places, used, load);
+        let (Some((number, _)), Some(to)) = (latest, to) else {
+            return;
+        };
         let poll = &self.worker.poll;
-        let Some((to, own)) = to.and_then(|to| Some((to, self.outbound.let_go(number, |tun| left(poll, tun))?))) else {
+        let Some(own) = self.outbound.let_go(number, |tun| left(poll, tun)) else {
             return;
         };
         let changes = self.changes;

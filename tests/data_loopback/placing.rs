@@ -18,6 +18,11 @@ fn workers(workers: usize, placement: Placement) -> DataOptions {
     }
 }
 
+/// Queues go round as often as they can.
+fn restless(test: &str, count: usize) -> Option<Pair> {
+    Pair::up(test, workers(count, Placement::Restless), Tunnel::default())
+}
+
 fn moved(side: &Side) -> u64 {
     side.with(|data, _| data.queues_moved())
 }
@@ -29,8 +34,7 @@ fn nothing_is_lost_on_the_way() {
     /// Pairs by which A sends, one after the other.
     const PAIRS: u64 = 1500;
     for count in [2, 3] {
-        let options = workers(count, Placement::Restless);
-        let Some(mut pair) = Pair::up("a queue that goes round", options, Tunnel::default()) else {
+        let Some(mut pair) = restless("a queue that goes round", count) else {
             return;
         };
         // What the kernel itself multicasts on an interface that comes up may come before the first SA.
@@ -77,11 +81,7 @@ fn nothing_is_lost_on_the_way() {
 /// An order holds for every packet read after it was given, also if the queue was on its way: what is deactivated sends nothing.
 #[test]
 fn an_order_finds_a_queue_on_its_way() {
-    let Some(mut pair) = Pair::up(
-        "a queue that has not heard",
-        workers(2, Placement::Restless),
-        Tunnel::default(),
-    ) else {
+    let Some(mut pair) = restless("a queue that has not heard", 2) else {
         return;
     };
     let pings = pair
@@ -111,11 +111,7 @@ fn an_order_finds_a_queue_on_its_way() {
 /// An interface is removed, and another has its number, while its queue goes round.
 #[test]
 fn an_interface_goes_while_its_queue_goes_round() {
-    let Some(mut pair) = Pair::up(
-        "a queue of what is gone",
-        workers(2, Placement::Restless),
-        Tunnel::default(),
-    ) else {
+    let Some(mut pair) = restless("a queue of what is gone", 2) else {
         return;
     };
     let flood = flood(&mut pair.world);
@@ -171,11 +167,7 @@ fn by_load() {
 /// There is nowhere to go.
 #[test]
 fn one_worker_keeps_its_queue() {
-    let Some(pair) = Pair::up(
-        "one worker and a queue",
-        workers(1, Placement::Restless),
-        Tunnel::default(),
-    ) else {
+    let Some(pair) = restless("one worker and a queue", 1) else {
         return;
     };
     pair.carries(SOME);
