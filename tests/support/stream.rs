@@ -74,11 +74,12 @@ impl Stream {
     }
 }
 
-/// In steps of a millisecond. A step that comes late sends at most four times its share, so that queues are not filled by
+/// In steps of a millisecond, or of a datagram. A step that comes late sends at most four times its share, so that queues are not filled by
 /// a machine that was busy elsewhere.
 fn send(socket: &UdpSocket, rate: Rate) -> u64 {
     let begin = Instant::now();
     let most = (rate.datagrams / 250).max(4);
+    let step_time = Duration::from_micros(1_000_000 / rate.datagrams.min(1000));
     let (mut sent, mut datagram) = (0_u64, vec![0x5a; rate.len]);
     while begin.elapsed() < rate.time {
         let due = begin.elapsed().as_micros() as u64 * rate.datagrams / 1_000_000;
@@ -89,7 +90,7 @@ fn send(socket: &UdpSocket, rate: Rate) -> u64 {
                 sent += 1;
             }
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(step_time);
     }
     sent
 }
