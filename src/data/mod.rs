@@ -11,6 +11,7 @@
 //! | `placing` | which worker reads the queue of an interface |
 //! | `sending` | an outbound SA: seal |
 //! | `queues` | several queues of an interface, one for each of a child's pairs |
+//! | `attaching` | whether the kernel puts packets on one of them |
 //! | `batch` | the send batch: where datagrams are sealed and sent from |
 //! | `inbound` | UDP or IP protocol 50 -> TUN: open, check |
 //! | `deliver` | joined packets to the TUNs |
@@ -24,6 +25,7 @@
 //! worker to worker (`placing`). Sequence counter and replay window are made once, and live until the pair is removed.
 
 mod aggfrag;
+mod attaching;
 mod audit;
 mod batch;
 mod deliver;
@@ -224,7 +226,7 @@ impl DataPlane {
             let (mailbox_sender, mailbox) = sync_channel(MAILBOX);
             let (change_sender, changes) = channel();
             let desk = Desk {
-                bell: Waker::new()?,
+                bell: Arc::new(Waker::new()?),
                 changes: change_sender,
                 mailbox: mailbox_sender,
                 arrivals: Mutex::default(),

@@ -1,5 +1,6 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
+use super::attaching::Step;
 use super::own::Own;
 use super::queues::Packet;
 use super::report::Nanos;
@@ -8,6 +9,7 @@ use super::stats::Cause;
 use super::streams::StreamBatch;
 use super::table::{Change, Interface};
 use super::worker::{Sockets, Wakeup, send_all};
+use crate::sys::poll::Waker;
 use crate::sys::tun::{Pieces, Tun};
 use landbridge_proto::ip::icmp;
 use landbridge_proto::ip::vnet::VnetHeader;
@@ -31,8 +33,8 @@ pub(super) struct Outbound {
     latest: Option<usize>,
     /// Those with pairs that send by time.
     timed: Vec<(usize, usize)>,
-    /// Those that are to be detached.
-    leaving: Vec<(usize, usize)>,
+    /// Those that are not attached as they should be, or not listened to.
+    unsettled: Vec<(usize, usize)>,
     buffer: Vec<u8>,
     pieces: Pieces,
     icmp: Vec<u8>,
@@ -53,24 +55,16 @@ impl Outbound {
             interfaces: Vec::new(),
             latest: None,
             timed: Vec::new(),
-            leaving: Vec::new(),
+            unsettled: Vec::new(),
             buffer: vec![0; LONGEST],
             pieces: Pieces::default(),
             icmp: vec![0; icmp::MAX_LEN],
         }
     }
 
-    /// Takes up a change: `owns` says which queues are this worker's to begin with. `came` and `went` hear of those that are to be read
-    /// from now on, and no more; `came` says whether it can be waited for. True if one was attached: another worker may have waited for
-    /// that to leave its own.
-    pub(super) fn take_up(
-        &mut self,
-        change: &Change,
-        owns: impl Fn(usize, usize) -> bool,
-        mut came: impl FnMut(usize, usize, &Tun) -> bool,
-        mut went: impl FnMut(&Tun),
-    ) -> bool {
-        let mut attached = false;
+    /// Takes up a change: `owns` says which queues are this worker's to begin with; `went` hears of those that are to be read no more.
+    /// Those that are to be read from now on are yet to be settled.
+    pub(super) fn take_up(&mut self, change: &Change, owns: impl Fn(usize, usize) -> bool, mut went: impl FnMut(&Tun)) {
         for (number, new) in &change.interfaces {
             if self.interfaces.len() <= *number {
                 self.interfaces.resize_with(*number + 1, Heard::default);
@@ -81,7 +75,7 @@ impl Outbound {
             heard.interface.clone_from(new);
             let places = &mut heard.queues;
             self.timed.retain(|(timed, _)| timed != number);
-            self.leaving.retain(|(leaving, _)| leaving != number);
+            self.unsettled.retain(|(unsettled, _)| unsettled != number);
             let count = new.as_ref().map_or(0, |new| new.queues.len());
             places.resize_with(places.len().max(count), || None);
             for (queue, own) in places.iter_mut().enumerate() {
@@ -100,55 +94,72 @@ impl Outbound {
                 if own.timed {
                     self.timed.push((*number, queue));
                 }
-                attached |= own.attach();
-                if !own.listening
-                    && let Some(tun) = own.tun().filter(|_| own.is_attached())
-                {
-                    own.listening = came(*number, queue, tun);
-                }
-                if own.is_attached() && !own.is_wanted() {
-                    self.leaving.push((*number, queue));
+                if own.step() != Step::Settled {
+                    self.unsettled.push((*number, queue));
                 }
             }
             places.truncate(count);
         }
-        attached
     }
 
-    /// A queue is to be detached.
-    pub(super) const fn is_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+    /// Some queue is not yet as it should be.
+    pub(super) const fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
     }
 
-    /// Detaches the queues that are no longer wanted, each when another is there in its place. What is in them goes first, by
-    /// the workers that have pairs for it: the kernel would throw it away. `went` hears of those that are to be read no more.
-    pub(super) fn leave(
+    /// Goes on with having queues attached and detached, each detached when another is there in its place; `bell` rings when there is more to
+    /// do. `came` and `went` hear of those that are to be read from now on, and no more; `came` says whether it can be waited for. True
+    /// if one was attached: another worker may have waited for that to leave its own.
+    pub(super) fn settle(
         &mut self,
         wakeup: &Wakeup<'_>,
+        bell: &Arc<Waker>,
         sockets: &mut Sockets,
         streams: &mut StreamBatch,
+        came: impl Fn(usize, usize, &Tun) -> bool,
         went: impl Fn(&Tun),
-    ) {
-        for (number, queue) in std::mem::take(&mut self.leaving) {
-            let ready = self.own(number, queue).is_some_and(|own| own.interface.has_wanted());
-            if !ready {
-                self.leaving.push((number, queue));
-                continue;
-            }
-            // As long as a TUN's queue is, at most.
-            let mut turns = LEAVING_TURNS;
-            while turns > 0 && self.turn(number, queue, wakeup, sockets, streams) {
-                turns -= 1;
-            }
-            let Some(own) = self.own(number, queue) else { continue };
-            if let Some(tun) = own.tun() {
-                went(tun);
-            }
-            own.listening = false;
-            if let Err(error) = own.interface.queues.set_attached(queue, false) {
-                tracing::error!(%error, queue, "a queue can't be detached");
+    ) -> bool {
+        let mut attached = false;
+        for (number, queue) in std::mem::take(&mut self.unsettled) {
+            while let Some(own) = self.own(number, queue) {
+                let step = own.step();
+                match (step, own.interface.queues.tun(queue)) {
+                    (Step::Settled, _) | (_, None) => break,
+                    (Step::Listen, Some(tun)) => {
+                        own.listening = came(number, queue, tun);
+                        if !own.listening {
+                            break;
+                        }
+                        attached |= own.interface.queues.len() > 1;
+                    }
+                    (Step::Forget, Some(tun)) => {
+                        went(tun);
+                        own.listening = false;
+                    }
+                    (Step::Attach, _) => {
+                        if !own.change(true, bell) {
+                            break;
+                        }
+                    }
+                    (Step::Detach, _) => {
+                        // What is in it goes first, by the workers that have pairs for it: the kernel would throw it away. As long as a
+                        // TUN's queue is, at most.
+                        let mut turns = LEAVING_TURNS;
+                        while turns > 0 && self.turn(number, queue, wakeup, sockets, streams) {
+                            turns -= 1;
+                        }
+                        if !self.own(number, queue).is_some_and(|own| own.change(false, bell)) {
+                            break;
+                        }
+                    }
+                    (Step::Wait, _) => {
+                        self.unsettled.push((number, queue));
+                        break;
+                    }
+                }
             }
         }
+        attached
     }
 
     fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {

@@ -1,6 +1,7 @@
 //! A queue of an interface, and the pairs whose packets come by it: one is chosen for each packet, and seals it.
 
 use super::aggfrag;
+use super::attaching::{self, Step};
 use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
 use super::queues;
@@ -10,6 +11,7 @@ use super::stats::Cause;
 use super::streams::StreamBatch;
 use super::table::{ChildSa, Interface};
 use super::worker::{Sockets, Wakeup, socket_of};
+use crate::sys::poll::Waker;
 use crate::sys::tun::{Pieces, Tun};
 use landbridge_proto::ip::flow::{Flow, FlowKey, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
@@ -24,7 +26,7 @@ pub(super) struct Own {
     pub interface: Arc<Interface>,
     number: usize,
     queue: usize,
-    /// Its worker waits for it: since it is attached.
+    /// Its worker waits for its packets.
     pub listening: bool,
     /// In the order of [`Interface::active`], of which these are the queue's.
     pub active: Vec<Sending>,
@@ -90,24 +92,16 @@ impl Own {
         self.interface.queues.tun(self.queue)
     }
 
-    pub(super) fn is_attached(&self) -> bool {
-        self.interface.queues.is_attached(self.queue)
+    /// What is to be done next so that it is attached, or not, as it should be.
+    pub(super) fn step(&self) -> Step {
+        let Self { interface, queue, .. } = self;
+        let state = interface.queues.state(*queue);
+        attaching::step(state, interface.wants(*queue), self.listening, interface.has_wanted())
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
-        self.interface.wants(self.queue)
-    }
-
-    /// Attaches the queue when it is wanted; true if it was not attached before.
-    pub(super) fn attach(&self) -> bool {
-        if !self.is_wanted() || self.is_attached() {
-            return false;
-        }
-        let result = self.interface.queues.set_attached(self.queue, true);
-        if let Err(error) = &result {
-            tracing::error!(%error, queue = self.queue, "a queue can't be attached");
-        }
-        result.is_ok()
+    /// Has it attached or detached; see [`attaching::change`].
+    pub(super) fn change(&self, attach: bool, bell: &Arc<Waker>) -> bool {
+        attaching::change(&self.interface.queues, self.queue, attach, bell)
     }
 
     /// Answers a packet that is too big.
@@ -152,6 +146,7 @@ impl Own {
         self.active = interface.active.iter().filter(is_its).filter_map(&mut take).collect();
         self.resting = interface.resting.iter().filter(is_its).filter_map(&mut take).collect();
         self.latest = None;
+        interface.queues.try_again(queue);
         self.interface = Arc::clone(interface);
         self.timed = self
             .active

@@ -4,6 +4,7 @@
 //! among those that are attached. So a queue is attached while every child that is sent by has a pair for it; what comes by one
 //! without a pair all the same is handed to the worker of one that has.
 
+use super::attaching::State;
 use super::stats::Cause;
 use super::table::{ChildSa, Interface};
 use super::worker::{Letter, Wakeup};
@@ -11,9 +12,8 @@ use crate::sys::tun::Tun;
 use landbridge_proto::ip::flow::{Flow, FlowKey, Ports};
 use landbridge_proto::policy::sad::ChildSaEntry;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 /// How often a packet goes from worker to worker: the first may not have heard yet of what the second has.
@@ -28,8 +28,10 @@ pub(super) struct Queues {
 #[derive(Debug)]
 struct Queue {
     tun: Tun,
-    /// The kernel puts packets there, and takes them by it. The worker that reads it changes it, and nobody else.
-    attached: AtomicBool,
+    /// Whether the kernel puts packets there. It is for the worker that reads it to change that.
+    state: AtomicU8,
+    /// The kernel has refused the latest change.
+    refused: AtomicBool,
     /// What reads it has been made; from then on it goes from worker to worker.
     begun: AtomicBool,
 }
@@ -39,7 +41,8 @@ impl Queues {
     pub(super) fn new(tuns: Vec<Tun>) -> Self {
         let queue = |(number, tun)| Queue {
             tun,
-            attached: AtomicBool::new(number == 0),
+            state: AtomicU8::new(if number == 0 { State::Attached } else { State::Detached } as u8),
+            refused: AtomicBool::new(false),
             begun: AtomicBool::new(false),
         };
         Self {
@@ -88,8 +91,15 @@ impl Queues {
     }
 
     pub(super) fn is_attached(&self, queue: usize) -> bool {
-        let queue = self.list.get(queue);
-        queue.is_some_and(|queue| queue.attached.load(Ordering::Relaxed))
+        self.state(queue) == State::Attached
+    }
+
+    /// Whether the kernel puts packets there; one that there is not is detached.
+    pub(super) fn state(&self, queue: usize) -> State {
+        let state = self.list.get(queue).map(|queue| queue.state.load(Ordering::Acquire));
+        let is = |of: State| state == Some(of as u8);
+        let states = [State::Attaching, State::Attached, State::Detaching];
+        states.into_iter().find(|of| is(*of)).unwrap_or(State::Detached)
     }
 
     /// Whether what reads it is to be made: true once.
@@ -98,17 +108,36 @@ impl Queues {
         queue.is_some_and(|queue| !queue.begun.swap(true, Ordering::Relaxed))
     }
 
-    /// Attaches or detaches one. It may take as long as another program holds the kernel's lock of network devices.
-    pub(super) fn set_attached(&self, queue: usize, attached: bool) -> io::Result<()> {
-        let Some(queue) = self.list.get(queue) else {
-            return Ok(());
+    /// A change begins; false if the kernel has refused one, and nothing is different since.
+    pub(super) fn begin_change(&self, queue: usize, attach: bool) -> bool {
+        let state = if attach { State::Attaching } else { State::Detaching };
+        let queue = self.list.get(queue);
+        let Some(queue) = queue.filter(|queue| !queue.refused.load(Ordering::Relaxed)) else {
+            return false;
         };
-        if !attached {
-            queue.attached.store(false, Ordering::Relaxed);
+        queue.state.store(state as u8, Ordering::Release);
+        true
+    }
+
+    /// Carries it out. It may take as long as another program holds the kernel's lock of network devices.
+    pub(super) fn end_change(&self, number: usize, attach: bool) {
+        let Some(queue) = self.list.get(number) else { return };
+        let result = queue.tun.set_attached(attach);
+        if let Err(error) = &result {
+            let what = if attach { "attached" } else { "detached" };
+            tracing::error!(%error, queue = number, "a queue can't be {what}");
         }
-        let result = queue.tun.set_attached(attached);
-        queue.attached.store(attached == result.is_ok(), Ordering::Relaxed);
-        result
+        queue.refused.store(result.is_err(), Ordering::Relaxed);
+        let is_attached = attach == result.is_ok();
+        let state = if is_attached { State::Attached } else { State::Detached };
+        queue.state.store(state as u8, Ordering::Release);
+    }
+
+    /// What was refused may be tried again.
+    pub(super) fn try_again(&self, queue: usize) {
+        if let Some(queue) = self.list.get(queue) {
+            queue.refused.store(false, Ordering::Relaxed);
+        }
     }
 }
 

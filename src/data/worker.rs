@@ -65,7 +65,7 @@ pub(super) struct Shared {
 
 /// Where a worker is reached.
 pub(super) struct Desk {
-    pub bell: Waker,
+    pub bell: Arc<Waker>,
     pub mailbox: SyncSender<Letter>,
     /// Control alone sends here, and the worker takes all there is at each turn, or what a queue that comes to it has heard of already.
     pub changes: Sender<Arc<Change>>,
@@ -346,7 +346,7 @@ impl AtWork<'_> {
             counters: &desk.counters,
             worker: self.worker.number,
         };
-        self.leave_queues(&wakeup);
+        self.settle_queues(&wakeup);
         match token {
             BELL => {
                 if !self.read_letters(&wakeup) {
@@ -460,12 +460,22 @@ impl AtWork<'_> {
         self.look_at_timer();
     }
 
-    /// Lets go of the queues for which there is no pair any more.
-    fn leave_queues(&mut self, wakeup: &Wakeup<'_>) {
-        if self.outbound.is_leaving() {
-            let poll = &self.worker.poll;
-            let went = |tun: &Tun| left(poll, tun);
-            self.outbound.leave(wakeup, &mut self.sending, &mut self.streams, went);
+    /// Goes on with the queues that are to be attached and detached.
+    fn settle_queues(&mut self, wakeup: &Wakeup<'_>) {
+        if !self.outbound.is_unsettled() {
+            return;
+        }
+        let poll = &self.worker.poll;
+        let attached = self.outbound.settle(
+            wakeup,
+            &self.desk.bell,
+            &mut self.sending,
+            &mut self.streams,
+            |interface, queue, tun| came(poll, interface, queue, tun),
+            |tun| left(poll, tun),
+        );
+        if attached {
+            self.shared.desks.iter().for_each(|desk| desk.bell.ring());
         }
     }
 
@@ -521,15 +531,11 @@ impl AtWork<'_> {
     fn take_up(&mut self, change: &Change) {
         let (shared, number, poll) = (self.shared, self.worker.number, &self.worker.poll);
         self.inbound.take_up(change, |spi| shared.inbound_owner(spi) == number);
-        let attached = self.outbound.take_up(
+        self.outbound.take_up(
             change,
             |interface, queue| shared.outbound_owner(interface, queue) == number,
-            |interface, queue, tun| came(poll, interface, queue, tun),
             |tun| left(poll, tun),
         );
-        if attached {
-            shared.desks.iter().for_each(|desk| desk.bell.ring());
-        }
         for batch in self.sending.iter_mut().flatten() {
             batch.paths_changed();
         }
