@@ -39,11 +39,16 @@ systemd-nspawn --quiet --directory="$TREE" --volatile=overlay --boot --machine="
     >"$LB_TMP/boot.log" 2>&1 </dev/null &
 NSPAWN=$!
 LB_PIDS+=("$NSPAWN")
-leader() { pgrep -P "$NSPAWN" | head -1; }
+# Not the process that makes the container ready, which is nspawn's child as well, for a moment.
+leader() { pgrep -P "$NSPAWN" -x systemd | head -1 | grep .; }
 wait_until 10 leader || { cat "$LB_TMP/boot.log" >&2; fail "no container"; }
 LEADER=$(leader)
 inside() { nsenter -t "$LEADER" --all -- env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-booted() { inside systemctl is-system-running 2>/dev/null | grep -Eq 'running|degraded'; }
+booted() {
+    local state
+    state=$(inside systemctl is-system-running 2>/dev/null) || :
+    [[ $state = running || $state = degraded ]]
+}
 wait_until 30 booted || { cat "$LB_TMP/boot.log" >&2; fail "systemd did not come up"; }
 good "$(inside systemctl --version | head -1)"
 

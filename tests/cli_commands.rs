@@ -42,9 +42,9 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A copy of an example with a fresh key beside it.
-fn example(name: &str) -> PathBuf {
-    let folder = folder(name);
+/// A copy of an example with a fresh key beside it, in a folder for one test.
+fn example(test: &str, name: &str) -> PathBuf {
+    let folder = folder(test);
     let file = folder.join("landbridge.toml");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
     fs::copy(example, &file).unwrap();
@@ -110,7 +110,7 @@ fn bench_tells_what_the_ciphers_cost() {
 
 #[test]
 fn check_shows_what_would_run() {
-    let file = example("office.toml");
+    let file = example("check shows", "office.toml");
     let output = landbridge(&["check", "--config", file.to_str().unwrap()]);
     assert_eq!((code(&output), err(&output).as_str()), (0, ""));
     let text = out(&output);
@@ -145,7 +145,7 @@ fn check_shows_what_would_run() {
 
 #[test]
 fn check_and_run_report_all_errors_and_end_with_64() {
-    let file = example("cloud.toml");
+    let file = example("all errors", "cloud.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(
         &file,
@@ -370,7 +370,7 @@ fn the_socket_of_the_configuration_is_used() {
 
 #[test]
 fn doctor_judges_line_by_line() {
-    let file = example("office.toml");
+    let file = example("doctor judges", "office.toml");
     let output = landbridge(&["doctor", "--json", "--config", file.to_str().unwrap()]);
     let findings: Value = serde_json::from_str(&out(&output)).unwrap();
     let list = findings.as_array().unwrap();

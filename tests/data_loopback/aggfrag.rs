@@ -134,13 +134,14 @@ fn a_constant_rate_says_nothing_of_what_goes_through() {
     for load in 0..3 {
         let before = counts(&pair.world)[0];
         let began = std::time::Instant::now();
+        // Long enough that a worker that waits for a processor makes less than a tenth.
         match load {
-            0 => std::thread::sleep(Duration::from_millis(1000)),
-            1 => one_way(&pair.world, "a", "b", "10.2.0.1", 300_000),
+            0 => std::thread::sleep(Duration::from_millis(1500)),
+            1 => one_way(&pair.world, "a", "b", "10.2.0.1", 1_500_000),
             _ => {
                 assert!(pair.ping("10.2.0.1"));
                 burst(&pair, 300, 500);
-                std::thread::sleep(Duration::from_millis(700));
+                std::thread::sleep(Duration::from_millis(1500));
             }
         }
         let sent = counts(&pair.world)[0] - before;
@@ -208,19 +209,16 @@ fn a_path_that_takes_it_gets_the_highest_rate() {
             let stats = side.with(|data, _| data.stats(&name()));
             stats.by_child.values().next().and_then(|child| child.path).unwrap()
         };
+        // The RTT is a mean, and 10 ms the least that counts.
         wait_until("both send as fast as they may", Duration::from_secs(10), || {
             [&pair.a, &pair.b]
+                .map(path)
                 .iter()
-                .all(|side| path(side).rate == Some(30_000_000))
+                .all(|path| (path.rate, path.rtt) == (Some(30_000_000), Some(Duration::from_millis(10))))
         });
         for side in [&pair.a, &pair.b] {
             let path = path(side);
             assert_eq!((path.sent, path.received), (0, 0), "{path:?}");
-            assert_eq!(
-                path.rtt,
-                Some(Duration::from_millis(10)),
-                "the least that counts: {path:?}"
-            );
         }
         pair.carries(SOME / 5);
     }
@@ -313,7 +311,11 @@ fn payloads(packets: &[Vec<u8>], space: usize) -> Vec<Vec<u8>> {
 /// SA takes the other's packets (RFC 9347 §2.3).
 #[test]
 fn each_inner_packet_is_checked_and_each_loss_is_its_own() {
-    let tunnel = with(AT_ONCE);
+    let mut tunnel = with(AT_ONCE);
+    if let Some(agreed) = &mut tunnel.aggfrag {
+        // Longer than what follows each other may take to be sent.
+        agreed.iptfs.reorder_time = Duration::from_millis(500);
+    }
     let Some(pair) = Pair::up("inner checks", DataOptions::default(), tunnel) else {
         return;
     };

@@ -84,10 +84,16 @@ fn an_order_finds_a_queue_on_its_way() {
     let Some(mut pair) = restless("a queue that has not heard", 2) else {
         return;
     };
-    let pings = pair
-        .world
-        .spawn("a", "pings.log", "ping", &["-q", "-i", "0.001", "-w", "60", "10.2.0.1"]);
-    for round in 0..400 {
+    let pings = pair.world.spawn(
+        "a",
+        "pings.log",
+        "ping",
+        &["-q", "-i", "0.001", "-w", "600", "10.2.0.1"],
+    );
+    // A move takes a packet that was read, and there are few while nothing is sent.
+    let mut round = 0;
+    while round < 400 || (moved(&pair.a) <= 100 && round < 4000) {
+        round += 1;
         let silent = pair.a.with(|data, _| {
             let id = ChildSaId(0);
             data.apply(&SadUpdate::DeactivateOutbound(id));

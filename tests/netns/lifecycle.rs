@@ -85,7 +85,8 @@ fn a_crash_of_the_responder_is_noticed_in_a_round_trip() {
     }
     let took = back.elapsed();
     println!("a ping got through {took:?} after the gateway was back");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Mostly in less than one; a hint that is lost is sent again in one. Without the extension it takes a minute.
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(std::fs::read(&state).unwrap(), before);
     let log = pair.a.log(&pair.world);
     assert!(log.contains("the peer has lost its state"), "{log}");

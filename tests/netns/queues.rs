@@ -4,6 +4,7 @@
 use crate::support::static_keys::{Pair, Side, Tunnel, interface_options, name};
 use crate::support::stream::{Outcome, Rate, Stream};
 use crate::support::transfer::one_way;
+use crate::support::wait_until;
 use landbridge::data::{DataOptions, InterfaceOptions};
 use landbridge_proto::ip::tunnel::DontFragment;
 use landbridge_proto::policy::aggfrag::{Aggfrag, Iptfs, SendMode};
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 /// UDP flows in each direction. The kernel's hash has a random key: that one of three queues gets none of them happens in one of three
 /// million directions, 3 (2/3)^40.
 const FLOWS: usize = 40;
-/// What half the flows of both directions send in 5 ms. The kernel throws away what it puts into a queue after the worker's last look, and
-/// the worker may have to wait for a processor.
-const LOST_WHEN_DETACHED: u64 = 16;
+/// What half the flows of both directions send in 30 ms. What a worker that waits for a processor has not read when the kernel detaches a
+/// queue is thrown away, and where one worker follows another packets may overtake each other.
+const WHILE_DETACHED: u64 = 96;
 const MOMENT: Duration = Duration::from_millis(300);
 
 fn options() -> DataOptions {
@@ -36,9 +37,17 @@ fn tunnel(resource: u16) -> Tunnel {
     }
 }
 
+/// What a worker that waits for a processor finds later is not lost: 500 packets are an eighth of a second.
+fn lengthen(pair: &Pair) {
+    for ns in ["a", "b"] {
+        pair.world.ip(ns, &["link", "set", "tun0", "txqueuelen", "5000"]);
+    }
+}
+
 /// Two gateways with two pairs, 0 and 1.
 fn up(test: &str, like: Tunnel) -> Option<Pair> {
     let pair = Pair::with_queues(test, options(), 2)?;
+    lengthen(&pair);
     for resource in 0..2 {
         let Tunnel { owner, .. } = tunnel(resource);
         let tunnel = Tunnel {
@@ -89,17 +98,22 @@ fn assert_all_carry(pair: &Pair, count: usize) {
     }
 }
 
-/// Queues that the kernel puts packets on.
-fn attached(pair: &Pair) -> [usize; 2] {
-    sleep(MOMENT);
-    ["a", "b"].map(|ns| {
-        let list = pair.world.must(ns, &["ls", "/sys/class/net/tun0/queues"]);
-        list.lines().filter(|line| line.starts_with("tx-")).count()
-    })
+/// The kernel puts packets on so many queues, at both sides.
+fn assert_attached(pair: &Pair, count: usize) {
+    wait_until("the queues are attached", Duration::from_secs(5), || {
+        ["a", "b"].iter().all(|ns| {
+            let list = pair.world.must(ns, &["ls", "/sys/class/net/tun0/queues"]);
+            list.lines().filter(|line| line.starts_with("tx-")).count() == count
+        })
+    });
 }
 
 /// Numbered datagrams in several flows, each way.
 fn flows(pair: &Pair, time: Duration) -> Vec<Stream> {
+    some_flows(pair, FLOWS, time)
+}
+
+fn some_flows(pair: &Pair, count: usize, time: Duration) -> Vec<Stream> {
     let rate = Rate {
         datagrams: 80,
         len: 600,
@@ -107,7 +121,7 @@ fn flows(pair: &Pair, time: Duration) -> Vec<Stream> {
     };
     let ways = [("a", "b", "10.2.0.1"), ("b", "a", "10.1.0.1")];
     let begin = |(from, to, address)| Stream::start(&pair.world, from, to, address, rate);
-    ways.into_iter().cycle().take(2 * FLOWS).map(begin).collect()
+    ways.into_iter().cycle().take(2 * count).map(begin).collect()
 }
 
 /// What became of all flows together.
@@ -154,7 +168,7 @@ fn two_pairs_carry_both_ways() {
     let Some(pair) = up("two pairs", Tunnel::default()) else {
         return;
     };
-    assert_eq!(attached(&pair), [2, 2]);
+    assert_attached(&pair, 2);
     let udp = flows(&pair, Duration::from_secs(4));
     four_tcp_flows(&pair, 20_000_000);
     assert_nothing_lost(&pair, &finish(udp));
@@ -203,7 +217,7 @@ fn a_pair_goes_and_another_comes_under_load() {
         let udp = flows(&pair, Duration::from_secs(4));
         sleep(MOMENT);
         remove(&pair, pairs[resource]);
-        assert_eq!(attached(&pair), [1, 1]);
+        assert_attached(&pair, 1);
         // All goes by the other.
         let before = carried(&pair.a);
         sleep(MOMENT);
@@ -215,13 +229,13 @@ fn a_pair_goes_and_another_comes_under_load() {
         );
         add(&pair, tunnel(resource as u16), id, None);
         pairs[resource] = id;
-        assert_eq!(attached(&pair), [2, 2]);
+        assert_attached(&pair, 2);
         four_tcp_flows(&pair, 2_000_000);
         assert_all_carry(&pair, 2);
         let all = finish(udp);
         eprintln!("pair {resource} of two went and came: {all:?}");
-        assert!(all.lost <= LOST_WHEN_DETACHED, "{all:?}");
-        assert_eq!((all.doubled, all.late), (0, 0), "{all:?}");
+        assert!(all.lost <= WHILE_DETACHED && all.late <= WHILE_DETACHED, "{all:?}");
+        assert_eq!(all.doubled, 0, "{all:?}");
         assert_nothing_dropped(&pair);
     }
 }
@@ -232,13 +246,12 @@ fn a_pair_goes_while_another_program_holds_the_kernels_lock() {
     let Some(pair) = up("a pair goes meanwhile", Tunnel::default()) else {
         return;
     };
-    for number in 0..400 {
-        let [near, far] = ["near", "far"].map(|end| format!("{end}{number}"));
-        pair.world.ip(
-            "a",
-            &["link", "add", &near, "group", "7", "type", "veth", "peer", "name", &far],
-        );
-    }
+    let list: String = (0..1500)
+        .map(|number| format!("link add near{number} group 7 type veth peer name far{number}\n"))
+        .collect();
+    let file = pair.world.dir().join("interfaces");
+    std::fs::write(&file, list).unwrap();
+    pair.world.ip("a", &["-batch", file.to_str().unwrap()]);
     let udp = flows(&pair, Duration::from_secs(3));
     sleep(MOMENT);
     let held = scope(|scope| {
@@ -248,14 +261,17 @@ fn a_pair_goes_while_another_program_holds_the_kernels_lock() {
             begin.elapsed()
         });
         sleep(Duration::from_millis(20));
+        assert!(!deletion.is_finished(), "the lock was not held for long enough");
         remove(&pair, 1);
         deletion.join().unwrap()
     });
-    assert_eq!(attached(&pair), [1, 1]);
+    assert_attached(&pair, 1);
     let all = finish(udp);
     eprintln!("the kernel took {held:?} to delete interfaces: {all:?}");
-    assert!(all.lost <= LOST_WHEN_DETACHED, "{all:?}");
-    assert_eq!((all.doubled, all.late), (0, 0), "{all:?}");
+    // Three a millisecond are sent by half the flows. If the worker waited itself, most of them would be lost.
+    let sent_meanwhile = 3 * held.as_millis() as u64;
+    assert!(all.lost < sent_meanwhile / 4 && all.late <= WHILE_DETACHED, "{all:?}");
+    assert_eq!(all.doubled, 0, "{all:?}");
     assert_nothing_dropped(&pair);
 }
 
@@ -271,7 +287,7 @@ fn one_pair_is_rekeyed_under_load() {
         sleep(MOMENT);
         pair.a.apply(SadUpdate::Remove(ChildSaId(replaces)));
         pair.b.apply(SadUpdate::Remove(ChildSaId(replaces)));
-        assert_eq!(attached(&pair), [2, 2]);
+        assert_attached(&pair, 2);
     }
     four_tcp_flows(&pair, 2_000_000);
     assert_nothing_lost(&pair, &finish(udp));
@@ -291,8 +307,9 @@ fn what_has_no_pair_in_its_queue_is_handed_over() {
     };
     add(&pair, one_port, 0, None);
     add(&pair, tunnel(1), 1, None);
-    assert_eq!(attached(&pair), [1, 1]);
-    let udp = flows(&pair, Duration::from_secs(2));
+    assert_attached(&pair, 1);
+    // All of them go by one mailbox, which is for moments.
+    let udp = some_flows(&pair, 8, Duration::from_secs(2));
     for address in ["10.2.0.1", "fd02::1"] {
         one_way(&pair.world, "a", "b", address, 1_000_000);
     }
@@ -313,18 +330,18 @@ fn queues_without_pairs() {
     let Some(pair) = Pair::with_queues("queues without pairs", four, 4) else {
         return;
     };
-    assert_eq!(attached(&pair), [1, 1]);
+    assert_attached(&pair, 1);
     assert!(!pair.ping("10.2.0.1"));
     let asked = |report: &SadReport| matches!(report, SadReport::Acquire { .. });
     assert!(pair.a.reports.lock().unwrap().iter().any(asked));
     // The third of four comes first: the first queue makes room for it.
     add(&pair, tunnel(2), 0, None);
-    assert_eq!(attached(&pair), [1, 1]);
+    assert_attached(&pair, 1);
     four_tcp_flows(&pair, 1_000_000);
     for resource in [3, 1] {
         add(&pair, tunnel(resource), resource.into(), None);
     }
-    assert_eq!(attached(&pair), [3, 3]);
+    assert_attached(&pair, 3);
     let udp = flows(&pair, Duration::from_secs(2));
     four_tcp_flows(&pair, 1_000_000);
     assert_nothing_lost(&pair, &finish(udp));
@@ -339,7 +356,7 @@ fn queues_without_pairs() {
             data.add_interface(&name(), &options).unwrap();
         });
     }
-    assert_eq!(attached(&pair), [1, 1]);
+    assert_attached(&pair, 1);
 }
 
 /// RFC 9611 §4: "it must install all inbound Child SAs"; but more queues than workers would only cost.
@@ -351,7 +368,7 @@ fn more_pairs_than_workers() {
     for resource in 0..4 {
         add(&pair, tunnel(resource), resource.into(), None);
     }
-    assert_eq!(attached(&pair), [2, 2]);
+    assert_attached(&pair, 2);
     let udp = flows(&pair, Duration::from_secs(2));
     four_tcp_flows(&pair, 1_000_000);
     assert_nothing_lost(&pair, &finish(udp));

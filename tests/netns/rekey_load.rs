@@ -43,6 +43,10 @@ fn pair(
     let a = Gateway::start(&mut world, "ga", &limited(initiator(options), a_rekeys));
     a.wait_up(&world, "site");
     b.wait_up(&world, "site");
+    // What a worker that waits for a processor finds later is not lost: 500 packets are an eighth of a second.
+    for ns in ["ga", "gb"] {
+        world.ip(ns, &["link", "set", "lb-site", "txqueuelen", "5000"]);
+    }
     Some(super::Pair { world, a, b })
 }
 

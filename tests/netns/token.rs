@@ -184,7 +184,7 @@ fn a_slow_token_stalls_nobody_else() {
     wait_until("the token is asked", Duration::from_secs(3), || {
         a.connection(&world, "slow")["state"] != "down"
     });
-    let children = || a.connection(&world, "quick")["ike_sas"][0]["children"].to_string();
+    let children = || a.connection(&world, "quick")["ike_sas"][0]["children"][0]["spi_in"].to_string();
     let spi = || a.connection(&world, "quick")["ike_sas"][0]["spi_i"].to_string();
     let (before, ike) = (children(), spi());
     a.client(&world, &["rekey", "quick"]);

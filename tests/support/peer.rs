@@ -204,7 +204,8 @@ impl Peer {
 
     /// Ends its daemon without a word to us.
     pub fn kill(&self) {
-        self.sh("kill -9 $(cat /run/um-peer.pid); rm -f /run/um-peer.pid");
+        self.sh("pid=$(cat /run/um-peer.pid); kill -9 $pid; rm -f /run/um-peer.pid
+            for i in $(seq 100); do grep -q '^State:[^Z]*$' /proc/$pid/status 2>/dev/null || break; sleep 0.05; done");
         if self.guest {
             self.sh("ip xfrm state flush; ip xfrm policy flush");
         }

@@ -290,6 +290,8 @@ impl Pair {
                 "fd01::/64",
             ),
         ] {
+            // What the kernel itself sends by a new interface is nobody's traffic.
+            world.must(ns, &["sysctl", "-qw", "net.ipv6.conf.default.router_solicitations=0"]);
             world.ip(ns, &["addr", "add", outer, "dev", "wan0", "nodad"]);
             let options = InterfaceOptions {
                 queues,
