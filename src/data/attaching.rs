@@ -1,112 +1,88 @@
-//! Whether the kernel puts packets on a queue of an interface. Attaching and detaching one takes as long as another program holds the
-//! kernel's lock of network devices, so a thread of its own does it: the worker goes on with its other tunnels, and with the queue itself,
-//! because the kernel throws away what is left in a queue that it detaches.
+//! Whether the kernel puts packets on a queue of an interface. To attach or detach one takes as long as another program holds the
+//! kernel's lock of network devices, so a thread of its own does it. The worker goes on with its other tunnels, and with the queue itself:
+//! the kernel throws away what is left in a queue that it detaches.
 
 use super::queues::Queues;
 use crate::sys::poll::Waker;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
-/// Of a queue.
+/// Whether the kernel puts packets on a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// The kernel puts nothing there.
+    /// It does not.
     Detached,
-    /// A thread is about to have it attached.
+    /// The thread is attaching it; it may do so already.
     Attaching,
-    /// The kernel puts packets there, and takes them by it.
+    /// It does, and takes packets by it.
     Attached,
-    /// A thread is about to have it detached.
+    /// The thread is detaching it; it may do so still.
     Detaching,
 }
 
-/// What the worker that reads a queue has to do next.
+/// What is to be done about a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
-    /// Nothing: all is as it should be.
+    /// Nothing: it is as it should be.
     Settled,
     /// Nothing yet.
     Wait,
-    /// Wait for its packets.
-    Listen,
-    /// Wait for them no more.
-    Forget,
-    /// Have it attached.
+    /// To attach it.
     Attach,
-    /// Have it detached.
+    /// To detach it.
     Detach,
 }
 
-/// What follows from the state, from whether the queue is wanted, whether the worker waits for its packets, and whether a wanted one is
-/// attached: a queue is left only when another is there in its place.
-pub(super) const fn step(state: State, wanted: bool, listening: bool, another: bool) -> Step {
-    match (state, wanted, listening) {
-        (State::Attaching | State::Detaching, ..) => Step::Wait,
-        (State::Attached, _, false) => Step::Listen,
-        (State::Attached, true, true) => Step::Settled,
-        (State::Attached, false, true) if another => Step::Detach,
-        (State::Attached, false, true) => Step::Wait,
-        (State::Detached, _, true) => Step::Forget,
-        (State::Detached, true, false) => Step::Attach,
-        (State::Detached, false, false) => Step::Settled,
+/// What follows from the state, from whether the queue is wanted, and from whether a wanted one is attached: a queue goes only when another
+/// is there in its place.
+pub(super) const fn step(state: State, wanted: bool, another: bool) -> Step {
+    match (state, wanted) {
+        (State::Attached, true) | (State::Detached, false) => Step::Settled,
+        (State::Detached, true) => Step::Attach,
+        (State::Attached, false) if another => Step::Detach,
+        (State::Attached, false) | (State::Attaching | State::Detaching, _) => Step::Wait,
     }
 }
 
-/// Has a queue attached or detached, and rings when that is done. What the kernel refuses is logged, and the queue stays as it was; then this
-/// is false until [`Queues::try_again`].
-pub(super) fn change(queues: &Arc<Queues>, queue: usize, attach: bool, bell: &Arc<Waker>) -> bool {
-    if !queues.begin_change(queue, attach) {
-        return false;
+/// A queue that is to be attached, or detached.
+pub(super) struct Order {
+    pub queues: Arc<Queues>,
+    pub queue: usize,
+    pub attach: bool,
+}
+
+/// Carries out one order after the other until nobody can give any, and rings all workers after each: one may have waited for the queue of
+/// another.
+pub(super) fn carry_out(orders: &Receiver<Order>, bells: &[Arc<Waker>]) {
+    while let Ok(order) = orders.recv() {
+        order.queues.carry_out(order.queue, order.attach);
+        // The interface may have gone meanwhile, and then waits for this.
+        drop(order);
+        bells.iter().for_each(|bell| bell.ring());
     }
-    let (of_thread, bell) = (Arc::clone(queues), Arc::clone(bell));
-    let work = move || {
-        of_thread.end_change(queue, attach);
-        bell.ring();
-    };
-    let thread = std::thread::Builder::new().name("queue".into()).spawn(work);
-    if let Err(error) = thread {
-        tracing::warn!(%error, queue, "no thread for a queue of an interface: its worker stands still for the moment");
-        queues.end_change(queue, attach);
-    }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use State::{Attached, Attaching, Detached, Detaching};
 
-    /// The steps until nothing more is to be done, as long as the kernel does what it is told.
-    fn steps(mut state: State, wanted: bool, mut listening: bool, another: bool) -> Vec<Step> {
-        let mut steps = Vec::new();
-        loop {
-            let next = step(state, wanted, listening, another);
-            match next {
-                Step::Settled | Step::Wait => return steps,
-                Step::Listen => listening = true,
-                Step::Forget => listening = false,
-                Step::Attach => state = State::Attached,
-                Step::Detach => state = State::Detached,
-            }
-            steps.push(next);
-            assert!(steps.len() < 5, "{steps:?}");
+    #[test]
+    fn a_queue_comes_when_it_is_wanted_and_goes_when_another_is_there() {
+        for another in [false, true] {
+            assert_eq!(step(Detached, true, another), Step::Attach);
+            assert_eq!(step(Attached, true, another), Step::Settled);
+            assert_eq!(step(Detached, false, another), Step::Settled);
         }
+        assert_eq!(step(Attached, false, true), Step::Detach);
+        assert_eq!(step(Attached, false, false), Step::Wait);
     }
 
     #[test]
-    fn a_queue_comes_and_goes() {
-        use State::{Attached, Attaching, Detached, Detaching};
-        use Step::{Attach, Detach, Forget, Listen};
-        assert_eq!(steps(Detached, true, false, false), [Attach, Listen]);
-        assert_eq!(steps(Attached, false, true, true), [Detach, Forget]);
-        // It is read until it is left, and left only for another.
-        assert_eq!(steps(Attached, false, false, false), [Listen]);
-        assert_eq!(steps(Attached, false, true, false), []);
-        // Wanted again, just after it was detached.
-        assert_eq!(steps(Detached, true, true, true), [Forget, Attach, Listen]);
-        // Whatever is wanted meanwhile.
+    fn what_has_begun_comes_to_its_end_first() {
         for state in [Attaching, Detaching] {
-            for bits in 0..8 {
-                let next = step(state, bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
-                assert_eq!(next, Step::Wait);
+            for (wanted, another) in [(false, false), (false, true), (true, false), (true, true)] {
+                assert_eq!(step(state, wanted, another), Step::Wait);
             }
         }
     }

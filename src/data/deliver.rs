@@ -158,7 +158,7 @@ fn write_lane(
         queue,
         ..
     } = lane;
-    let Some(mut tun) = interface.queues.tun(*queue) else {
+    let Some(tun) = interface.queues.tun(*queue) else {
         return;
     };
     let whole = |index: u32| packets.get(index as usize)?.octets(octets, built);
@@ -174,18 +174,7 @@ fn write_lane(
             let front = [header, item.header].into_iter().filter(|part| !part.is_empty());
             tun.write(pieces, front.chain(parts))
         };
-        let mut result = write(tun, pieces);
-        // Its worker detached it meanwhile.
-        if let Err(error) = &result
-            && error.raw_os_error() == Some(libc::EBADFD)
-            && let Some(other) = interface
-                .queues
-                .any_attached()
-                .and_then(|other| interface.queues.tun(other))
-        {
-            tun = other;
-            result = write(tun, pieces);
-        }
+        let result = write(tun, pieces);
         let Err(error) = result else { continue };
         if item.count == 1 {
             interface.counters.dropped(Cause::TunWrite, 1);

@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `table` | the register of all SAs, and the changes of it that the workers hear of |
+//! | `options` | how it is set up |
 //! | `worker` | the loop of one thread, and what all threads see |
 //! | `load` | how busy a worker is |
 //! | `eagerness` | how a worker wants to be scheduled |
@@ -32,6 +33,7 @@ mod deliver;
 mod eagerness;
 mod inbound;
 mod load;
+mod options;
 mod outbound;
 mod own;
 mod placing;
@@ -45,6 +47,7 @@ mod worker;
 
 pub(crate) use aggfrag::USUAL_HEADER;
 pub use audit::Audit;
+pub use options::{DataOptions, InterfaceOptions, RawEsp, TRANSPORT_MTU};
 pub use placing::Placement;
 pub use report::{FromStream, Sinks};
 pub use stats::{ChildSaStats, ConnectionStats, Traffic};
@@ -56,9 +59,7 @@ use crate::sys::receive::Message;
 use crate::sys::tun::{Tun, TunOptions};
 use crate::sys::udp::{Group, GroupOptions, Steering, bind_group, has_segmentation};
 use eagerness::Busy;
-use landbridge_proto::crypto::{ESP_PROVIDER, Provider};
 use landbridge_proto::esp::encap::{Datagram, classify};
-use landbridge_proto::ip::tunnel::{DontFragment, OuterDscp};
 use landbridge_proto::policy::sad::{ConnectionName, Path, SadUpdate};
 use landbridge_proto::policy::spi;
 use load::Load;
@@ -79,8 +80,6 @@ use worker::{Desk, Letter, Shared, Worker};
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Letters that may wait for a worker: datagrams that came to another, mostly.
 const MAILBOX: usize = 256;
-/// The MTU of an interface for transport mode: with ESP and UDP around it, it still fits an IP packet.
-pub const TRANSPORT_MTU: u16 = 65_000;
 /// How long the workers may take to let an interface go.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -88,6 +87,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct DataPlane {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Attaches queues and detaches them.
+    attaching: JoinHandle<()>,
     register: Register,
     options: DataOptions,
     granted: Granted,
@@ -101,82 +102,6 @@ struct Granted {
     raw: bool,
     /// Of the interfaces; `None` before the first.
     tun: Option<(bool, bool)>,
-}
-
-/// How the data path is set up.
-#[derive(Clone, Debug)]
-pub struct DataOptions {
-    /// Worker threads, at least 1.
-    pub workers: usize,
-    /// NAT traversal port (4500): the reuseport group of workers and control.
-    pub nat_port: u16,
-    /// Use UDP_SEGMENT where the kernel has it.
-    pub udp_gso: bool,
-    /// Use UDP_GRO where the kernel has it.
-    pub udp_gro: bool,
-    /// Use super-packets on the TUNs where the kernel has them.
-    pub tun_offload: bool,
-    /// Hand joined packets to the TUNs.
-    pub coalesce: bool,
-    /// Bind each worker to a processor.
-    pub pin: bool,
-    /// ESP without UDP.
-    pub raw: RawEsp,
-    /// How queues of interfaces go from worker to worker. No configuration says otherwise than the default; tests may.
-    pub placement: Placement,
-    /// Who seals and opens. No configuration says otherwise than the default; benchmarks and tests may.
-    pub provider: &'static Provider,
-}
-
-/// Whether there are raw sockets for ESP without UDP. A peer that detected no NAT may use it at any time (RFC 7296 §2.23).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum RawEsp {
-    /// None.
-    Off,
-    /// If CAP_NET_RAW is there.
-    #[default]
-    IfPermitted,
-    /// A connection is configured to use it: without CAP_NET_RAW there is no start.
-    Required,
-}
-
-impl Default for DataOptions {
-    /// One worker on port 4500, all offloads, not pinned, with [`ESP_PROVIDER`].
-    fn default() -> Self {
-        Self {
-            workers: 1,
-            nat_port: 4500,
-            udp_gso: true,
-            udp_gro: true,
-            tun_offload: true,
-            coalesce: true,
-            pin: false,
-            raw: RawEsp::default(),
-            placement: Placement::default(),
-            provider: &ESP_PROVIDER,
-        }
-    }
-}
-
-/// A connection's interface, before SAs exist. It outlives them.
-#[derive(Clone, Debug)]
-pub struct InterfaceOptions {
-    /// TUN name.
-    pub name: String,
-    /// Inner MTU.
-    pub mtu: u16,
-    /// Queues, at least 1: one for each of a child's pairs (RFC 9611), each read by a worker of its own. No more are made than there are
-    /// workers.
-    pub queues: u16,
-    /// Clamp TCP MSS to the inner MTU.
-    pub clamp_mss: bool,
-    /// Its SAs are for transport mode, which carries no fragments (RFC 4303 §3.3.4: "In transport mode, ESP is
-    /// applied only to whole IP datagrams (not to IP fragments)"): so packets up to [`TRANSPORT_MTU`] are taken, and what exceeds the path is fragmented outside.
-    pub transport: bool,
-    /// DF outside.
-    pub dont_fragment: DontFragment,
-    /// DSCP outside.
-    pub dscp: OuterDscp,
 }
 
 impl DataPlane {
@@ -248,6 +173,8 @@ impl DataPlane {
             desks.push(desk);
             ready.push(worker);
         }
+        let (orders, received) = channel();
+        let bells: Vec<Arc<Waker>> = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
         let shared = Arc::new(Shared {
             generation: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -259,18 +186,24 @@ impl DataPlane {
             told_segment_size: AtomicBool::new(false),
             coalesce_tcp: AtomicBool::new(options.coalesce),
             coalesce_udp: AtomicBool::new(options.coalesce),
+            orders,
             busy: Busy::default(),
             placement: options.placement,
         });
         let mut data = Self {
             shared: Arc::clone(&shared),
             threads: Vec::with_capacity(workers),
+            attaching: start_thread("data-queues".into(), move || {
+                attaching::carry_out(&received, &bells);
+                Ok(())
+            })?,
             register: Register::new(granted.raw, options.provider),
             options: options.clone(),
             granted,
         };
         for worker in ready {
-            match start_thread(worker, Arc::clone(&shared)) {
+            let shared = Arc::clone(&shared);
+            match start_thread(format!("data-{}", worker.number), move || worker.run(&shared)) {
                 Ok(thread) => data.threads.push(thread),
                 Err(error) => {
                     data.stop();
@@ -310,23 +243,23 @@ impl DataPlane {
 
     /// Removes it, and the SAs that use it. When this returns the interface is gone.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
-        let Some(name) = self.register.remove_interface(connection) else {
+        let Some((name, queues)) = self.register.remove_interface(connection) else {
             return;
         };
         self.publish();
-        // It goes when the last worker lets go of it; a reload may want its name again at once.
-        let generation = self.shared.generation.load(Ordering::Relaxed);
-        let held = || {
-            let desks = &self.shared.desks;
-            desks.iter().any(|desk| desk.seen.load(Ordering::Acquire) < generation) || index_of(&name).is_ok()
-        };
+        // A reload may want its name again at once. It goes with its queues: here, not in a worker, because that takes as long as another program
+        // holds the kernel's lock of network devices.
         let end = Instant::now() + PATIENCE;
-        while held() {
-            if Instant::now() >= end {
-                tracing::error!(interface = name, "can't be removed: something still holds it");
-                return;
+        let wait = |held: &dyn Fn() -> bool| {
+            while held() && Instant::now() < end {
+                std::thread::sleep(Duration::from_micros(200));
             }
-            std::thread::sleep(Duration::from_micros(200));
+        };
+        wait(&|| Arc::strong_count(&queues) > 1);
+        drop(queues);
+        wait(&|| index_of(&name).is_ok());
+        if index_of(&name).is_ok() {
+            tracing::error!(interface = name, "can't be removed: something still holds it");
         }
     }
 
@@ -522,11 +455,23 @@ impl DataPlane {
         for desk in &self.shared.desks {
             desk.bell.ring();
         }
-        for thread in self.threads {
+        let Self {
+            shared,
+            threads,
+            attaching,
+            register,
+            ..
+        } = self;
+        let join = |thread: JoinHandle<()>| {
             if thread.join().is_err() {
-                tracing::error!("a worker had panicked");
+                tracing::error!("a thread of the data path had panicked");
             }
-        }
+        };
+        threads.into_iter().for_each(join);
+        // With the last who could give it orders that one ends, too.
+        drop(shared);
+        join(attaching);
+        drop(register);
     }
 }
 
@@ -560,14 +505,12 @@ fn raw_sockets(raw: RawEsp, options: &GroupOptions, steering: &Steering) -> io::
     }
 }
 
-fn start_thread(worker: Worker, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    let name = format!("data-{}", worker.number);
+fn start_thread(name: String, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.clone()).spawn(move || {
-        let work = std::panic::AssertUnwindSafe(|| worker.run(&shared));
-        match std::panic::catch_unwind(work) {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => tracing::error!(%error, worker = name, "a worker can't go on"),
-            Err(_) => tracing::error!(worker = name, "a worker panicked"),
+            Ok(Err(error)) => tracing::error!(%error, thread = name, "a thread of the data path can't go on"),
+            Err(_) => tracing::error!(thread = name, "a thread of the data path panicked"),
         }
         // A worker that is gone is a tunnel that swallows packets while it looks up. Better to be started again.
         std::process::abort();

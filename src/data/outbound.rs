@@ -1,6 +1,6 @@
 //! TUN -> UDP: super-packets are read, split, and sealed segment by segment where they are sent from.
 
-use super::attaching::Step;
+use super::attaching::{Order, Step};
 use super::own::Own;
 use super::queues::Packet;
 use super::report::Nanos;
@@ -9,19 +9,17 @@ use super::stats::Cause;
 use super::streams::StreamBatch;
 use super::table::{Change, Interface};
 use super::worker::{Sockets, Wakeup, send_all};
-use crate::sys::poll::Waker;
 use crate::sys::tun::{Pieces, Tun};
 use landbridge_proto::ip::icmp;
 use landbridge_proto::ip::vnet::VnetHeader;
 use landbridge_proto::policy::sad::Encapsulation;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// Packets of a TUN in one turn.
 const TURN_PACKETS: usize = 64;
 /// Octets of a TUN in one turn; then the others have theirs.
 const TURN_OCTETS: usize = 256 << 10;
-/// Turns of a queue before it is left: more than the 500 packets that it holds, if nobody made it longer.
-const LEAVING_TURNS: usize = 10;
 /// The longest packet a TUN hands out, with its header.
 const LONGEST: usize = VnetHeader::LEN + 65_536;
 
@@ -33,7 +31,7 @@ pub(super) struct Outbound {
     latest: Option<usize>,
     /// Those with pairs that send by time.
     timed: Vec<(usize, usize)>,
-    /// Those that are not attached as they should be, or not listened to.
+    /// Those that are not attached, or detached, as they should be.
     unsettled: Vec<(usize, usize)>,
     buffer: Vec<u8>,
     pieces: Pieces,
@@ -62,9 +60,15 @@ impl Outbound {
         }
     }
 
-    /// Takes up a change: `owns` says which queues are this worker's to begin with; `went` hears of those that are to be read no more.
-    /// Those that are to be read from now on are yet to be settled.
-    pub(super) fn take_up(&mut self, change: &Change, owns: impl Fn(usize, usize) -> bool, mut went: impl FnMut(&Tun)) {
+    /// Takes up a change: `owns` says which queues are this worker's to begin with. `came` and `went` hear of those that are to be waited for
+    /// from now on (the kernel says nothing of those that are not attached), and no more; `came` says whether it can be.
+    pub(super) fn take_up(
+        &mut self,
+        change: &Change,
+        owns: impl Fn(usize, usize) -> bool,
+        mut came: impl FnMut(usize, usize, &Tun) -> bool,
+        mut went: impl FnMut(&Tun),
+    ) {
         for (number, new) in &change.interfaces {
             if self.interfaces.len() <= *number {
                 self.interfaces.resize_with(*number + 1, Heard::default);
@@ -94,7 +98,12 @@ impl Outbound {
                 if own.timed {
                     self.timed.push((*number, queue));
                 }
-                if own.step() != Step::Settled {
+                if !own.listening
+                    && let Some(tun) = own.tun()
+                {
+                    own.listening = came(*number, queue, tun);
+                }
+                if own.step() != Some(Step::Settled) {
                     self.unsettled.push((*number, queue));
                 }
             }
@@ -107,59 +116,35 @@ impl Outbound {
         !self.unsettled.is_empty()
     }
 
-    /// Goes on with having queues attached and detached, each detached when another is there in its place; `bell` rings when there is more to
-    /// do. `came` and `went` hear of those that are to be read from now on, and no more; `came` says whether it can be waited for. True
-    /// if one was attached: another worker may have waited for that to leave its own.
+    /// Orders queues to be attached and detached, each detached when another is there in its place. What is in it goes first, by the workers
+    /// that have pairs for it: the kernel would throw it away.
     pub(super) fn settle(
         &mut self,
+        orders: &Sender<Order>,
         wakeup: &Wakeup<'_>,
-        bell: &Arc<Waker>,
         sockets: &mut Sockets,
         streams: &mut StreamBatch,
-        came: impl Fn(usize, usize, &Tun) -> bool,
-        went: impl Fn(&Tun),
-    ) -> bool {
-        let mut attached = false;
-        for (number, queue) in std::mem::take(&mut self.unsettled) {
-            while let Some(own) = self.own(number, queue) {
-                let step = own.step();
-                match (step, own.interface.queues.tun(queue)) {
-                    (Step::Settled, _) | (_, None) => break,
-                    (Step::Listen, Some(tun)) => {
-                        own.listening = came(number, queue, tun);
-                        if !own.listening {
-                            break;
-                        }
-                        attached |= own.interface.queues.len() > 1;
-                    }
-                    (Step::Forget, Some(tun)) => {
-                        went(tun);
-                        own.listening = false;
-                    }
-                    (Step::Attach, _) => {
-                        if !own.change(true, bell) {
-                            break;
-                        }
-                    }
-                    (Step::Detach, _) => {
-                        // What is in it goes first, by the workers that have pairs for it: the kernel would throw it away. As long as a
-                        // TUN's queue is, at most.
-                        let mut turns = LEAVING_TURNS;
-                        while turns > 0 && self.turn(number, queue, wakeup, sockets, streams) {
-                            turns -= 1;
-                        }
-                        if !self.own(number, queue).is_some_and(|own| own.change(false, bell)) {
-                            break;
-                        }
-                    }
-                    (Step::Wait, _) => {
-                        self.unsettled.push((number, queue));
-                        break;
-                    }
-                }
+    ) {
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.retain(|(number, queue)| {
+            let Some(step) = self.own(*number, *queue).and_then(|own| own.step()) else {
+                return false;
+            };
+            if step == Step::Settled {
+                return false;
             }
-        }
-        attached
+            let more = step == Step::Detach && self.turn(*number, *queue, wakeup, sockets, streams);
+            let Some(own) = self.own(*number, *queue) else {
+                return false;
+            };
+            if more && own.turns_left > 0 {
+                own.turns_left -= 1;
+            } else if step != Step::Wait {
+                own.order(step, orders);
+            }
+            true
+        });
+        self.unsettled = unsettled;
     }
 
     fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {

@@ -1,7 +1,7 @@
 //! A queue of an interface, and the pairs whose packets come by it: one is chosen for each packet, and seals it.
 
 use super::aggfrag;
-use super::attaching::{self, Step};
+use super::attaching::{self, Order, Step};
 use super::audit::{Audit, Auditor};
 use super::batch::{Outer, SendBatch};
 use super::queues;
@@ -11,7 +11,6 @@ use super::stats::Cause;
 use super::streams::StreamBatch;
 use super::table::{ChildSa, Interface};
 use super::worker::{Sockets, Wakeup, socket_of};
-use crate::sys::poll::Waker;
 use crate::sys::tun::{Pieces, Tun};
 use landbridge_proto::ip::flow::{Flow, FlowKey, protocol};
 use landbridge_proto::ip::icmp::{self, IcmpError};
@@ -20,6 +19,11 @@ use landbridge_proto::ip::segment::Segmenter;
 use landbridge_proto::ip::vnet::VnetHeader;
 use landbridge_proto::policy::sad::SadReport;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// Turns of a queue before it is detached: as long as a turn takes 256 KiB, more than the 500 super-packets that it holds if nobody made
+/// it longer. Others have their turns between.
+const LEAVING_TURNS: u8 = 128;
 
 /// A queue of an interface that a worker reads; mostly it is the only one.
 pub(super) struct Own {
@@ -28,6 +32,10 @@ pub(super) struct Own {
     queue: usize,
     /// Its worker waits for its packets.
     pub listening: bool,
+    /// What was ordered last since the last change.
+    ordered: Option<Step>,
+    /// Turns that it has before it is detached though something is in it.
+    pub turns_left: u8,
     /// In the order of [`Interface::active`], of which these are the queue's.
     pub active: Vec<Sending>,
     resting: Vec<Sending>,
@@ -63,6 +71,8 @@ impl Own {
             number,
             queue,
             listening: false,
+            ordered: None,
+            turns_left: LEAVING_TURNS,
             active: Vec::new(),
             resting: Vec::new(),
             timed: false,
@@ -92,16 +102,27 @@ impl Own {
         self.interface.queues.tun(self.queue)
     }
 
-    /// What is to be done next so that it is attached, or not, as it should be.
-    pub(super) fn step(&self) -> Step {
+    /// What is to be done so that it is attached, or not, as it should be; `None` if it was done and the kernel has refused it since the last
+    /// change.
+    pub(super) fn step(&self) -> Option<Step> {
         let Self { interface, queue, .. } = self;
         let state = interface.queues.state(*queue);
-        attaching::step(state, interface.wants(*queue), self.listening, interface.has_wanted())
+        let step = attaching::step(state, interface.wants(*queue), interface.has_wanted());
+        Some(step).filter(|step| self.ordered != Some(*step))
     }
 
-    /// Has it attached or detached; see [`attaching::change`].
-    pub(super) fn change(&self, attach: bool, bell: &Arc<Waker>) -> bool {
-        attaching::change(&self.interface.queues, self.queue, attach, bell)
+    /// Has it attached or detached by the thread that does so.
+    pub(super) fn order(&mut self, step: Step, orders: &Sender<Order>) {
+        let attach = step == Step::Attach;
+        self.ordered = Some(step);
+        self.interface.queues.order(self.queue, attach);
+        let order = Order {
+            queues: Arc::clone(&self.interface.queues),
+            queue: self.queue,
+            attach,
+        };
+        // The thread is there as long as anybody can order.
+        let _ = orders.send(order);
     }
 
     /// Answers a packet that is too big.
@@ -146,7 +167,8 @@ impl Own {
         self.active = interface.active.iter().filter(is_its).filter_map(&mut take).collect();
         self.resting = interface.resting.iter().filter(is_its).filter_map(&mut take).collect();
         self.latest = None;
-        interface.queues.try_again(queue);
+        self.ordered = None;
+        self.turns_left = LEAVING_TURNS;
         self.interface = Arc::clone(interface);
         self.timed = self
             .active

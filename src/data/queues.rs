@@ -22,30 +22,30 @@ const HOPS: u8 = 2;
 /// An interface's queues; mostly there is one.
 #[derive(Debug)]
 pub(super) struct Queues {
+    /// The name of the interface when it was made.
+    name: String,
     list: Box<[Queue]>,
 }
 
 #[derive(Debug)]
 struct Queue {
     tun: Tun,
-    /// Whether the kernel puts packets there. It is for the worker that reads it to change that.
+    /// A [`State`]. The worker that reads it orders a change, and no other until that has been carried out.
     state: AtomicU8,
-    /// The kernel has refused the latest change.
-    refused: AtomicBool,
     /// What reads it has been made; from then on it goes from worker to worker.
     begun: AtomicBool,
 }
 
 impl Queues {
     /// As they were made: the first is attached.
-    pub(super) fn new(tuns: Vec<Tun>) -> Self {
+    pub(super) fn new(name: &str, tuns: Vec<Tun>) -> Self {
         let queue = |(number, tun)| Queue {
             tun,
             state: AtomicU8::new(if number == 0 { State::Attached } else { State::Detached } as u8),
-            refused: AtomicBool::new(false),
             begun: AtomicBool::new(false),
         };
         Self {
+            name: name.into(),
             list: tuns.into_iter().enumerate().map(queue).collect(),
         }
     }
@@ -86,15 +86,16 @@ impl Queues {
     }
 
     /// Any that is attached.
-    pub(super) fn any_attached(&self) -> Option<usize> {
+    fn any_attached(&self) -> Option<usize> {
         (0..self.list.len()).find(|queue| self.is_attached(*queue))
     }
 
     pub(super) fn is_attached(&self, queue: usize) -> bool {
-        self.state(queue) == State::Attached
+        let queue = self.list.get(queue);
+        queue.is_some_and(|queue| queue.state.load(Ordering::Acquire) == State::Attached as u8)
     }
 
-    /// Whether the kernel puts packets there; one that there is not is detached.
+    /// Whether the kernel puts packets there; where there is none it does not.
     pub(super) fn state(&self, queue: usize) -> State {
         let state = self.list.get(queue).map(|queue| queue.state.load(Ordering::Acquire));
         let is = |of: State| state == Some(of as u8);
@@ -108,36 +109,42 @@ impl Queues {
         queue.is_some_and(|queue| !queue.begun.swap(true, Ordering::Relaxed))
     }
 
-    /// A change begins; false if the kernel has refused one, and nothing is different since.
-    pub(super) fn begin_change(&self, queue: usize, attach: bool) -> bool {
-        let state = if attach { State::Attaching } else { State::Detaching };
-        let queue = self.list.get(queue);
-        let Some(queue) = queue.filter(|queue| !queue.refused.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        queue.state.store(state as u8, Ordering::Release);
-        true
+    fn set(&self, queue: usize, state: State) {
+        if let Some(queue) = self.list.get(queue) {
+            queue.state.store(state as u8, Ordering::Release);
+        }
     }
 
-    /// Carries it out. It may take as long as another program holds the kernel's lock of network devices.
-    pub(super) fn end_change(&self, number: usize, attach: bool) {
-        let Some(queue) = self.list.get(number) else { return };
-        let result = queue.tun.set_attached(attach);
+    /// An order is given.
+    pub(super) fn order(&self, queue: usize, attach: bool) {
+        self.set(queue, if attach { State::Attaching } else { State::Detaching });
+    }
+
+    /// It is carried out, which may take as long as another program holds the kernel's lock of network devices. What the kernel refuses is
+    /// logged, and the queue stays as it was.
+    pub(super) fn carry_out(&self, queue: usize, attach: bool) {
+        let (from, to) = if attach {
+            (State::Detached, State::Attached)
+        } else {
+            (State::Attached, State::Detached)
+        };
+        let result = if attach || self.is_another_left(queue) {
+            self.tun(queue).map_or(Ok(()), |tun| tun.set_attached(attach))
+        } else {
+            // Its worker and that of the other went by different changes; they will have the same soon.
+            return self.set(queue, from);
+        };
         if let Err(error) = &result {
             let what = if attach { "attached" } else { "detached" };
-            tracing::error!(%error, queue = number, "a queue can't be {what}");
+            tracing::error!(%error, interface = self.name, queue, "a queue can't be {what}");
         }
-        queue.refused.store(result.is_err(), Ordering::Relaxed);
-        let is_attached = attach == result.is_ok();
-        let state = if is_attached { State::Attached } else { State::Detached };
-        queue.state.store(state as u8, Ordering::Release);
+        self.set(queue, if result.is_ok() { to } else { from });
     }
 
-    /// What was refused may be tried again.
-    pub(super) fn try_again(&self, queue: usize) {
-        if let Some(queue) = self.list.get(queue) {
-            queue.refused.store(false, Ordering::Relaxed);
-        }
+    /// Whether the kernel puts packets on another queue. One thread carries out all orders, so it stays so until the next.
+    fn is_another_left(&self, queue: usize) -> bool {
+        let is_left = |other: usize| matches!(self.state(other), State::Attached | State::Detaching);
+        (0..self.list.len()).any(|other| other != queue && is_left(other))
     }
 }
 

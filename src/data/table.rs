@@ -254,7 +254,7 @@ impl Register {
             name: options.name.clone(),
             interface: Arc::new(Interface {
                 connection: Arc::clone(connection),
-                queues: Arc::new(Queues::new(tuns)),
+                queues: Arc::new(Queues::new(&options.name, tuns)),
                 wanted: Vec::new(),
                 mtu: options.mtu,
                 transport: options.transport,
@@ -282,8 +282,8 @@ impl Register {
         self.number(connection).is_some()
     }
 
-    /// Removes a connection's interface and SAs; returns the name of its TUN.
-    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<String> {
+    /// Removes a connection's interface and SAs; returns the name of its TUN, and the queues by which it lives.
+    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<(String, Arc<Queues>)> {
         let number = self.number(connection)?;
         let of_it = self.children.values().filter(|child| child.interface == number);
         let ids: Vec<ChildSaId> = of_it.map(|child| child.entry.id).collect();
@@ -300,7 +300,7 @@ impl Register {
         super::stats::add_drops(&mut past.drops, interface.counters.drops());
         self.gone.insert(Arc::clone(connection), past);
         self.tell_interface(number, None);
-        Some(name)
+        Some((name, Arc::clone(&interface.queues)))
     }
 
     /// Changes the inner MTU.

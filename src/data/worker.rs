@@ -1,6 +1,7 @@
 //! The loop of one thread: its TUN queues, its UDP sockets, a bell. Each that is ready has one turn of bounded length, then
 //! the kernel is asked again: so no direction and no tunnel starves another.
 
+use super::attaching::Order;
 use super::batch::SendBatch;
 use super::eagerness::{Busy, Eagerness};
 use super::inbound::Inbound;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     /// TCP and UDP packets are joined for the TUN.
     pub coalesce_tcp: AtomicBool,
     pub coalesce_udp: AtomicBool,
+    /// To the thread that attaches queues of interfaces and detaches them.
+    pub orders: Sender<Order>,
     pub busy: Busy,
     pub placement: Placement,
 }
@@ -346,7 +349,10 @@ impl AtWork<'_> {
             counters: &desk.counters,
             worker: self.worker.number,
         };
-        self.settle_queues(&wakeup);
+        if self.outbound.is_unsettled() {
+            self.outbound
+                .settle(&self.shared.orders, &wakeup, &mut self.sending, &mut self.streams);
+        }
         match token {
             BELL => {
                 if !self.read_letters(&wakeup) {
@@ -460,25 +466,6 @@ impl AtWork<'_> {
         self.look_at_timer();
     }
 
-    /// Goes on with the queues that are to be attached and detached.
-    fn settle_queues(&mut self, wakeup: &Wakeup<'_>) {
-        if !self.outbound.is_unsettled() {
-            return;
-        }
-        let poll = &self.worker.poll;
-        let attached = self.outbound.settle(
-            wakeup,
-            &self.desk.bell,
-            &mut self.sending,
-            &mut self.streams,
-            |interface, queue, tun| came(poll, interface, queue, tun),
-            |tun| left(poll, tun),
-        );
-        if attached {
-            self.shared.desks.iter().for_each(|desk| desk.bell.ring());
-        }
-    }
-
     /// What is due by time; then the timer is set for what is due next.
     fn tick(&mut self, now: Nanos) {
         let Some(timer) = &self.timer else { return };
@@ -534,6 +521,7 @@ impl AtWork<'_> {
         self.outbound.take_up(
             change,
             |interface, queue| shared.outbound_owner(interface, queue) == number,
+            |interface, queue, tun| came(poll, interface, queue, tun),
             |tun| left(poll, tun),
         );
         for batch in self.sending.iter_mut().flatten() {

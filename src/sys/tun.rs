@@ -100,8 +100,9 @@ impl Tun {
         self.uso
     }
 
-    /// Attaches one of several queues, or detaches it: the kernel puts no more packets there, and throws away those that are. Reading
-    /// and writing it is then `EBADFD`.
+    /// Attaches one of several queues, or detaches it: the kernel puts no more packets there, and throws away those that are, at the end
+    /// of the call. A detached queue is empty, and can be written to. If another queue than the one attached last is detached, that one
+    /// takes its number, and the kernel may throw away some that were for it meanwhile.
     ///
     /// # Errors
     /// It is so already, or the interface has one queue.
