@@ -360,6 +360,7 @@ impl Daemon {
                 Some(Came::Look) => {
                     look_at = None;
                     self.look_at_addresses().await;
+                    self.mend_interfaces().await;
                 }
             }
             if self.stopping && stop_at.is_none() {

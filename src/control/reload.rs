@@ -269,6 +269,47 @@ impl Daemon {
         let (new, plan) = self.plan()?;
         self.desk.reload(new.signers.clone());
         let old = std::mem::replace(&mut self.configuration, new);
+        let failed = self.carry_out(&plan, &old).await;
+        if failed.is_empty() {
+            return Ok(format!("reloaded: {plan}"));
+        }
+        let failed = failed.join("\n");
+        Err(format!("reloaded, but not all of it could be done:\n{failed}\n{plan}"))
+    }
+
+    /// Interfaces that another program has deleted are made anew, and their connections begin anew.
+    pub(super) async fn mend_interfaces(&mut self) {
+        let tunnels = &self.configuration.tunnels;
+        let gone = |name: &&ConnectionName| self.data.interface_is_gone(name);
+        let gone: Vec<ConnectionName> = tunnels.keys().filter(gone).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        for name in &gone {
+            let text = "its interface was deleted by another program: interface and connection begin anew";
+            self.log(Level::Warn, Some(name), text);
+        }
+        let restarted = |name| {
+            let why = vec!["its interface, which was deleted".into()];
+            (name, Step::Restarted { why, interface: true })
+        };
+        let plan = Plan {
+            gateway: false,
+            certificate: false,
+            steps: gone.into_iter().map(restarted).collect(),
+        };
+        let same = self.configuration.clone();
+        for text in self.carry_out(&plan, &same).await {
+            self.log(
+                Level::Warn,
+                None,
+                &format!("{text}; a restart of the daemon tries again"),
+            );
+        }
+    }
+
+    /// Does what a plan says, from the old configuration to the present one; returns what could not be done.
+    async fn carry_out(&mut self, plan: &Plan, old: &Configuration) -> Vec<String> {
         let ends = |step: &Step| matches!(step, Step::Removed | Step::Restarted { .. });
         for (name, step) in plan.steps.iter().filter(|(_, step)| ends(step)) {
             self.attempts.cancel(name);
@@ -343,14 +384,7 @@ impl Daemon {
                 self.log(Level::Warn, None, &warning);
             }
         }
-        if failed.is_empty() {
-            Ok(format!("reloaded: {plan}"))
-        } else {
-            Err(format!(
-                "reloaded, but not all of it could be done:\n{}\n{plan}",
-                failed.join("\n")
-            ))
-        }
+        failed
     }
 
     /// What its interface is made with.

@@ -263,6 +263,12 @@ impl DataPlane {
         }
     }
 
+    /// Whether another program has deleted a connection's interface: nothing goes by it until it is removed and added again.
+    #[must_use]
+    pub fn interface_is_gone(&self, connection: &ConnectionName) -> bool {
+        self.register.interface_is_gone(connection)
+    }
+
     /// Changes the inner MTU that segmentation and MSS clamping go by.
     pub fn set_mtu(&mut self, connection: &ConnectionName, mtu: u16) {
         self.register.set_mtu(connection, mtu);

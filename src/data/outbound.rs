@@ -31,6 +31,8 @@ pub(super) struct Outbound {
     latest: Option<usize>,
     /// Those with pairs that send by time.
     timed: Vec<(usize, usize)>,
+    /// One whose interface turned out to be deleted.
+    gone: Option<(usize, usize)>,
     /// Those that are not attached, or detached, as they should be.
     unsettled: Vec<(usize, usize)>,
     buffer: Vec<u8>,
@@ -53,6 +55,7 @@ impl Outbound {
             interfaces: Vec::new(),
             latest: None,
             timed: Vec::new(),
+            gone: None,
             unsettled: Vec::new(),
             buffer: vec![0; LONGEST],
             pieces: Pieces::default(),
@@ -145,6 +148,21 @@ impl Outbound {
             true
         });
         self.unsettled = unsettled;
+    }
+
+    /// After a turn: `went` hears of it if the interface is deleted. epoll would not tell of anything else any more.
+    pub(super) fn look_if_gone(&mut self, went: impl Fn(&Tun)) {
+        let Some((number, queue)) = self.gone.take() else {
+            return;
+        };
+        let Some(own) = self.own(number, queue).filter(|own| own.listening) else {
+            return;
+        };
+        own.listening = false;
+        let Some(tun) = own.tun() else { return };
+        went(tun);
+        let connection = &own.interface.connection;
+        tracing::error!(%connection, "its interface was deleted by another program: nothing goes by it any more");
     }
 
     fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {
@@ -260,6 +278,7 @@ impl Outbound {
         let Self {
             interfaces,
             latest,
+            gone,
             buffer,
             pieces,
             icmp,
@@ -277,10 +296,16 @@ impl Outbound {
         let mut octets = 0;
         let mut more = true;
         for _ in 0..TURN_PACKETS {
-            // An error is "nothing there", or the interface is going away: epoll will tell.
-            let Ok(len) = tun.read(buffer) else {
-                more = false;
-                break;
+            let len = match tun.read(buffer) {
+                Ok(len) => len,
+                // Mostly "nothing there".
+                Err(error) => {
+                    if error.raw_os_error() == Some(libc::EBADFD) {
+                        *gone = Some((number, queue));
+                    }
+                    more = false;
+                    break;
+                }
             };
             let packet = buffer.get_mut(..len).unwrap_or_default();
             if let Some(error) = own.send(packet, 0, wakeup, sockets, streams) {

@@ -60,6 +60,11 @@ impl Queues {
         self.list.get(queue).map(|queue| &queue.tun)
     }
 
+    /// Whether another program has deleted the interface.
+    pub(super) fn are_gone(&self) -> bool {
+        self.tun(0).is_some_and(Tun::is_gone)
+    }
+
     /// The queue whose packets go by a pair.
     pub(super) fn of(&self, child: &ChildSa) -> usize {
         usize::from(child.entry.resource) % self.list.len().max(1)

@@ -6,6 +6,7 @@ use super::stats::Counters;
 use super::streams::Stream;
 use super::{ChildSaStats, ConnectionStats};
 use super::{InterfaceOptions, TRANSPORT_MTU};
+use crate::sys::netdev::index_of;
 use crate::sys::tun::Tun;
 use landbridge_proto::crypto::Provider;
 use landbridge_proto::esp::aggfrag::Control;
@@ -301,6 +302,15 @@ impl Register {
         self.gone.insert(Arc::clone(connection), past);
         self.tell_interface(number, None);
         Some((name, Arc::clone(&interface.queues)))
+    }
+
+    /// Whether another program has deleted a connection's interface.
+    pub(super) fn interface_is_gone(&self, connection: &ConnectionName) -> bool {
+        let number = self.number(connection);
+        let registered = number.and_then(|number| self.interfaces.get(number)?.as_ref());
+        // To ask for the name first takes no lock of the kernel's.
+        registered
+            .is_some_and(|Registered { name, interface, .. }| index_of(name).is_err() && interface.queues.are_gone())
     }
 
     /// Changes the inner MTU.

@@ -397,6 +397,8 @@ impl AtWork<'_> {
                 }
                 self.outbound
                     .turn(number, queue, &wakeup, &mut self.sending, &mut self.streams);
+                let poll = &self.worker.poll;
+                self.outbound.look_if_gone(|tun| left(poll, tun));
             }
         }
     }

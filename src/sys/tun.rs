@@ -100,6 +100,13 @@ impl Tun {
         self.uso
     }
 
+    /// Whether its interface has been deleted. Reading and writing is `EBADFD` then, for good.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let result = self.device.name();
+        result.is_err_and(|error| error.raw_os_error() == Some(libc::EBADFD))
+    }
+
     /// Attaches one of several queues, or detaches it: the kernel puts no more packets there, and throws away those that are, at the end
     /// of the call. A detached queue is empty, and can be written to. If another queue than the one attached last is detached, that one
     /// takes its number, and the kernel may throw away some that were for it meanwhile.

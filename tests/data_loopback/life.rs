@@ -5,6 +5,9 @@ use crate::support::static_keys::{Pair, Tunnel, find, name};
 use crate::support::transfer::one_way;
 use landbridge::data::DataOptions;
 use landbridge_proto::policy::sad::{ChildSaId, SadReport, SadUpdate, TrafficLimits};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 #[test]
 fn limits_stop_a_pair_and_are_told() {
@@ -55,6 +58,48 @@ fn an_interface_comes_goes_and_comes_again() {
 }
 
 /// The interface's MTU is larger than the tunnel's: senders are told (RFC 4301 §8.2.1), by ICMP that they believe.
+/// Clock ticks that the threads in a namespace have used.
+fn ticks(pair: &Pair, ns: &str) -> u64 {
+    let namespace = pair.world.must(ns, &["readlink", "/proc/self/ns/net"]);
+    let tasks = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| task.unwrap().path());
+    let there = tasks.filter(|task| {
+        let link = fs::read_link(task.join("ns/net"));
+        link.is_ok_and(|link| link.to_string_lossy() == namespace.trim())
+    });
+    let used = |task: PathBuf| {
+        let stat = fs::read_to_string(task.join("stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?)
+    };
+    there.filter_map(used).sum()
+}
+
+/// Another program deletes an interface: it is noticed, costs nothing, and the interface can be made anew.
+#[test]
+fn an_interface_is_deleted_by_another_program() {
+    let Some(pair) = Pair::up("deleted", DataOptions::default(), Tunnel::default()) else {
+        return;
+    };
+    let is_gone = || pair.a.with(|data, _| data.interface_is_gone(&name()));
+    pair.carries(SOME / 10);
+    assert!(!is_gone());
+    pair.world.ip("a", &["link", "del", "tun0"]);
+    assert!(is_gone());
+    std::thread::sleep(Duration::from_millis(200));
+    let before = ticks(&pair, "a");
+    std::thread::sleep(Duration::from_millis(500));
+    let used = ticks(&pair, "a") - before;
+    assert!(
+        used < 10,
+        "a worker looks again and again: {used} hundredths of a second"
+    );
+    pair.renew_interface(1);
+    assert!(pair.ping("10.2.0.1"));
+    assert!(!is_gone());
+}
+
 #[test]
 fn senders_of_too_large_packets_are_told() {
     let Some(pair) = Pair::up("too big", DataOptions::default(), Tunnel::default()) else {

@@ -237,3 +237,22 @@ fn what_has_to_begin_anew_does_and_what_is_removed_goes() {
     assert!(!routes.contains("10.2.0.0/24"), "{routes}");
     assert_eq!(pair.a.end(&mut pair.world, libc::SIGTERM), Some(0));
 }
+
+/// Another program deletes the interface of a gateway: it is made anew, whoever began the connection.
+#[test]
+fn an_interface_that_was_deleted_comes_back() {
+    let Some(pair) = Pair::up("deleted interface", Options::default()) else {
+        return;
+    };
+    for (ns, gateway) in [("ga", &pair.a), ("gb", &pair.b)] {
+        assert!(ping(&pair.world, "ha", "10.2.0.2"));
+        pair.world.ip(ns, &["link", "del", "lb-site"]);
+        wait_until("it is told", Duration::from_secs(10), || {
+            gateway.log(&pair.world).contains("deleted by another program")
+        });
+        wait_until("it goes through again", Duration::from_secs(20), || {
+            ping(&pair.world, "ha", "10.2.0.2") && ping(&pair.world, "hb", "10.1.0.2")
+        });
+        assert!(pair.world.must(ns, &["ip", "addr", "show", "lb-site"]).contains("mtu"));
+    }
+}
