@@ -58,6 +58,8 @@ pub struct Daemon {
     pub(super) desk: SigningDesk,
     pub(super) puzzles: SolvingDesk,
     watch: Option<Watch>,
+    /// When interfaces that were missing were made last.
+    pub(super) mended: Option<tokio::time::Instant>,
     /// The machine's addresses as they were last looked at.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) routes: Routes,
@@ -183,6 +185,7 @@ impl Daemon {
             desk,
             puzzles: SolvingDesk::new(solutions),
             watch: None,
+            mended: None,
             addresses: Vec::new(),
             routes: Routes::default(),
             routes_due: false,
@@ -355,12 +358,12 @@ impl Daemon {
                 Some(Came::Stop) => self.begin_stop(),
                 Some(Came::Patience) => self.stopped = true,
                 Some(Came::Change) => {
-                    look_at.get_or_insert_with(|| tokio::time::Instant::now() + addresses::PAUSE);
+                    let soon = tokio::time::Instant::now() + addresses::PAUSE;
+                    look_at = Some(look_at.map_or(soon, |at: tokio::time::Instant| at.min(soon)));
                 }
                 Some(Came::Look) => {
-                    look_at = None;
                     self.look_at_addresses().await;
-                    self.mend_interfaces().await;
+                    look_at = self.mend_interfaces().await;
                 }
             }
             if self.stopping && stop_at.is_none() {

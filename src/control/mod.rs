@@ -12,6 +12,7 @@
 //! | `links`, `policy_routes` | interfaces, addresses, routes, rules (rtnetlink) |
 //! | `routes` | which routes there should be, at the start, after a reload and as tunnels come and go |
 //! | `reload` | a new configuration as a plan, and carrying it out |
+//! | `mending` | interfaces that another program has deleted |
 //! | `server`, `protocol`, `client` | the control socket |
 //! | `key_export` | keys for decrypting captures, only when started for it |
 //! | `state` | what is kept from one run to the next |
@@ -30,6 +31,7 @@ mod history;
 mod journal;
 pub mod key_export;
 pub(crate) mod links;
+mod mending;
 mod metrics;
 mod metrics_http;
 mod openmetrics;

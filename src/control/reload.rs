@@ -11,7 +11,7 @@ use crate::data::{InterfaceOptions, TRANSPORT_MTU};
 use landbridge_proto::ike::Command;
 use landbridge_proto::policy::change::{Changes, ChildChange};
 use landbridge_proto::policy::sad::ConnectionName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -269,7 +269,7 @@ impl Daemon {
         let (new, plan) = self.plan()?;
         self.desk.reload(new.signers.clone());
         let old = std::mem::replace(&mut self.configuration, new);
-        let failed = self.carry_out(&plan, &old).await;
+        let failed = self.carry_out(&plan, &old, None).await;
         if failed.is_empty() {
             return Ok(format!("reloaded: {plan}"));
         }
@@ -277,39 +277,34 @@ impl Daemon {
         Err(format!("reloaded, but not all of it could be done:\n{failed}\n{plan}"))
     }
 
-    /// Interfaces that another program has deleted are made anew, and their connections begin anew.
-    pub(super) async fn mend_interfaces(&mut self) {
-        let tunnels = &self.configuration.tunnels;
-        let gone = |name: &&ConnectionName| self.data.interface_is_gone(name);
-        let gone: Vec<ConnectionName> = tunnels.keys().filter(gone).cloned().collect();
-        if gone.is_empty() {
-            return;
-        }
-        for name in &gone {
-            let text = "its interface was deleted by another program: interface and connection begin anew";
-            self.log(Level::Warn, Some(name), text);
-        }
+    /// Connections begin anew, each with another interface, for this reason; those of `up` are brought up. Returns what could not be done.
+    pub(super) async fn begin_anew(
+        &mut self,
+        names: Vec<ConnectionName>,
+        why: &str,
+        up: &BTreeSet<ConnectionName>,
+    ) -> Vec<String> {
         let restarted = |name| {
-            let why = vec!["its interface, which was deleted".into()];
+            let why = vec![why.to_owned()];
             (name, Step::Restarted { why, interface: true })
         };
         let plan = Plan {
             gateway: false,
             certificate: false,
-            steps: gone.into_iter().map(restarted).collect(),
+            steps: names.into_iter().map(restarted).collect(),
         };
         let same = self.configuration.clone();
-        for text in self.carry_out(&plan, &same).await {
-            self.log(
-                Level::Warn,
-                None,
-                &format!("{text}; a restart of the daemon tries again"),
-            );
-        }
+        self.carry_out(&plan, &same, Some(up)).await
     }
 
-    /// Does what a plan says, from the old configuration to the present one; returns what could not be done.
-    async fn carry_out(&mut self, plan: &Plan, old: &Configuration) -> Vec<String> {
+    /// Does what a plan says, from the old configuration to the present one; returns what could not be done. What begins anew is brought up
+    /// if it is among `up`, or if it is configured so.
+    async fn carry_out(
+        &mut self,
+        plan: &Plan,
+        old: &Configuration,
+        up: Option<&BTreeSet<ConnectionName>>,
+    ) -> Vec<String> {
         let ends = |step: &Step| matches!(step, Step::Removed | Step::Restarted { .. });
         for (name, step) in plan.steps.iter().filter(|(_, step)| ends(step)) {
             self.attempts.cancel(name);
@@ -366,7 +361,9 @@ impl Daemon {
                 continue;
             };
             let begins = match step {
-                Step::Added | Step::Restarted { .. } => tunnel.start,
+                // Without an interface it could carry nothing.
+                _ if self.data.lacks_interface(name) => false,
+                Step::Added | Step::Restarted { .. } => up.map_or(tunnel.start, |up| up.contains(name)),
                 Step::Changed(_) => old.tunnels.get(name).is_some_and(|before| {
                     // One that waits for its next attempt may have somewhere else to go now.
                     let waits = self.attempts.due_in(name).is_some();

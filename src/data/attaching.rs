@@ -4,8 +4,8 @@
 
 use super::queues::Queues;
 use crate::sys::poll::Waker;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 
 /// Whether the kernel puts packets on a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +46,8 @@ pub(super) const fn step(state: State, wanted: bool, another: bool) -> Step {
 
 /// A queue that is to be attached, or detached.
 pub(super) struct Order {
-    pub queues: Arc<Queues>,
+    /// The interface may go before it is carried out.
+    pub queues: Weak<Queues>,
     pub queue: usize,
     pub attach: bool,
 }
@@ -55,9 +56,9 @@ pub(super) struct Order {
 /// another.
 pub(super) fn carry_out(orders: &Receiver<Order>, bells: &[Arc<Waker>]) {
     while let Ok(order) = orders.recv() {
-        order.queues.carry_out(order.queue, order.attach);
-        // The interface may have gone meanwhile, and then waits for this.
-        drop(order);
+        if let Some(queues) = order.queues.upgrade() {
+            queues.carry_out(order.queue, order.attach);
+        }
         bells.iter().for_each(|bell| bell.ring());
     }
 }

@@ -73,7 +73,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use streams::{Reading, Stream};
-use table::{Refusal, Register};
+use table::{Refusal, Register, Removed};
 use worker::{Desk, Letter, Shared, Worker};
 
 /// The kernel's buffers of each UDP socket, in octets: some milliseconds at ten gigabits a second.
@@ -155,7 +155,6 @@ impl DataPlane {
                 changes: change_sender,
                 mailbox: mailbox_sender,
                 arrivals: Mutex::default(),
-                seen: AtomicU64::new(0),
                 counters: Counters::default(),
                 load: Load::default(),
                 given: AtomicU64::new(0),
@@ -191,7 +190,7 @@ impl DataPlane {
             placement: options.placement,
         });
         let mut data = Self {
-            shared: Arc::clone(&shared),
+            shared,
             threads: Vec::with_capacity(workers),
             attaching: start_thread("data-queues".into(), move || {
                 attaching::carry_out(&received, &bells);
@@ -202,7 +201,7 @@ impl DataPlane {
             granted,
         };
         for worker in ready {
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(&data.shared);
             match start_thread(format!("data-{}", worker.number), move || worker.run(&shared)) {
                 Ok(thread) => data.threads.push(thread),
                 Err(error) => {
@@ -243,12 +242,13 @@ impl DataPlane {
 
     /// Removes it, and the SAs that use it. When this returns the interface is gone.
     pub fn remove_interface(&mut self, connection: &ConnectionName) {
-        let Some((name, queues)) = self.register.remove_interface(connection) else {
+        let Some(Removed { name, index, queues }) = self.register.remove_interface(connection) else {
             return;
         };
         self.publish();
         // A reload may want its name again at once. It goes with its queues: here, not in a worker, because that takes as long as another program
         // holds the kernel's lock of network devices.
+        let is_there = || index.is_some() && index_of(&name).ok() == index;
         let end = Instant::now() + PATIENCE;
         let wait = |held: &dyn Fn() -> bool| {
             while held() && Instant::now() < end {
@@ -257,16 +257,17 @@ impl DataPlane {
         };
         wait(&|| Arc::strong_count(&queues) > 1);
         drop(queues);
-        wait(&|| index_of(&name).is_ok());
-        if index_of(&name).is_ok() {
+        wait(&is_there);
+        if is_there() {
             tracing::error!(interface = name, "can't be removed: something still holds it");
         }
     }
 
-    /// Whether another program has deleted a connection's interface: nothing goes by it until it is removed and added again.
+    /// Whether a connection has no interface: none was made, or another program has deleted it. Nothing goes by it until it is removed and
+    /// added again.
     #[must_use]
-    pub fn interface_is_gone(&self, connection: &ConnectionName) -> bool {
-        self.register.interface_is_gone(connection)
+    pub fn lacks_interface(&self, connection: &ConnectionName) -> bool {
+        self.register.lacks_interface(connection)
     }
 
     /// Changes the inner MTU that segmentation and MSS clamping go by.
@@ -475,9 +476,8 @@ impl DataPlane {
         };
         threads.into_iter().for_each(join);
         // With the last who could give it orders that one ends, too.
-        drop(shared);
+        drop((shared, register));
         join(attaching);
-        drop(register);
     }
 }
 

@@ -102,7 +102,7 @@ impl Outbound {
                     self.timed.push((*number, queue));
                 }
                 if !own.listening
-                    && let Some(tun) = own.tun()
+                    && let Some(tun) = own.tun().filter(|_| !new.queues.are_known_gone())
                 {
                     own.listening = came(*number, queue, tun);
                 }
@@ -142,6 +142,7 @@ impl Outbound {
             };
             if more && own.turns_left > 0 {
                 own.turns_left -= 1;
+                wakeup.again();
             } else if step != Step::Wait {
                 own.order(step, orders);
             }
@@ -150,19 +151,21 @@ impl Outbound {
         self.unsettled = unsettled;
     }
 
-    /// After a turn: `went` hears of it if the interface is deleted. epoll would not tell of anything else any more.
-    pub(super) fn look_if_gone(&mut self, went: impl Fn(&Tun)) {
+    /// After a turn: `went` hears of it if the interface turned out to be deleted. epoll would not tell of anything else any more.
+    pub(super) fn leave_gone(&mut self, went: impl Fn(&Tun)) {
         let Some((number, queue)) = self.gone.take() else {
             return;
         };
-        let Some(own) = self.own(number, queue).filter(|own| own.listening) else {
+        let Some(own) = self.own(number, queue) else { return };
+        let Some(tun) = own.tun().filter(|tun| own.listening && tun.is_gone()) else {
             return;
         };
-        own.listening = false;
-        let Some(tun) = own.tun() else { return };
         went(tun);
-        let connection = &own.interface.connection;
-        tracing::error!(%connection, "its interface was deleted by another program: nothing goes by it any more");
+        own.listening = false;
+        if own.interface.queues.found_gone() {
+            let connection = &own.interface.connection;
+            tracing::error!(%connection, "nothing goes by its interface any more: another program has deleted it");
+        }
     }
 
     fn own(&mut self, number: usize, queue: usize) -> Option<&mut Own> {
@@ -203,7 +206,7 @@ impl Outbound {
         if own.timed {
             self.timed.push((number, 0));
         }
-        own.listening = own.tun().is_some_and(came);
+        own.listening = !interface.queues.are_known_gone() && own.tun().is_some_and(came);
         *place = Some(own);
         // It is read here before it goes on.
         self.latest = None;

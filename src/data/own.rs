@@ -32,8 +32,6 @@ pub(super) struct Own {
     queue: usize,
     /// Its worker waits for its packets.
     pub listening: bool,
-    /// What was ordered last since the last change.
-    ordered: Option<Step>,
     /// Turns that it has before it is detached though something is in it.
     pub turns_left: u8,
     /// In the order of [`Interface::active`], of which these are the queue's.
@@ -71,7 +69,6 @@ impl Own {
             number,
             queue,
             listening: false,
-            ordered: None,
             turns_left: LEAVING_TURNS,
             active: Vec::new(),
             resting: Vec::new(),
@@ -102,22 +99,21 @@ impl Own {
         self.interface.queues.tun(self.queue)
     }
 
-    /// What is to be done so that it is attached, or not, as it should be; `None` if it was done and the kernel has refused it since the last
-    /// change.
+    /// What is to be done so that it is attached, or not, as it should be; `None` if the kernel has refused that since the last change.
     pub(super) fn step(&self) -> Option<Step> {
         let Self { interface, queue, .. } = self;
         let state = interface.queues.state(*queue);
         let step = attaching::step(state, interface.wants(*queue), interface.has_wanted());
-        Some(step).filter(|step| self.ordered != Some(*step))
+        let is_refused = matches!(step, Step::Attach | Step::Detach) && interface.queues.has_refused(*queue);
+        Some(step).filter(|_| !is_refused)
     }
 
     /// Has it attached or detached by the thread that does so.
-    pub(super) fn order(&mut self, step: Step, orders: &Sender<Order>) {
+    pub(super) fn order(&self, step: Step, orders: &Sender<Order>) {
         let attach = step == Step::Attach;
-        self.ordered = Some(step);
         self.interface.queues.order(self.queue, attach);
         let order = Order {
-            queues: Arc::clone(&self.interface.queues),
+            queues: Arc::downgrade(&self.interface.queues),
             queue: self.queue,
             attach,
         };
@@ -167,7 +163,7 @@ impl Own {
         self.active = interface.active.iter().filter(is_its).filter_map(&mut take).collect();
         self.resting = interface.resting.iter().filter(is_its).filter_map(&mut take).collect();
         self.latest = None;
-        self.ordered = None;
+        interface.queues.try_again(queue);
         self.turns_left = LEAVING_TURNS;
         self.interface = Arc::clone(interface);
         self.timed = self

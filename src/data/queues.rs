@@ -24,6 +24,8 @@ const HOPS: u8 = 2;
 pub(super) struct Queues {
     /// The name of the interface when it was made.
     name: String,
+    /// A worker has found it deleted by another program.
+    gone: AtomicBool,
     list: Box<[Queue]>,
 }
 
@@ -32,6 +34,8 @@ struct Queue {
     tun: Tun,
     /// A [`State`]. The worker that reads it orders a change, and no other until that has been carried out.
     state: AtomicU8,
+    /// The kernel has refused the latest change.
+    refused: AtomicBool,
     /// What reads it has been made; from then on it goes from worker to worker.
     begun: AtomicBool,
 }
@@ -42,10 +46,12 @@ impl Queues {
         let queue = |(number, tun)| Queue {
             tun,
             state: AtomicU8::new(if number == 0 { State::Attached } else { State::Detached } as u8),
+            refused: AtomicBool::new(false),
             begun: AtomicBool::new(false),
         };
         Self {
             name: name.into(),
+            gone: AtomicBool::new(false),
             list: tuns.into_iter().enumerate().map(queue).collect(),
         }
     }
@@ -63,6 +69,16 @@ impl Queues {
     /// Whether another program has deleted the interface.
     pub(super) fn are_gone(&self) -> bool {
         self.tun(0).is_some_and(Tun::is_gone)
+    }
+
+    /// Whether a worker has found that.
+    pub(super) fn are_known_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// A worker has found that; true once.
+    pub(super) fn found_gone(&self) -> bool {
+        !self.gone.swap(true, Ordering::Relaxed)
     }
 
     /// The queue whose packets go by a pair.
@@ -139,11 +155,25 @@ impl Queues {
             // Its worker and that of the other went by different changes; they will have the same soon.
             return self.set(queue, from);
         };
-        if let Err(error) = &result {
+        if let (Err(error), Some(of)) = (&result, self.list.get(queue)) {
+            of.refused.store(true, Ordering::Relaxed);
             let what = if attach { "attached" } else { "detached" };
             tracing::error!(%error, interface = self.name, queue, "a queue can't be {what}");
         }
         self.set(queue, if result.is_ok() { to } else { from });
+    }
+
+    /// Whether the kernel has refused the latest change of a queue.
+    pub(super) fn has_refused(&self, queue: usize) -> bool {
+        let queue = self.list.get(queue);
+        queue.is_some_and(|queue| queue.refused.load(Ordering::Relaxed))
+    }
+
+    /// What was refused may be tried again.
+    pub(super) fn try_again(&self, queue: usize) {
+        if let Some(queue) = self.list.get(queue) {
+            queue.refused.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Whether the kernel puts packets on another queue. One thread carries out all orders, so it stays so until the next.

@@ -222,8 +222,17 @@ struct Past {
 struct Registered {
     /// The TUN's.
     name: String,
+    /// What the kernel knows it by.
+    index: Option<u32>,
     interface: Arc<Interface>,
     past: Past,
+}
+
+/// An interface that has been removed; it goes when nobody has its queues any more.
+pub(super) struct Removed {
+    pub name: String,
+    pub index: Option<u32>,
+    pub queues: Arc<Queues>,
 }
 
 impl Register {
@@ -253,6 +262,7 @@ impl Register {
     pub(super) fn add_interface(&mut self, connection: &ConnectionName, tuns: Vec<Tun>, options: &InterfaceOptions) {
         let registered = Registered {
             name: options.name.clone(),
+            index: index_of(&options.name).ok(),
             interface: Arc::new(Interface {
                 connection: Arc::clone(connection),
                 queues: Arc::new(Queues::new(&options.name, tuns)),
@@ -283,8 +293,8 @@ impl Register {
         self.number(connection).is_some()
     }
 
-    /// Removes a connection's interface and SAs; returns the name of its TUN, and the queues by which it lives.
-    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<(String, Arc<Queues>)> {
+    /// Removes a connection's interface and SAs.
+    pub(super) fn remove_interface(&mut self, connection: &ConnectionName) -> Option<Removed> {
         let number = self.number(connection)?;
         let of_it = self.children.values().filter(|child| child.interface == number);
         let ids: Vec<ChildSaId> = of_it.map(|child| child.entry.id).collect();
@@ -294,6 +304,7 @@ impl Register {
         self.numbers.remove(connection);
         let Registered {
             name,
+            index,
             interface,
             mut past,
             ..
@@ -301,16 +312,16 @@ impl Register {
         super::stats::add_drops(&mut past.drops, interface.counters.drops());
         self.gone.insert(Arc::clone(connection), past);
         self.tell_interface(number, None);
-        Some((name, Arc::clone(&interface.queues)))
+        let queues = Arc::clone(&interface.queues);
+        Some(Removed { name, index, queues })
     }
 
-    /// Whether another program has deleted a connection's interface.
-    pub(super) fn interface_is_gone(&self, connection: &ConnectionName) -> bool {
+    /// Whether a connection has no interface, or one that another program has deleted.
+    pub(super) fn lacks_interface(&self, connection: &ConnectionName) -> bool {
         let number = self.number(connection);
         let registered = number.and_then(|number| self.interfaces.get(number)?.as_ref());
         // To ask for the name first takes no lock of the kernel's.
-        registered
-            .is_some_and(|Registered { name, interface, .. }| index_of(name).is_err() && interface.queues.are_gone())
+        registered.is_none_or(|of| index_of(&of.name).ok() != of.index && of.interface.queues.are_gone())
     }
 
     /// Changes the inner MTU.

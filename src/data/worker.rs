@@ -74,8 +74,6 @@ pub(super) struct Desk {
     pub changes: Sender<Arc<Change>>,
     /// TCP connections that the worker is to read from now on.
     pub arrivals: Mutex<Vec<Reading>>,
-    /// The generation that the worker goes by.
-    pub seen: AtomicU64,
     /// What belongs to no connection.
     pub counters: Counters,
     pub load: Load,
@@ -189,6 +187,13 @@ impl Shared {
 }
 
 impl Wakeup<'_> {
+    /// Lets this worker look again soon, whatever comes.
+    pub(super) fn again(&self) {
+        if let Some(desk) = self.shared.desks.get(self.worker) {
+            desk.bell.ring();
+        }
+    }
+
     /// Whether this worker has the inbound SA of an SPI of ours.
     pub(super) fn owns(&self, spi: u32) -> bool {
         self.shared.inbound_owner(spi) == self.worker
@@ -398,7 +403,7 @@ impl AtWork<'_> {
                 self.outbound
                     .turn(number, queue, &wakeup, &mut self.sending, &mut self.streams);
                 let poll = &self.worker.poll;
-                self.outbound.look_if_gone(|tun| left(poll, tun));
+                self.outbound.leave_gone(|tun| left(poll, tun));
             }
         }
     }
@@ -513,8 +518,6 @@ impl AtWork<'_> {
         while let Ok(change) = self.worker.changes.try_recv() {
             self.take_up(&change);
         }
-        // Last: what is no more is let go now.
-        self.desk.seen.store(generation, Ordering::Release);
     }
 
     fn take_up(&mut self, change: &Change) {

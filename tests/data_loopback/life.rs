@@ -57,7 +57,6 @@ fn an_interface_comes_goes_and_comes_again() {
     assert_eq!(pair.b.dropped("replayed"), 0);
 }
 
-/// The interface's MTU is larger than the tunnel's: senders are told (RFC 4301 §8.2.1), by ICMP that they believe.
 /// Clock ticks that the threads in a namespace have used.
 fn ticks(pair: &Pair, ns: &str) -> u64 {
     let namespace = pair.world.must(ns, &["readlink", "/proc/self/ns/net"]);
@@ -82,7 +81,7 @@ fn an_interface_is_deleted_by_another_program() {
     let Some(pair) = Pair::up("deleted", DataOptions::default(), Tunnel::default()) else {
         return;
     };
-    let is_gone = || pair.a.with(|data, _| data.interface_is_gone(&name()));
+    let is_gone = || pair.a.with(|data, _| data.lacks_interface(&name()));
     pair.carries(SOME / 10);
     assert!(!is_gone());
     pair.world.ip("a", &["link", "del", "tun0"]);
@@ -100,6 +99,7 @@ fn an_interface_is_deleted_by_another_program() {
     assert!(!is_gone());
 }
 
+/// The interface's MTU is larger than the tunnel's: senders are told (RFC 4301 §8.2.1), by ICMP that they believe.
 #[test]
 fn senders_of_too_large_packets_are_told() {
     let Some(pair) = Pair::up("too big", DataOptions::default(), Tunnel::default()) else {

@@ -125,7 +125,7 @@ fn captured_packets_sent_again_are_dropped() {
     while at + 16 <= capture.len() {
         let length = u32::from_le_bytes(capture[at + 8..at + 12].try_into().unwrap()) as usize;
         let frame = &capture[at + 16..at + 16 + length];
-        // ESP: what begins with zero is IKE, or a keepalive.
+        // ESP: what begins with zero is IKE.
         if frame.len() > 46 && frame[30..34] == [198, 51, 100, 2] && frame[42..46] != [0; 4] {
             payloads.push(frame[42..].to_vec());
         }

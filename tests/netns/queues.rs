@@ -40,7 +40,7 @@ fn tunnel(resource: u16) -> Tunnel {
 /// What a worker that waits for a processor finds later is not lost: 500 packets are an eighth of a second.
 fn lengthen(pair: &Pair) {
     for ns in ["a", "b"] {
-        pair.world.ip(ns, &["link", "set", "tun0", "txqueuelen", "5000"]);
+        pair.world.ip(ns, &["link", "set", "tun0", "txqueuelen", "2000"]);
     }
 }
 
@@ -261,15 +261,18 @@ fn a_pair_goes_while_another_program_holds_the_kernels_lock() {
             begin.elapsed()
         });
         sleep(Duration::from_millis(20));
-        assert!(!deletion.is_finished(), "the lock was not held for long enough");
         remove(&pair, 1);
         deletion.join().unwrap()
     });
+    assert!(
+        held > Duration::from_millis(200),
+        "the lock was not held for long enough: {held:?}"
+    );
     assert_attached(&pair, 1);
     let all = finish(udp);
     eprintln!("the kernel took {held:?} to delete interfaces: {all:?}");
     // Three a millisecond are sent by half the flows. If the worker waited itself, most of them would be lost.
-    let sent_meanwhile = 3 * held.as_millis() as u64;
+    let sent_meanwhile = 3 * held.as_millis().min(1000) as u64;
     assert!(all.lost < sent_meanwhile / 4 && all.late <= WHILE_DETACHED, "{all:?}");
     assert_eq!(all.doubled, 0, "{all:?}");
     assert_nothing_dropped(&pair);
@@ -301,6 +304,7 @@ fn what_has_no_pair_in_its_queue_is_handed_over() {
     let Some(pair) = Pair::with_queues("handed over", options(), 2) else {
         return;
     };
+    lengthen(&pair);
     let one_port = Tunnel {
         b_port: Some(7),
         ..tunnel(0)
@@ -330,6 +334,7 @@ fn queues_without_pairs() {
     let Some(pair) = Pair::with_queues("queues without pairs", four, 4) else {
         return;
     };
+    lengthen(&pair);
     assert_attached(&pair, 1);
     assert!(!pair.ping("10.2.0.1"));
     let asked = |report: &SadReport| matches!(report, SadReport::Acquire { .. });

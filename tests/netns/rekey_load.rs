@@ -45,7 +45,7 @@ fn pair(
     b.wait_up(&world, "site");
     // What a worker that waits for a processor finds later is not lost: 500 packets are an eighth of a second.
     for ns in ["ga", "gb"] {
-        world.ip(ns, &["link", "set", "lb-site", "txqueuelen", "5000"]);
+        world.ip(ns, &["link", "set", "lb-site", "txqueuelen", "2000"]);
     }
     Some(super::Pair { world, a, b })
 }

@@ -248,7 +248,7 @@ fn an_interface_that_was_deleted_comes_back() {
         assert!(ping(&pair.world, "ha", "10.2.0.2"));
         pair.world.ip(ns, &["link", "del", "lb-site"]);
         wait_until("it is told", Duration::from_secs(10), || {
-            gateway.log(&pair.world).contains("deleted by another program")
+            gateway.log(&pair.world).contains("interface and connection begin anew")
         });
         wait_until("it goes through again", Duration::from_secs(20), || {
             ping(&pair.world, "ha", "10.2.0.2") && ping(&pair.world, "hb", "10.1.0.2")
