@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// UDP flows in each direction. The kernel's hash has a random key: that one of three queues gets none of them happens in one of three
 /// million directions, 3 (2/3)^40.
 const FLOWS: usize = 40;
+/// Where it does not matter which queue a flow is of.
+const FEW: usize = 16;
+/// Of each flow a second.
+const DATAGRAMS: u64 = 80;
 /// What half the flows of both directions send in 30 ms. What a worker that waits for a processor has not read when the kernel detaches a
 /// queue is thrown away, and where one worker follows another packets may overtake each other.
 const WHILE_DETACHED: u64 = 96;
@@ -98,7 +102,7 @@ fn assert_all_carry(pair: &Pair, count: usize) {
     }
 }
 
-/// The kernel puts packets on so many queues, at both sides.
+/// The kernel puts packets on so many queues, at both sides, and has for a moment.
 fn assert_attached(pair: &Pair, count: usize) {
     wait_until("the queues are attached", Duration::from_secs(5), || {
         ["a", "b"].iter().all(|ns| {
@@ -106,6 +110,7 @@ fn assert_attached(pair: &Pair, count: usize) {
             list.lines().filter(|line| line.starts_with("tx-")).count() == count
         })
     });
+    sleep(MOMENT);
 }
 
 /// Numbered datagrams in several flows, each way.
@@ -115,7 +120,7 @@ fn flows(pair: &Pair, time: Duration) -> Vec<Stream> {
 
 fn some_flows(pair: &Pair, count: usize, time: Duration) -> Vec<Stream> {
     let rate = Rate {
-        datagrams: 80,
+        datagrams: DATAGRAMS,
         len: 600,
         time,
     };
@@ -252,7 +257,7 @@ fn a_pair_goes_while_another_program_holds_the_kernels_lock() {
     let file = pair.world.dir().join("interfaces");
     std::fs::write(&file, list).unwrap();
     pair.world.ip("a", &["-batch", file.to_str().unwrap()]);
-    let udp = flows(&pair, Duration::from_secs(3));
+    let udp = some_flows(&pair, FEW, Duration::from_secs(3));
     sleep(MOMENT);
     let held = scope(|scope| {
         let deletion = scope.spawn(|| {
@@ -271,9 +276,9 @@ fn a_pair_goes_while_another_program_holds_the_kernels_lock() {
     assert_attached(&pair, 1);
     let all = finish(udp);
     eprintln!("the kernel took {held:?} to delete interfaces: {all:?}");
-    // Three a millisecond are sent by half the flows. If the worker waited itself, most of them would be lost.
-    let sent_meanwhile = 3 * held.as_millis().min(1000) as u64;
-    assert!(all.lost < sent_meanwhile / 4 && all.late <= WHILE_DETACHED, "{all:?}");
+    // If the worker waited itself, most of what half the flows send meanwhile would be lost (three quarters and more, measured).
+    let sent_meanwhile = FEW as u128 * u128::from(DATAGRAMS) * held.as_millis().min(1000) / 1000;
+    assert!(u128::from(all.lost) < sent_meanwhile / 2, "{all:?}");
     assert_eq!(all.doubled, 0, "{all:?}");
     assert_nothing_dropped(&pair);
 }
@@ -313,7 +318,7 @@ fn what_has_no_pair_in_its_queue_is_handed_over() {
     add(&pair, tunnel(1), 1, None);
     assert_attached(&pair, 1);
     // All of them go by one mailbox, which is for moments.
-    let udp = some_flows(&pair, 8, Duration::from_secs(2));
+    let udp = some_flows(&pair, FEW, Duration::from_secs(2));
     for address in ["10.2.0.1", "fd02::1"] {
         one_way(&pair.world, "a", "b", address, 1_000_000);
     }
