@@ -31,19 +31,13 @@ impl Daemon {
         };
         let up: BTreeSet<ConnectionName> = missing.iter().filter(is_up).cloned().collect();
         for name in &missing {
-            let text =
-                "its interface is missing, as another program has deleted it: interface and connection begin anew";
+            let text = "its interface is missing (another program deleted it, or it could not be made): interface and connection begin anew";
             self.log(Level::Warn, Some(name), text);
         }
-        let failed = self.begin_anew(missing, "its interface, which is missing", &up).await;
-        for text in &failed {
-            let seconds = PAUSE.as_secs();
-            self.log(
-                Level::Warn,
-                None,
-                &format!("{text}; it is tried again in {seconds} seconds"),
-            );
+        for text in self.begin_anew(&missing, "its interface, which is missing", &up).await {
+            self.log(Level::Warn, None, &text);
         }
-        (!failed.is_empty()).then_some(now + PAUSE)
+        let lacks = |name: &ConnectionName| self.data.lacks_interface(name);
+        missing.iter().any(lacks).then_some(now + PAUSE)
     }
 }

@@ -280,18 +280,18 @@ impl Daemon {
     /// Connections begin anew, each with another interface, for this reason; those of `up` are brought up. Returns what could not be done.
     pub(super) async fn begin_anew(
         &mut self,
-        names: Vec<ConnectionName>,
+        names: &[ConnectionName],
         why: &str,
         up: &BTreeSet<ConnectionName>,
     ) -> Vec<String> {
-        let restarted = |name| {
+        let restarted = |name: &ConnectionName| {
             let why = vec![why.to_owned()];
-            (name, Step::Restarted { why, interface: true })
+            (Arc::clone(name), Step::Restarted { why, interface: true })
         };
         let plan = Plan {
             gateway: false,
             certificate: false,
-            steps: names.into_iter().map(restarted).collect(),
+            steps: names.iter().map(restarted).collect(),
         };
         let same = self.configuration.clone();
         self.carry_out(&plan, &same, Some(up)).await
@@ -361,8 +361,6 @@ impl Daemon {
                 continue;
             };
             let begins = match step {
-                // Without an interface it could carry nothing.
-                _ if self.data.lacks_interface(name) => false,
                 Step::Added | Step::Restarted { .. } => up.map_or(tunnel.start, |up| up.contains(name)),
                 Step::Changed(_) => old.tunnels.get(name).is_some_and(|before| {
                     // One that waits for its next attempt may have somewhere else to go now.
@@ -371,7 +369,8 @@ impl Daemon {
                 }),
                 Step::Removed | Step::Unchanged => false,
             };
-            if begins {
+            // Without an interface it could carry nothing.
+            if begins && !self.data.lacks_interface(name) {
                 self.attempts
                     .connect(name, &tunnel, &self.configuration, Duration::ZERO);
             }

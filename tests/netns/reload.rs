@@ -255,4 +255,15 @@ fn an_interface_that_was_deleted_comes_back() {
         });
         assert!(pair.world.must(ns, &["ip", "addr", "show", "lb-site"]).contains("mtu"));
     }
+    // Another has its name at once, and for a while.
+    let file = pair.world.dir().join("in its place");
+    std::fs::write(&file, "link del lb-site\nlink add lb-site type veth peer name other\n").unwrap();
+    pair.world.ip("ga", &["-batch", file.to_str().unwrap()]);
+    wait_until("it is told why there is none", Duration::from_secs(20), || {
+        pair.a.log(&pair.world).contains("lb-site exists already")
+    });
+    pair.world.ip("ga", &["link", "del", "lb-site"]);
+    wait_until("it goes through again", Duration::from_secs(20), || {
+        ping(&pair.world, "ha", "10.2.0.2")
+    });
 }
